@@ -1,0 +1,48 @@
+"""Opens the database: SQLite set up to be safe under several processes, PostgreSQL as it comes."""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.orm import Session, sessionmaker
+
+
+def open_database(url: str) -> Engine:
+    """An engine for `url`. SQLite gets WAL, a busy timeout and write locks taken at BEGIN.
+
+    A deferred SQLite transaction that reads first and writes later can fail at once with "database is locked",
+    busy timeout or not; BEGIN IMMEDIATE waits in line instead.
+    """
+    if make_url(url).get_backend_name() != "sqlite":
+        timeout = {"connect_timeout": 5}  # Seconds; a server that is gone must not hold requests for minutes.
+        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=timeout)
+    database = make_url(url).database
+    if database:
+        Path(database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": 30.0, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def set_pragmas(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # The driver must not begin transactions of its own.
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=30000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin_immediate(connection: Connection) -> None:
+        reads_only = connection.get_execution_options().get("reads_only", False)
+        connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def sessions(engine: Engine) -> sessionmaker[Session]:
+    """A factory of sessions whose objects stay readable after the commit."""
+    return sessionmaker(engine, expire_on_commit=False)
+
+
+def read_sessions(engine: Engine) -> sessionmaker[Session]:
+    """A factory of sessions that only read: on SQLite they neither wait for a writer nor hold one up."""
+    return sessions(engine.execution_options(reads_only=True))

@@ -1,0 +1,107 @@
+"""What can go wrong, as one small tree; each error knows its HTTP status and its stable problem type (RFC 9457)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class RefusedFile:
+    """An uploaded file that cannot be used, by the name it came with, and why."""
+
+    name: str
+    reason: str
+
+
+class ServiceError(Exception):
+    """A failure with a meaning for the caller.
+
+    `pointer` names the offending part: a JSON pointer, a query or header name, or an uploaded file's name.
+    `files` lists every refused file, so that all can be mended at once.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Something failed on our side"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        pointer: str | None = None,
+        files: Sequence[RefusedFile] = (),
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.pointer = pointer
+        self.files = tuple(files)
+        self.retry_after_s = retry_after_s
+
+
+class BadRequest(ServiceError):
+    status, code, title = 400, "bad-request", "The request cannot be read"
+
+
+class NotFound(ServiceError):
+    status, code, title = 404, "not-found", "No such thing"
+
+
+class NotAcceptable(ServiceError):
+    status, code, title = 406, "not-acceptable", "None of the accepted formats can be produced"
+
+
+class Conflict(ServiceError):
+    status, code, title = 409, "conflict", "The request conflicts with the present state"
+
+
+class NameTaken(Conflict):
+    code, title = "name-taken", "The model name is taken"
+
+
+class NotReady(Conflict):
+    code, title = "not-ready", "It does not exist yet; try again later"
+
+
+class RequestInFlight(Conflict):
+    code, title = "request-in-flight", "A request with this Idempotency-Key is still being answered"
+
+
+class TooLarge(ServiceError):
+    status, code, title = 413, "too-large", "The upload is larger than this service accepts"
+
+
+class UnsupportedMedia(ServiceError):
+    status, code, title = 415, "unsupported-media", "The file is not an image in an accepted format"
+
+
+class Unprocessable(ServiceError):
+    status, code, title = 422, "unprocessable", "The request is well formed but cannot be carried out"
+
+
+class BadPairs(Unprocessable):
+    code, title = "bad-pairs", "The images do not form usable pairs"
+
+
+class BadImage(Unprocessable):
+    code, title = "bad-image", "An image file is damaged or not usable"
+
+
+class IdempotencyMismatch(Unprocessable):
+    code, title = "idempotency-mismatch", "This Idempotency-Key was used with another request"
+
+
+class Unavailable(ServiceError):
+    status, code, title = 503, "unavailable", "A part of the service does not answer"
+
+
+class TimedOut(ServiceError):
+    status, code, title = 504, "timed-out", "The work did not finish within the wait"
+
+
+class LeaseLost(Exception):
+    """This worker no longer owns the job; whatever it still computes must not be written."""
+
+
+class JobCancelled(Exception):
+    """Somebody asked for the job to stop."""

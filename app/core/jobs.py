@@ -1,0 +1,220 @@
+"""The life of a job as guarded transitions: queued → running (→ cancelling) → succeeded | failed | cancelled.
+
+Every function is one short statement or two; none commits. A running job belongs to the holder of its lease
+token, and every write of a worker names that token, so a worker that lost its lease changes nothing.
+"""
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import CursorResult, Update, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from app.core.errors import JobCancelled, LeaseLost
+from app.core.tables import ACTIVE, Job, JobEvent, ModelAlias, ModelVersion, database_now, utc_now
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to work on one job, for one attempt."""
+
+    job_id: str
+    token: str
+    attempt: int
+
+
+def _changed(session: Session, statement: Update) -> bool:
+    """Run an UPDATE and tell whether it met a row."""
+    result = session.execute(statement, execution_options={"synchronize_session": False})
+    assert isinstance(result, CursorResult)
+    return bool(result.rowcount)
+
+
+def record(session: Session, job_id: str, kind: str, **payload: Any) -> None:
+    """Append an event that followers of the job will see."""
+    session.add(JobEvent(job_id=job_id, kind=kind, payload=payload))
+
+
+def claim_next(session: Session, task_id: str, lease_s: float) -> Lease | None:
+    """Take the job that has waited longest, or None where nothing waits.
+
+    A message only says that there is work; which job it meant does not matter, so lost, doubled and reordered
+    messages do no harm.
+    """
+    while (job_id := session.scalar(select(Job.id).where(Job.state == "queued").order_by(Job.id).limit(1))) is not None:
+        token = secrets.token_hex(16)
+        taken = update(Job).where(Job.id == job_id, Job.state == "queued")
+        taken = taken.values(
+            state="running",
+            attempt=Job.attempt + 1,
+            task_id=task_id,
+            lease_token=token,
+            lease_until=database_now() + lease_s,
+            started_at=func.coalesce(Job.started_at, utc_now()),
+        )
+        if _changed(session, taken):
+            attempt = session.scalars(select(Job.attempt).where(Job.id == job_id)).one()
+            record(session, job_id, "started", attempt=attempt)
+            return Lease(job_id, token, attempt)
+    return None
+
+
+def _write(session: Session, lease: Lease, **values: Any) -> None:
+    """Write to the leased job while it runs. Raises JobCancelled when it shall stop, LeaseLost when it is not ours."""
+    owned = update(Job).where(Job.id == lease.job_id, Job.lease_token == lease.token)
+    if _changed(session, owned.where(Job.state == "running").values(**values)):
+        return
+    state = session.scalar(select(Job.state).where(Job.id == lease.job_id, Job.lease_token == lease.token))
+    raise JobCancelled(lease.job_id) if state == "cancelling" else LeaseLost(lease.job_id)
+
+
+def renew(session: Session, lease: Lease, lease_s: float) -> None:
+    """The heartbeat. An expired lease that nobody has taken back yet may still be renewed."""
+    _write(session, lease, lease_until=database_now() + lease_s)
+
+
+def report_progress(
+    session: Session, lease: Lease, phase: str, progress: float, eta_s: float | None, **payload: Any
+) -> None:
+    """Publish how far the job is: `progress` in 0…1 over the whole job, `eta_s` seconds to go where known."""
+    _write(session, lease, phase=phase, progress=progress, eta_s=eta_s)
+    record(session, lease.job_id, "progress", phase=phase, progress=progress, eta_s=eta_s, **payload)
+
+
+def save_graph(session: Session, lease: Lease, graph: dict[str, Any]) -> None:
+    """Publish the relation graph while the job goes on."""
+    _write(session, lease, graph=graph)
+    record(session, lease.job_id, "graph")
+
+
+def save_checkpoint(session: Session, lease: Lease, blob: str) -> None:
+    """Name the blob from which another attempt would resume."""
+    _write(session, lease, checkpoint_blob=blob)
+
+
+def succeed(
+    session: Session,
+    lease: Lease,
+    *,
+    metrics: dict[str, Any],
+    verdict: str,
+    explanation: str,
+    weights_blob: str,
+    card: dict[str, Any],
+) -> ModelVersion:
+    """End the job and register its model in one transaction; `production` moves only on a gain."""
+    job = session.get_one(Job, lease.job_id)
+    version = 1 + (session.scalar(select(func.max(ModelVersion.version)).where(ModelVersion.name == job.name)) or 0)
+    _write(
+        session,
+        lease,
+        state="succeeded",
+        progress=1.0,
+        eta_s=0.0,
+        metrics=metrics,
+        verdict=verdict,
+        explanation=explanation,
+        model_version=version,
+        checkpoint_blob=None,
+        lease_token=None,
+        lease_until=None,
+        finished_at=utc_now(),
+    )
+    model = ModelVersion(name=job.name, version=version, job_id=job.id, weights_blob=weights_blob, card=card)
+    session.add(model)
+    if verdict == "gain":
+        session.merge(ModelAlias(name=job.name, alias="production", version=version))
+    record(session, job.id, "succeeded", verdict=verdict, model=job.name, version=version)
+    return model
+
+
+def _end(session: Session, job_id: str, state: str, code: str | None, message: str | None, *where: Any) -> bool:
+    ended = update(Job).where(Job.id == job_id, Job.state.in_(ACTIVE), *where)
+    ended = ended.values(
+        state=state,
+        error_code=code,
+        error_message=message,
+        checkpoint_blob=None,
+        lease_token=None,
+        lease_until=None,
+        eta_s=None,
+        finished_at=utc_now(),
+    )
+    if not _changed(session, ended):
+        return False
+    record(session, job_id, state, code=code, message=message)
+    return True
+
+
+def fail(session: Session, lease: Lease, code: str, message: str) -> bool:
+    """End the leased job as failed. False where the lease is no longer ours."""
+    return _end(session, lease.job_id, "failed", code, message, Job.lease_token == lease.token)
+
+
+def confirm_cancelled(session: Session, lease: Lease) -> bool:
+    """The worker has stopped; the cancelled job may rest."""
+    return _end(session, lease.job_id, "cancelled", None, None, Job.lease_token == lease.token)
+
+
+def release(session: Session, lease: Lease) -> None:
+    """Give the job back, because its worker is being stopped: the attempt does not count. A cancelled job may rest.
+
+    Raises LeaseLost where the lease is no longer ours.
+    """
+    try:
+        _write(session, lease, state="queued", attempt=Job.attempt - 1, lease_token=None, lease_until=None)
+        record(session, lease.job_id, "requeued", attempt=lease.attempt - 1, reason="the worker was stopped")
+    except JobCancelled:
+        confirm_cancelled(session, lease)
+
+
+def abandon(session: Session, task_id: str) -> bool:
+    """End the lease of a task whose process has died, so that nobody waits for it to run out."""
+    dead = update(Job).where(Job.task_id == task_id, Job.state.in_(("running", "cancelling")))
+    return _changed(session, dead.values(lease_until=0.0))
+
+
+def request_cancel(session: Session, job_id: str) -> None:
+    """Ask a job to stop: at once where it waits, through its worker where it runs; ended jobs stay as they are."""
+    if _end(session, job_id, "cancelled", None, None, Job.state == "queued"):
+        return
+    asked = update(Job).where(Job.id == job_id, Job.state == "running")
+    if _changed(session, asked.values(state="cancelling", cancel_requested=database_now())):
+        record(session, job_id, "cancelling")
+
+
+def overdue_cancellations(session: Session, grace_s: float) -> list[Job]:
+    """Jobs whose worker has not confirmed the cancellation in time."""
+    late = select(Job).where(Job.state == "cancelling", Job.cancel_requested < database_now() - grace_s)
+    return list(session.scalars(late))
+
+
+def force_cancelled(session: Session, job_id: str) -> bool:
+    """End a `cancelling` job whatever its worker does; the cleared token shuts that worker out."""
+    return _end(session, job_id, "cancelled", None, None, Job.state == "cancelling")
+
+
+def recover_expired(session: Session, max_attempts: int) -> list[str]:
+    """Take back jobs whose worker has gone silent: queue them again, or end them after the last attempt."""
+    expired = select(Job).where(Job.state.in_(("running", "cancelling")))
+    expired = expired.where(or_(Job.lease_until.is_(None), Job.lease_until < database_now()))
+    requeued = []
+    for job in session.scalars(expired.with_for_update(skip_locked=True)).all():
+        same = (Job.lease_token == job.lease_token, Job.lease_until < database_now())
+        if job.state == "cancelling":
+            _end(session, job.id, "cancelled", None, None, *same)
+        elif job.attempt >= max_attempts:
+            message = f"The worker was lost {job.attempt} times; the last time in phase {job.phase}."
+            _end(session, job.id, "failed", "worker-lost", message, *same)
+        else:
+            back = update(Job).where(Job.id == job.id, Job.state == "running", *same)
+            if _changed(session, back.values(state="queued", lease_token=None, lease_until=None)):
+                record(session, job.id, "requeued", attempt=job.attempt, reason="the worker's lease expired")
+                requeued.append(job.id)
+    return requeued
+
+
+def waiting(session: Session) -> int:
+    """How many jobs are queued."""
+    return session.scalar(select(func.count()).select_from(Job).where(Job.state == "queued")) or 0

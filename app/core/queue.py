@@ -1,0 +1,105 @@
+"""Messages to the workers, by task name and carrying ids only. A lost message costs time, never work."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis import ConnectionPool, Redis
+from redis.exceptions import RedisError
+
+log = logging.getLogger(__name__)
+
+TRAIN = "drtl.train"
+SUPER_RESOLVE = "drtl.super_resolve"
+RECONCILE = "drtl.reconcile"
+SWEEP = "drtl.sweep"
+TRAINING_QUEUE = "training"
+INFERENCE_QUEUE = "inference"
+HOUSEKEEPING_QUEUE = "housekeeping"
+
+
+def celery_app(broker_url: str) -> Celery:
+    """A Celery application for sending and receiving, with short broker time-outs and no result backend."""
+    app = Celery("drtl", broker=broker_url)
+    app.conf.update(
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        task_default_queue=TRAINING_QUEUE,
+        task_routes={
+            TRAIN: {"queue": TRAINING_QUEUE},
+            SUPER_RESOLVE: {"queue": INFERENCE_QUEUE},
+            RECONCILE: {"queue": HOUSEKEEPING_QUEUE},
+            SWEEP: {"queue": HOUSEKEEPING_QUEUE},
+        },
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={"socket_connect_timeout": 2.0, "socket_timeout": 5.0, "health_check_interval": 5},
+        task_publish_retry_policy={"max_retries": 1, "interval_start": 0.05, "interval_step": 0.1},
+        worker_prefetch_multiplier=1,
+    )
+    return app
+
+
+class Queue:
+    """The sending side: tells workers that there is work, and waits for word that some is done."""
+
+    def __init__(self, broker_url: str) -> None:
+        self.celery = celery_app(broker_url)
+        pool = ConnectionPool.from_url(broker_url, socket_connect_timeout=2.0, socket_timeout=10.0)
+        self.redis = Redis(connection_pool=pool)
+
+    def _send(self, task: str, identifier: str) -> None:
+        try:
+            self.celery.send_task(task, args=[identifier])
+        except (OperationalError, RedisError, OSError) as error:
+            # The row is committed and the reconciler sends again, so the caller need not fail.
+            log.warning("message %s for %s not sent, the reconciler will: %s", task, identifier, error)
+
+    def send_training(self, job_id: str) -> None:
+        """Wake a training worker. Call after the commit."""
+        self._send(TRAIN, job_id)
+
+    def send_super_resolution(self, operation_id: str) -> None:
+        """Wake an inference worker. Call after the commit."""
+        self._send(SUPER_RESOLVE, operation_id)
+
+    def depth(self, queue: str) -> int:
+        """How many messages wait in a queue. Raises RedisError."""
+        return int(self.redis.llen(queue))
+
+    def notify_done(self, operation_id: str) -> None:
+        """Tell whoever waits for the operation that its row has ended."""
+        try:
+            with self.redis.pipeline() as pipe:
+                pipe.lpush(f"drtl:done:{operation_id}", 1)
+                pipe.expire(f"drtl:done:{operation_id}", 60)
+                pipe.execute()
+        except RedisError as error:
+            log.warning("nobody told of %s, waiters will look for themselves: %s", operation_id, error)
+
+    def wait_done(self, operation_id: str, ended: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until the operation has ended: by word of the broker or, should that be lost, by a look each second."""
+        deadline = time.monotonic() + timeout_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            try:
+                if self.redis.blpop([f"drtl:done:{operation_id}"], timeout=min(1.0, left_s)) is not None:
+                    return True
+            except RedisError:
+                time.sleep(min(0.2, left_s))
+            if ended():
+                return True
+        return ended()
+
+    def kill_task(self, task_id: str) -> None:
+        """Kill the process that runs a task (prefork workers only)."""
+        try:
+            self.celery.control.revoke(task_id, terminate=True, signal="SIGKILL")
+        except (OperationalError, RedisError, OSError) as error:
+            log.warning("task %s not killed yet: %s", task_id, error)
+
+    def check(self) -> None:
+        """Raise RedisError unless the broker answers."""
+        self.redis.ping()

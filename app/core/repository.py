@@ -1,0 +1,171 @@
+"""Every query over datasets, models, operations and jobs that is not a transition; none commits."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+from sqlalchemy import delete, func, select, union, update
+from sqlalchemy.orm import Session
+
+from app.core.errors import IdempotencyMismatch, NameTaken, NotFound, RequestInFlight
+from app.core.tables import (
+    ACTIVE,
+    Dataset,
+    IdempotencyKey,
+    Job,
+    JobEvent,
+    ModelAlias,
+    ModelVersion,
+    Operation,
+    Pair,
+    database_now,
+    utc_now,
+)
+
+DEFAULT_ALIAS = "production"
+T = TypeVar("T")
+
+
+def get_dataset(session: Session, dataset_id: str) -> Dataset:
+    return _found(session.get(Dataset, dataset_id), f"There is no dataset {dataset_id}.")
+
+
+def get_job(session: Session, job_id: str) -> Job:
+    return _found(session.get(Job, job_id), f"There is no job {job_id}.")
+
+
+def get_operation(session: Session, operation_id: str) -> Operation:
+    return _found(session.get(Operation, operation_id), f"There is no operation {operation_id}.")
+
+
+def _found(row: T | None, detail: str) -> T:
+    if row is None:
+        raise NotFound(detail)
+    return row
+
+
+def list_datasets(session: Session, limit: int, after: str | None) -> Sequence[Dataset]:
+    """Newest first; `after` is the last id of the page before."""
+    query = select(Dataset).order_by(Dataset.id.desc()).limit(limit)
+    return session.scalars(query.where(Dataset.id < after) if after is not None else query).all()
+
+
+def list_jobs(session: Session, limit: int, after: str | None, state: str | None) -> Sequence[Job]:
+    """Newest first; `after` is the last id of the page before."""
+    query = select(Job).order_by(Job.id.desc()).limit(limit)
+    if after is not None:
+        query = query.where(Job.id < after)
+    if state is not None:
+        query = query.where(Job.state == state)
+    return session.scalars(query).all()
+
+
+def list_events(session: Session, job_id: str, after: int, limit: int) -> Sequence[JobEvent]:
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.id > after)
+    return session.scalars(query.order_by(JobEvent.id).limit(limit)).all()
+
+
+def require_free_name(session: Session, name: str, *, new_version: bool) -> None:
+    """Raise NameTaken where a model or an unfinished job has the name; `new_version` allows the former."""
+    if session.scalar(select(Job.id).where(Job.name == name, Job.state.in_(ACTIVE)).limit(1)) is not None:
+        raise NameTaken(f"A job that has not finished is already making a model named {name!r}.", pointer="/name")
+    if not new_version and session.scalar(select(ModelVersion.version).where(ModelVersion.name == name).limit(1)):
+        detail = f"A model named {name!r} exists. Choose another name, or set new_version to add a version to it."
+        raise NameTaken(detail, pointer="/name")
+
+
+def list_models(session: Session, limit: int, after: str | None) -> Sequence[str]:
+    """Model names in alphabetical order."""
+    query = select(ModelVersion.name).distinct().order_by(ModelVersion.name).limit(limit)
+    return session.scalars(query.where(ModelVersion.name > after) if after is not None else query).all()
+
+
+def model_versions(session: Session, name: str) -> Sequence[ModelVersion]:
+    """All versions, newest first. Raises NotFound where there is none."""
+    query = select(ModelVersion).where(ModelVersion.name == name).order_by(ModelVersion.version.desc())
+    versions = session.scalars(query).all()
+    if not versions:
+        raise NotFound(f"There is no model named {name!r}.")
+    return versions
+
+
+def model_aliases(session: Session, name: str) -> dict[str, int]:
+    rows = session.scalars(select(ModelAlias).where(ModelAlias.name == name).order_by(ModelAlias.alias))
+    return {row.alias: row.version for row in rows}
+
+
+def get_model_version(session: Session, name: str, version: int) -> ModelVersion:
+    model_versions(session, name)  # An unknown name and an unknown version are different mistakes.
+    return _found(session.get(ModelVersion, (name, version)), f"Model {name!r} has no version {version}.")
+
+
+def resolve_model(session: Session, name: str, reference: str | None) -> ModelVersion:
+    """The version behind `name`, `name@alias` or `name@version`; without a reference, the promoted one."""
+    model_versions(session, name)
+    if reference is not None and reference.isdecimal():
+        return get_model_version(session, name, int(reference))
+    alias = session.get(ModelAlias, (name, reference or DEFAULT_ALIAS))
+    if alias is None and reference is None:
+        raise NotFound(
+            f"No version of model {name!r} is promoted: its training brought no gain over the input. "
+            f"Address a version by its number ({name}@1) to use it all the same."
+        )
+    return get_model_version(session, name, _found(alias, f"Model {name!r} has no alias {reference!r}.").version)
+
+
+def set_alias(session: Session, name: str, alias: str, version: int) -> ModelAlias:
+    get_model_version(session, name, version)
+    return session.merge(ModelAlias(name=name, alias=alias, version=version))
+
+
+def begin_idempotent(session: Session, key: str, fingerprint: str, in_flight_s: float) -> str | None:
+    """Note that a keyed request has begun, or return the job that it made before.
+
+    Raises RequestInFlight while the first is unanswered, IdempotencyMismatch where the body differs. The unique
+    key makes a second, simultaneous insert fail with IntegrityError at the flush; callers treat it as in flight.
+    A key unanswered for `in_flight_s` seconds was left by a process that died, and is taken over.
+    """
+    known = session.scalar(select(IdempotencyKey).where(IdempotencyKey.key == key).with_for_update())
+    if known is None:
+        session.add(IdempotencyKey(key=key, fingerprint=fingerprint))
+        session.flush()
+        return None
+    if known.fingerprint != fingerprint:
+        raise IdempotencyMismatch("The key was used with a different request.", pointer="Idempotency-Key")
+    if known.job_id is None:
+        if known.created_at > utc_now() - timedelta(seconds=in_flight_s):
+            raise RequestInFlight("The first request with this key has not been answered yet.", retry_after_s=1)
+        known.created_at = utc_now()
+    return known.job_id
+
+
+def finish_idempotent(session: Session, key: str, job_id: str | None) -> None:
+    """Attach the answer to the key, or forget the key after a refusal so that a mended request may use it.
+
+    An answered key keeps its answer, whoever was second after a take-over.
+    """
+    unanswered = (IdempotencyKey.key == key, IdempotencyKey.job_id.is_(None))
+    if job_id is None:
+        session.execute(delete(IdempotencyKey).where(*unanswered))
+    else:
+        session.execute(update(IdempotencyKey).where(*unanswered).values(job_id=job_id))
+
+
+def stale_operations(session: Session, limit: int) -> Sequence[Operation]:
+    """Operations that run without a live lease."""
+    query = select(Operation).where(Operation.state == "running", Operation.lease_until < database_now())
+    return session.scalars(query.limit(limit)).all()
+
+
+def referenced_blobs(session: Session) -> set[str]:
+    """Every blob that some row names."""
+    columns = (
+        Pair.clean_blob,
+        Pair.distorted_blob,
+        Job.checkpoint_blob,
+        ModelVersion.weights_blob,
+        Operation.input_blob,
+        Operation.output_blob,
+    )
+    names = session.scalars(union(*(select(column).where(column.is_not(None)) for column in columns)))
+    return set(names)

@@ -1,0 +1,106 @@
+"""Blobs: bytes under the name of their own SHA-256, whole or absent."""
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+CHUNK_BYTES = 1 << 20
+
+
+class Storage(Protocol):
+    """Where blobs live. A key is the lowercase hexadecimal SHA-256 of the content."""
+
+    def put(self, stream: BinaryIO) -> str:
+        """Store the stream's remaining bytes durably; storing the same bytes again is free. Returns the key."""
+
+    def open(self, key: str) -> BinaryIO:
+        """Open a blob for reading. Raises FileNotFoundError."""
+
+    def delete(self, key: str) -> None:
+        """Remove a blob; removing an absent one is not an error."""
+
+    def sweep(self, keep: AbstractSet[str], grace_s: float) -> int:
+        """Remove blobs and parts of broken uploads older than `grace_s` whose key is not in `keep`. Returns how many.
+
+        A blob that is stored again meanwhile is young again, and stays.
+        """
+
+    def check(self) -> None:
+        """Raise OSError unless blobs can be written now."""
+
+
+class FolderStorage:
+    """Blobs as files in one folder that every process sees (a local disk or a shared mount)."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.incoming = root / "incoming"
+        self.incoming.mkdir(parents=True, exist_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return self.root / key[:2] / key
+
+    def put(self, stream: BinaryIO) -> str:
+        digest = hashlib.sha256()
+        handle, name = tempfile.mkstemp(dir=self.incoming)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                while chunk := stream.read(CHUNK_BYTES):
+                    digest.update(chunk)
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            key = digest.hexdigest()
+            path = self._path(key)
+            path.parent.mkdir(exist_ok=True)
+            Path(name).replace(path)  # Also renews the age of an equal blob, so that a sweep spares it.
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return key
+
+    def open(self, key: str) -> BinaryIO:
+        return self._path(key).open("rb")
+
+    def delete(self, key: str) -> None:
+        self._path(key).unlink(missing_ok=True)
+
+    def sweep(self, keep: AbstractSet[str], grace_s: float) -> int:
+        removed = 0
+        for path in self.root.glob("*/*"):
+            if path.name not in keep and self._is_older(path, grace_s):
+                removed += self._remove_if_older(path, grace_s)
+        return removed
+
+    @staticmethod
+    def _is_older(path: Path, age_s: float) -> bool:
+        try:
+            return path.stat().st_mtime < time.time() - age_s
+        except FileNotFoundError:
+            return False
+
+    def _remove_if_older(self, path: Path, age_s: float) -> bool:
+        """Take the file aside before looking at its age again: `put` may have renewed it since the first look."""
+        aside = self.incoming / f"sweep-{path.name}"
+        try:
+            path.rename(aside)
+        except FileNotFoundError:
+            return False
+        if self._is_older(aside, age_s):
+            aside.unlink()
+            return True
+        aside.rename(path)
+        return False
+
+    def check(self) -> None:
+        with tempfile.TemporaryFile(dir=self.incoming) as file:
+            file.write(b"ready")

@@ -1,0 +1,219 @@
+"""The database schema: what the service remembers."""
+
+import secrets
+import time
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    JSON,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import FunctionElement
+from sqlalchemy.types import TypeDecorator
+
+JobState = str  # queued, running, cancelling, succeeded, failed, cancelled
+ACTIVE: Final = ("queued", "running", "cancelling")
+ENDED: Final = ("succeeded", "failed", "cancelled")
+PHASES: Final = ("validating", "embedding", "transferring", "fine_tuning", "evaluating", "registering")
+
+
+def new_id(prefix: str) -> str:
+    """A fresh identifier that sorts by creation time: prefix, milliseconds, randomness."""
+    return f"{prefix}_{time.time_ns() // 1_000_000:011x}{secrets.token_hex(6)}"
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A timezone-aware datetime in UTC, also on SQLite, which stores none."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+class database_now(FunctionElement[float]):  # noqa: N801 - it reads as an SQL function where it is used
+    """Seconds since the epoch by the database's clock, so that workers with wrong clocks agree on leases."""
+
+    type = Float()
+    inherit_cache = True
+
+
+@compiles(database_now, "sqlite")
+def _sqlite_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(database_now, "postgresql")
+def _postgresql_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> str:
+    return "extract(epoch from clock_timestamp())::float8"
+
+
+class Table(DeclarativeBase):
+    # Every constraint has a name, so that a later migration can address it on every database.
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}
+
+
+class Dataset(Table):
+    """A set of few-shot pairs, stored whole or not at all."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True, default=lambda: new_id("ds"))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    scale: Mapped[int] = mapped_column(Integer)
+    pairs: Mapped[list["Pair"]] = relationship(order_by="Pair.position", lazy="selectin", cascade="all, delete-orphan")
+
+
+class Pair(Table):
+    """One clean image with its distorted version; the blobs hold the uploaded bytes unchanged."""
+
+    __tablename__ = "pairs"
+
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    name: Mapped[str] = mapped_column(String(255))
+    clean_blob: Mapped[str] = mapped_column(String(64), index=True)
+    distorted_blob: Mapped[str] = mapped_column(String(64), index=True)
+    report: Mapped[dict[str, Any]]
+
+
+class Job(Table):
+    """A few-shot training. The row is the truth about it; a message to a worker is only a hint."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_state_created", "state", "id"),
+        # Two unfinished jobs cannot aim at the same model name.
+        Index(
+            "uq_jobs_active_name",
+            "name",
+            unique=True,
+            sqlite_where=text("state IN ('queued', 'running', 'cancelling')"),
+            postgresql_where=text("state IN ('queued', 'running', 'cancelling')"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True, default=lambda: new_id("job"))
+    name: Mapped[str] = mapped_column(String(64))
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    options: Mapped[dict[str, Any]]
+    state: Mapped[JobState] = mapped_column(String(16), default="queued")
+    phase: Mapped[str | None] = mapped_column(String(16))
+    progress: Mapped[float] = mapped_column(Float, default=0.0)
+    eta_s: Mapped[float | None] = mapped_column(Float)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    lease_token: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[float | None] = mapped_column(Float)  # database_now() seconds
+    task_id: Mapped[str | None] = mapped_column(String(64))
+    cancel_requested: Mapped[float | None] = mapped_column(Float)  # database_now() seconds
+    checkpoint_blob: Mapped[str | None] = mapped_column(String(64))
+
+    graph: Mapped[dict[str, Any] | None]
+    metrics: Mapped[dict[str, Any] | None]
+    verdict: Mapped[str | None] = mapped_column(String(32))  # gain, no_gain
+    explanation: Mapped[str | None] = mapped_column(Text)
+    model_version: Mapped[int | None] = mapped_column(Integer)
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_message: Mapped[str | None] = mapped_column(Text)
+
+
+class JobEvent(Table):
+    """Something that happened to a job, in order; what `GET /v1/jobs/{id}/events` replays."""
+
+    __tablename__ = "job_events"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    kind: Mapped[str] = mapped_column(String(32))
+    payload: Mapped[dict[str, Any]]
+
+
+class ModelVersion(Table):
+    """A trained model: weights in a blob, facts in its card. A job makes at most one."""
+
+    __tablename__ = "model_versions"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    weights_blob: Mapped[str] = mapped_column(String(64), index=True)
+    card: Mapped[dict[str, Any]]
+
+
+class ModelAlias(Table):
+    """A movable name for one version; `production` is what super-resolution uses unless told otherwise."""
+
+    __tablename__ = "model_aliases"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer)
+
+
+class Operation(Table):
+    """One image on its way through a model."""
+
+    __tablename__ = "operations"
+    __table_args__ = (Index("ix_operations_state_created", "state", "id"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True, default=lambda: new_id("op"))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    finished_at: Mapped[datetime | None]
+    model_name: Mapped[str] = mapped_column(String(64))
+    model_version: Mapped[int] = mapped_column(Integer)
+    input_blob: Mapped[str] = mapped_column(String(64), index=True)
+    output_blob: Mapped[str | None] = mapped_column(String(64), index=True)
+    options: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(String(16), default="queued")  # queued, running, succeeded, failed
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    lease_token: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[float | None] = mapped_column(Float)
+    result: Mapped[dict[str, Any] | None]  # tile, precision, seconds, width, height
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_message: Mapped[str | None] = mapped_column(Text)
+
+
+class IdempotencyKey(Table):
+    """A client's promise that equal keys mean one request; holds the answer once there is one."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (UniqueConstraint("key", name="uq_idempotency_key"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    key: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[str | None] = mapped_column(String(40))  # None while the first request is still being answered

@@ -1,0 +1,1 @@
+"""Distortion-relation guided transfer learning, as a library that works without the service."""

@@ -1,0 +1,126 @@
+"""Distortion-relation network: where a distortion lies among the known ones (paper §3.2)."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+# Simonyan & Zisserman 2015, table 1, column A: output channels of 3×3 convolutions.
+VGG11 = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool")
+WEAKEST_DB, STRONGEST_DB = 50.0, 10.0  # PSNR of distortions at the two ends of the strength scale
+ROUNDING = 1 / 255  # Residuals below one grey level are rounding, and must not be blown up into a pattern.
+
+
+@dataclass(frozen=True)
+class DrnShape:
+    """Sizes of a DRN. The widths are ours; the paper names only VGG-11 and a bank of Q nodes."""
+
+    width: float = 0.5  # of VGG-11's channel counts
+    kind_dim: int = 128
+    memory_nodes: int = 32
+    affinity: Literal["scaled", "literal"] = "scaled"
+
+
+class Affinity(nn.Module):
+    """How strongly two nodes are tied, in (0, 1).
+
+    Eq. (6) and (8) as printed, σ(‖x − y‖²), tie *distant* nodes and saturate at one; `literal` keeps that form. The
+    default is σ(b − a·‖x − y‖²/d) with learned a > 0 and b, which falls with distance.
+    """
+
+    def __init__(self, form: Literal["scaled", "literal"]) -> None:
+        super().__init__()
+        self.form = form
+        self.log_a = nn.Parameter(torch.zeros(()))
+        self.b = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Float[Tensor, "*b n d"], y: Float[Tensor, "*b m d"]) -> Float[Tensor, "*b n m"]:
+        squared = (x[..., :, None, :] - y[..., None, :, :]).square().sum(dim=-1)  # (*b, n, m)
+        if self.form == "literal":
+            return torch.sigmoid(squared)
+        return torch.sigmoid(self.b - self.log_a.exp() * squared / x.shape[-1])
+
+
+class DistortionRelationNetwork(nn.Module):
+    """Embeds what a distortion did to an image, not what the image shows.
+
+    A node is the outer product of two unit vectors: the *kind* of the distortion, from the graph network over VGG
+    features of the residual brought to equal size, and its *strength*, a point on a half circle. The cosine of two
+    nodes is then cosine of kinds × cosine of strengths: what is alike in kind but far in strength is not related. The
+    paper has the kind alone, which called sensor noise of 36 dB a close relative of mixtures of 20 dB.
+
+    Shapes: b pairs, d kind size, q memory nodes; a node has 2 d values and length 1.
+    """
+
+    def __init__(self, shape: DrnShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.dim = 2 * shape.kind_dim
+        layers: list[nn.Module] = []
+        channels = 3
+        for entry in VGG11:
+            if isinstance(entry, int):
+                out = int(entry * shape.width)
+                convolution = nn.Conv2d(channels, out, 3, padding=1, bias=False)
+                layers += [convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+                channels = out
+            else:
+                layers.append(nn.MaxPool2d(2))
+        self.vgg = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, shape.kind_dim))
+        self.memory = nn.Parameter(torch.randn(shape.memory_nodes, shape.kind_dim))
+        self.affinity = Affinity(shape.affinity)
+        self.gcn = nn.ModuleList([nn.Linear(shape.kind_dim, shape.kind_dim) for _ in range(2)])
+
+    def forward(
+        self, clean: Float[Tensor, "b 3 h w"], distorted: Float[Tensor, "b 3 h w"]
+    ) -> Float[Tensor, "b {self.dim}"]:
+        residual = (clean - distorted) / 2 + 0.5  # (b, 3, h, w) in [0, 1]
+        kind = F.normalize(self.kind(residual), dim=1)  # (b, d)
+        angle = strength_angle(residual)  # (b,)
+        strength = torch.stack([angle.cos(), angle.sin()], dim=1)  # (b, 2)
+        return (kind[:, :, None] * strength[:, None, :]).flatten(1)  # (b, 2 d)
+
+    def kind(self, residual: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b {self.shape.kind_dim}"]:
+        """The node before it is given a length and a strength."""
+        deviation = residual - 0.5
+        rms = deviation.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()  # (b, 1, 1, 1)
+        f = self.vgg(deviation / rms.clamp_min(ROUNDING / 2))  # (b, d)  F_dist
+        a_p = self.affinity(f[:, None], self.memory)  # (b, 1, q)  Eq. (6)
+        a_m = self.affinity(self.memory, self.memory)  # (q, q)  Eq. (8)
+        nodes = torch.cat([f[:, None], self.memory.expand(len(f), -1, -1)], dim=1)  # (b, 1 + q, d)
+        adjacency = normalised(joined(a_p, a_m))  # (b, 1 + q, 1 + q)  Eq. (7)
+        nodes = F.relu(self.gcn[0](adjacency @ nodes)) + nodes
+        c: Tensor = self.gcn[1](adjacency @ nodes)[:, 0]  # (b, d)  Eq. (9)
+        return c
+
+
+def joined(a_p: Float[Tensor, "b 1 q"], a_m: Float[Tensor, "q q"]) -> Float[Tensor, "b n n"]:
+    """The adjacency [A_p, A_M] of Eq. (7) as one square matrix: the sample first, then the memory; n = 1 + q."""
+    b, _, q = a_p.shape
+    adjacency = torch.ones(b, 1 + q, 1 + q, dtype=a_p.dtype, device=a_p.device)
+    adjacency[:, :1, 1:] = a_p
+    adjacency[:, 1:, :1] = a_p.transpose(1, 2)
+    adjacency[:, 1:, 1:] = a_m
+    return adjacency
+
+
+def normalised(adjacency: Float[Tensor, "b n n"]) -> Float[Tensor, "b n n"]:
+    """D^(−1/2) A D^(−1/2) of the graph convolution (Kipf & Welling 2017)."""
+    degree = adjacency.sum(dim=2).rsqrt()  # (b, n)
+    return degree[:, :, None] * adjacency * degree[:, None, :]
+
+
+def residual_psnr(residual: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
+    """The strength of a distortion as the PSNR in dB that it leaves, from the scaled residual of §3.2."""
+    mse = (2 * (residual - 0.5)).square().mean(dim=(1, 2, 3))  # (b,)
+    return -10 * mse.clamp_min(1e-9).log10()
+
+
+def strength_angle(residual: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
+    """Strength as an angle in [0, π]: 0 from 50 dB upwards, π from 10 dB downwards. 20 dB apart is orthogonal."""
+    fraction = (WEAKEST_DB - residual_psnr(residual)) / (WEAKEST_DB - STRONGEST_DB)
+    return math.pi * fraction.clamp(0, 1)

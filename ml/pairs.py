@@ -1,0 +1,97 @@
+"""The few-shot pairs of a target: decoded, brought to one size, divided into those to train and those to measure on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from ml.distortions import resize
+from ml.images import decode, from_uint8, to_uint8
+from ml.sampling import generator_for
+
+FEWEST_PAIRS_TO_HOLD_OUT = 4
+HELD_OUT_SHARE = 0.2
+MEASURED_SIDE = 1024  # Held-out images are measured on a central window no larger, which bounds the time it takes.
+
+
+@dataclass(frozen=True)
+class PairFile:
+    """A pair as uploaded: two encoded images."""
+
+    name: str
+    clean: bytes
+    distorted: bytes
+
+
+@dataclass(frozen=True)
+class TargetPair:
+    """A clean image with its distorted version at equal size, kept in 8 bits to save memory."""
+
+    name: str
+    clean: UInt8[Tensor, "3 h w"]
+    distorted: UInt8[Tensor, "3 h w"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """What may be trained on and what is only measured on."""
+
+    protocol: Literal["pairs", "halves"]
+    train: list[TargetPair]
+    held_out: list[TargetPair]
+
+
+def enlarge(image: UInt8[Tensor, "3 h w"], scale: int) -> UInt8[Tensor, "3 h2 w2"]:
+    """Bicubic enlargement, the starting point where clean images are larger than distorted ones."""
+    if scale == 1:
+        return image
+    return to_uint8(resize(from_uint8(image), image.shape[1] * scale, image.shape[2] * scale))
+
+
+def decode_pairs(files: Sequence[PairFile]) -> tuple[list[TargetPair], int]:
+    """Decode the pairs and enlarge the distorted images to their clean size. Returns the pairs and the scale.
+
+    Raises ValueError naming the pair whose sizes are no common whole multiple of each other.
+    """
+    pairs, scales = [], set()
+    for file in files:
+        clean, distorted = to_uint8(decode(file.clean).pixels), to_uint8(decode(file.distorted).pixels)
+        scale = max(1, clean.shape[1] // distorted.shape[1])
+        if clean.shape[1:] != (distorted.shape[1] * scale, distorted.shape[2] * scale):
+            sizes = f"{tuple(clean.shape[1:])} and {tuple(distorted.shape[1:])}"
+            raise ValueError(f"pairs: {file.name} has sizes {sizes}, which are no whole multiple of each other")
+        pairs.append(TargetPair(file.name, clean, enlarge(distorted, scale)))
+        scales.add(scale)
+    if len(scales) != 1:
+        raise ValueError(f"pairs: scales differ between pairs: {sorted(scales)}")
+    return pairs, scales.pop()
+
+
+def split(pairs: Sequence[TargetPair], seed: int) -> Split:
+    """Hold out a fifth of the pairs, at least one, or of fewer than four pairs a strip at the right of each.
+
+    Between a strip and the part that is trained on lies a gap of 1/16 of the width, so that neighbouring pixels do not
+    tell the answer.
+    """
+    if len(pairs) >= FEWEST_PAIRS_TO_HOLD_OUT:
+        order = torch.randperm(len(pairs), generator=generator_for(seed, "split", 0)).tolist()
+        held_out = sorted(order[: max(1, round(HELD_OUT_SHARE * len(pairs)))])
+        train = [pair for index, pair in enumerate(pairs) if index not in held_out]
+        return Split("pairs", train, [_central(pairs[index]) for index in held_out])
+    train, measured = [], []
+    for pair in pairs:
+        width = pair.clean.shape[2]
+        end, start = width * 10 // 16, width * 11 // 16
+        train.append(TargetPair(pair.name, pair.clean[..., :end], pair.distorted[..., :end]))
+        measured.append(_central(TargetPair(pair.name, pair.clean[..., start:], pair.distorted[..., start:])))
+    return Split("halves", train, measured)
+
+
+def _central(pair: TargetPair) -> TargetPair:
+    height, width = pair.clean.shape[1:]
+    top, left = max(0, height - MEASURED_SIDE) // 2, max(0, width - MEASURED_SIDE) // 2
+    window = (slice(None), slice(top, top + MEASURED_SIDE), slice(left, left + MEASURED_SIDE))
+    return TargetPair(pair.name, pair.clean[window], pair.distorted[window])

@@ -1,0 +1,92 @@
+"""The prior: everything learned before a job begins, as one versioned safetensors bundle."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ml import checkpoint
+from ml.backbones import SameSize
+from ml.drn import DistortionRelationNetwork, DrnShape
+from ml.relation import Prototypes
+
+SHIPPED = Path(__file__).with_name("default_prior.safetensors")
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A trained DRN with its memory bank, the auxiliary prototypes, and weights per backbone pre-trained on all tasks.
+
+    `thetas` is keyed by `theta_name`; `card` says what it was trained on, how long, and under which licences.
+    """
+
+    version: str
+    drn: DistortionRelationNetwork
+    prototypes: Prototypes
+    thetas: dict[str, dict[str, Tensor]]
+    card: dict[str, Any]
+
+    def has_theta(self, backbone: str, unshuffle: int) -> bool:
+        return theta_name(backbone, unshuffle) in self.thetas
+
+    def start(self, network: SameSize, backbone: str) -> bool:
+        """Give the network the pre-trained weights of its backbone. False where the prior has none for it."""
+        theta = self.thetas.get(theta_name(backbone, network.unshuffle))
+        if theta is None:
+            return False
+        network.load_state_dict(theta)
+        return True
+
+
+def theta_name(backbone: str, unshuffle: int) -> str:
+    return f"{backbone}-u{unshuffle}"
+
+
+def save_prior(path: Path, prior: Prior) -> None:
+    """Write the bundle. The DRN is kept in half precision (round its weights before the prototypes are computed)."""
+    tensors = {f"drn.{name}": halved(value) for name, value in prior.drn.state_dict().items()}
+    tensors |= {
+        "prototypes.vectors": prior.prototypes.vectors,
+        "prototypes.samples": prior.prototypes.samples.half(),
+        "prototypes.psnr_db": prior.prototypes.psnr_db,
+    }
+    for theta, state in prior.thetas.items():
+        tensors |= {f"theta.{theta}.{name}": value for name, value in state.items()}
+    facts = {
+        "version": prior.version,
+        "drn": asdict(prior.drn.shape),
+        "names": prior.prototypes.names,
+        "thetas": sorted(prior.thetas),
+        "card": prior.card,
+    }
+    checkpoint.save(path, tensors, facts)
+
+
+def load_prior(path: Path | None = None) -> Prior:
+    """Read a bundle, by default the one that ships with the project. Raises ValueError for a file that is none."""
+    tensors, facts = checkpoint.load(path or SHIPPED)
+    drn = DistortionRelationNetwork(DrnShape(**facts["drn"]))
+    drn.load_state_dict(checkpoint.under(tensors, "drn."))
+    prototypes = Prototypes(
+        facts["names"],
+        tensors["prototypes.vectors"],
+        tensors["prototypes.samples"].float(),
+        tensors["prototypes.psnr_db"],
+    )
+    thetas = {theta: checkpoint.under(tensors, f"theta.{theta}.") for theta in facts["thetas"]}
+    return Prior(facts["version"], drn.eval(), prototypes, thetas, facts["card"])
+
+
+def halved(value: Tensor) -> Tensor:
+    """Floating-point values in half precision; counters as they are."""
+    return value.half() if value.is_floating_point() else value
+
+
+@torch.no_grad()
+def round_to_half(drn: DistortionRelationNetwork) -> None:
+    """Round the DRN's weights to what the bundle will hold, so that prototypes fit the network that is loaded."""
+    for value in drn.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(value.half().float())

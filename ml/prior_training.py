@@ -1,0 +1,173 @@
+"""The one command that rebuilds the prior: `python -m ml.prior_training --clean DIR --output FILE`."""
+
+import hashlib
+import math
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+from ml import checkpoint
+from ml.backbones import BACKBONES, build
+from ml.checkpoint import Trainee, adam
+from ml.dead_leaves import dead_leaves
+from ml.distortions import DISTORTIONS
+from ml.drn import DistortionRelationNetwork, DrnShape
+from ml.images import load_folder, to_uint8
+from ml.precision import device
+from ml.prior import Prior, round_to_half, save_prior, theta_name
+from ml.relation import Prototypes, compute_prototypes, drn_step
+from ml.sampling import generator_for
+from ml.transfer import TransferSchedule, transfer_step
+
+SAVE_EVERY_S = 60.0
+PROTOTYPE_SAMPLES = 96
+DEAD_LEAVES = 12
+DEAD_LEAVES_SIDE = 512
+
+
+def train_prior(
+    clean: Annotated[list[Path], typer.Option(help="Folder of clean photographs; give it once for each folder.")],
+    output: Annotated[Path, typer.Option(help="The bundle to write.")],
+    licence: Annotated[str, typer.Option(help="Terms of the photographs, for the card.")] = "unknown",
+    seed: int = 0,
+    drn_steps: int = 1500,
+    theta_steps: int = 30_000,
+    batch: int = 8,
+    learning_rate: float = 4e-4,
+    unshuffle: int = 2,
+    threads: Annotated[int, typer.Option(help="0 lets torch decide.")] = 0,
+) -> None:
+    """Train the DRN, its memory bank and prototypes, and the backbones on all auxiliary tasks.
+
+    Progress is saved beside the output every minute; the same command resumes from there and ends with the same bits.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    work = output.with_name(f"{output.name}.work")
+    work.mkdir(parents=True, exist_ok=True)
+    photographs = [image for folder in clean for image in load_folder(folder)]
+    generated = [
+        to_uint8(dead_leaves(DEAD_LEAVES_SIDE, generator_for(seed, "leaves", index))) for index in range(DEAD_LEAVES)
+    ]
+    images = photographs + generated
+    tasks = list(DISTORTIONS)
+    started = time.monotonic()
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+    ) as progress:
+        drn, drn_loss = _train_drn(images, tasks, seed, drn_steps, work, progress)
+        round_to_half(drn)
+        prototypes = compute_prototypes(drn, images, tasks, PROTOTYPE_SAMPLES, seed)
+        schedule = TransferSchedule(theta_steps, batch, learning_rate=learning_rate)
+        thetas, losses = {}, {}
+        for backbone in BACKBONES:
+            theta = theta_name(backbone, unshuffle)
+            trained = _train_theta(backbone, unshuffle, images, tasks, seed, schedule, work, progress)
+            thetas[theta], losses[theta] = trained
+    card: dict[str, Any] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "photographs": len(photographs),
+        "generated": f"{DEAD_LEAVES} dead-leaves images of {DEAD_LEAVES_SIDE}×{DEAD_LEAVES_SIDE}",
+        "licence": licence,
+        "tasks": tasks,
+        "seed": seed,
+        "drn_steps": drn_steps,
+        "drn_loss": drn_loss,
+        "theta_steps": theta_steps,
+        "theta_batch": batch,
+        "theta_learning_rate": learning_rate,
+        "theta_loss": losses,
+        "seconds_of_last_run": round(time.monotonic() - started),
+        "torch": torch.__version__,
+    }
+    version = f"{card['date']}-{_digest(prototypes, thetas)}"
+    save_prior(output, Prior(version, drn, prototypes, thetas, card))
+    typer.echo(f"Wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), version {version}.")
+
+
+def _train_drn(
+    images: Sequence[Tensor], tasks: Sequence[str], seed: int, steps: int, work: Path, progress: Progress
+) -> tuple[DistortionRelationNetwork, float]:
+    torch.manual_seed(seed)
+    drn = DistortionRelationNetwork(DrnShape()).to(device())
+    trainee = Trainee(drn, adam(drn, 1e-3))
+    saved = work / "drn.safetensors"
+    loss = _resume(trainee, saved)
+    bar = progress.add_task("distortion-relation network", total=steps, completed=trainee.step, loss=loss)
+    last_save = time.monotonic()
+    drn.train()
+    while trainee.step < steps:
+        for group in trainee.optimizer.param_groups:
+            group["lr"] = 1e-3 * (1 + math.cos(math.pi * trainee.step / steps)) / 2
+        value = drn_step(drn, trainee.optimizer, images, tasks, shots=3, seed=seed, step=trainee.step)
+        loss = value if math.isnan(loss) else 0.98 * loss + 0.02 * value
+        trainee.step += 1
+        progress.update(bar, completed=trainee.step, loss=loss)
+        if time.monotonic() - last_save > SAVE_EVERY_S or trainee.step == steps:
+            checkpoint.save(saved, trainee.tensors(), {"step": trainee.step, "loss": loss})
+            last_save = time.monotonic()
+    return drn.cpu(), loss
+
+
+def _train_theta(
+    backbone: str,
+    unshuffle: int,
+    images: Sequence[Tensor],
+    tasks: Sequence[str],
+    seed: int,
+    schedule: TransferSchedule,
+    work: Path,
+    progress: Progress,
+) -> tuple[dict[str, Tensor], float]:
+    network = build(backbone, unshuffle, seed).to(device())  # type: ignore[arg-type]  # the keys of BACKBONES
+    trainee = Trainee(network, adam(network, schedule.learning_rate))
+    saved = work / f"{theta_name(backbone, unshuffle)}.safetensors"
+    loss = _resume(trainee, saved)
+    bar = progress.add_task(f"{backbone}, all tasks", total=schedule.steps, completed=trainee.step, loss=loss)
+    last_save = time.monotonic()
+    uniform = torch.ones(len(tasks), device=device())
+    while trainee.step < schedule.steps:
+        warmup = min(1.0, (trainee.step + 1) / 200)
+        for group in trainee.optimizer.param_groups:
+            group["lr"] = schedule.learning_rate * warmup * (1 + math.cos(math.pi * trainee.step / schedule.steps)) / 2
+        value = transfer_step(network, trainee.optimizer, images, tasks, uniform, schedule, seed, trainee.step)
+        loss = value if math.isnan(loss) else 0.99 * loss + 0.01 * value
+        trainee.step += 1
+        progress.update(bar, completed=trainee.step, loss=loss)
+        if time.monotonic() - last_save > SAVE_EVERY_S or trainee.step == schedule.steps:
+            checkpoint.save(saved, trainee.tensors(), {"step": trainee.step, "loss": loss})
+            last_save = time.monotonic()
+    return {name: value.cpu().contiguous() for name, value in network.state_dict().items()}, loss
+
+
+def _resume(trainee: Trainee, saved: Path) -> float:
+    """Go on where a run before stopped. Returns its running loss, not a number at the start."""
+    if not saved.exists():
+        return math.nan
+    tensors, facts = checkpoint.load(saved)
+    trainee.load(tensors, facts["step"])
+    return float(facts["loss"])
+
+
+def _digest(prototypes: Prototypes, thetas: dict[str, dict[str, Tensor]]) -> str:
+    digest = hashlib.sha256(prototypes.vectors.numpy().tobytes())
+    for name in sorted(thetas):
+        for value in thetas[name].values():
+            digest.update(value.numpy().tobytes())
+    return digest.hexdigest()[:8]
+
+
+if __name__ == "__main__":
+    typer.run(train_prior)

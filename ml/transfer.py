@@ -1,0 +1,95 @@
+"""Transfer: learning the auxiliary tasks in proportion to their relation to the target (Algorithm 2, Eq. 11)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Generator, Tensor, nn
+
+from ml.distortions import distort
+from ml.images import from_uint8
+from ml.precision import autocast
+from ml.sampling import dihedral, generator_for, pick, textured_crop
+
+MARGIN = 16  # Pixels distorted around a training crop and cut away, so that no distortion meets the crop's border.
+
+
+@dataclass(frozen=True)
+class TransferSchedule:
+    """How auxiliary training runs. Crop, loss, optimizer and rate as in the paper's §4.2; steps and batch by preset."""
+
+    steps: int
+    batch: int = 32
+    crop: int = 64
+    learning_rate: float = 1e-4
+
+
+@dataclass(frozen=True)
+class AuxiliaryBatch:
+    """Samples of the auxiliary tasks; `task` says which of the K tasks each belongs to."""
+
+    clean: Float[Tensor, "b 3 h w"]
+    distorted: Float[Tensor, "b 3 h w"]
+    task: Int64[Tensor, "b"]
+
+
+def auxiliary_batch(
+    clean_images: Sequence[UInt8[Tensor, "3 _ _"]],
+    tasks: Sequence[str],
+    batch: int,
+    side: int,
+    generator: Generator,
+) -> AuxiliaryBatch:
+    """Draw crops of clean images and distort each by a task drawn uniformly, augmented by the dihedral group."""
+    clean, distorted, drawn = [], [], []
+    for _ in range(batch):
+        task = pick(len(tasks), generator)
+        source = clean_images[pick(len(clean_images), generator)]
+        (image,) = textured_crop([source], side + 2 * MARGIN, generator, tries=2)
+        image = from_uint8(image)
+        pair = torch.stack([image, distort(tasks[task], image, generator)])  # (2, 3, h, w)
+        pair = dihedral(pair[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN], generator)
+        clean.append(pair[0])
+        distorted.append(pair[1])
+        drawn.append(task)
+    return AuxiliaryBatch(torch.stack(clean), torch.stack(distorted), torch.tensor(drawn))
+
+
+def transfer_loss(
+    network: nn.Module, batch: AuxiliaryBatch, gamma: Float[Tensor, "k"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """The γ-weighted mean of the auxiliary L1 losses, Eq. (11), with the summed weight it was divided by.
+
+    The tasks are weighted against each other inside one step: Adam undoes the scale of a loss that steps alone, so
+    Algorithm 2 to the letter, one step per task with γ in front, would hardly feel γ.
+    γ ≡ 1 is plain pre-training, Eq. (2).
+    """
+    per_sample = (network(batch.distorted).float() - batch.clean).abs().mean(dim=(1, 2, 3))  # (b,)
+    weight = gamma[batch.task]  # (b,)
+    total = weight.sum()
+    return (weight * per_sample).sum() / total.clamp_min(1e-12), total
+
+
+def transfer_step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    clean_images: Sequence[UInt8[Tensor, "3 _ _"]],
+    tasks: Sequence[str],
+    gamma: Float[Tensor, "k"],
+    schedule: TransferSchedule,
+    seed: int,
+    step: int,
+) -> float:
+    """One update of the network on a batch of auxiliary samples. Returns the loss."""
+    device = gamma.device
+    batch = auxiliary_batch(clean_images, tasks, schedule.batch, schedule.crop, generator_for(seed, "transfer", step))
+    batch = AuxiliaryBatch(batch.clean.to(device), batch.distorted.to(device), batch.task.to(device))
+    with autocast(device):
+        loss, weight = transfer_loss(network, batch, gamma)
+    if weight == 0:
+        return loss.item()  # Nothing in this batch is related to the target.
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
