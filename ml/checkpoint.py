@@ -36,8 +36,9 @@ class Trainee:
             if entries:
                 state = self.optimizer.state[parameter]
                 for entry, value in entries.items():
-                    # Adam keeps its step counter on the CPU; moments follow the parameter, memory layout included.
-                    state[entry] = value.clone() if value.ndim == 0 else torch.empty_like(parameter).copy_(value)
+                    # Fused Adam keeps its step counter where the parameter is; moments also share its memory layout.
+                    own = torch.empty_like(parameter if value.ndim else value, device=parameter.device)
+                    state[entry] = own.copy_(value)
         self.step = step
 
 

@@ -38,7 +38,7 @@ def uniform(low: float, high: float, generator: Generator) -> float:
     return low + (high - low) * torch.rand((), generator=generator).item()
 
 
-def resize(image: Image, height: int, width: int) -> Image:
+def resize(image: Image, height: int, width: int) -> Float[Tensor, "3 {height} {width}"]:
     """Bicubic resampling; shrinking averages over the shrunk area (antialiasing), as MATLAB's imresize does."""
     resized = F.interpolate(image[None], (height, width), mode="bicubic", antialias=True, align_corners=False)
     return resized[0].clamp(0, 1)

@@ -38,7 +38,7 @@ class Affinity(nn.Module):
         self.log_a = nn.Parameter(torch.zeros(()))
         self.b = nn.Parameter(torch.ones(()))
 
-    def forward(self, x: Float[Tensor, "*b n d"], y: Float[Tensor, "*b m d"]) -> Float[Tensor, "*b n m"]:
+    def forward(self, x: Float[Tensor, "*#b n d"], y: Float[Tensor, "*#b m d"]) -> Float[Tensor, "*#b n m"]:
         squared = (x[..., :, None, :] - y[..., None, :, :]).square().sum(dim=-1)  # (*b, n, m)
         if self.form == "literal":
             return torch.sigmoid(squared)

@@ -34,7 +34,8 @@ def decode(file: bytes) -> Picture:
     """Read an image file, turned upright by its EXIF orientation. Raises ValueError for what is no readable image."""
     try:
         with Image.open(io.BytesIO(file)) as opened:
-            icc_profile = opened.info.get("icc_profile")
+            # A profile of CMYK says nothing about the RGB that leaves here.
+            icc_profile = opened.info.get("icc_profile") if opened.mode != "CMYK" else None
             image = ImageOps.exif_transpose(opened)
             has_alpha = image.has_transparency_data
             grey = image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16")
@@ -43,7 +44,8 @@ def decode(file: bytes) -> Picture:
                 values = torch.from_numpy(np.asarray(image).astype(np.float32)) / 65535  # (h, w)
                 return Picture(values.clamp(0, 1).expand(3, -1, -1).contiguous(), grey=True, icc_profile=icc_profile)
             array = np.array(image.convert("RGBA" if has_alpha else "RGB"))  # (h, w, 3 or 4)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:
+        # Pillow's AVIF decoder says RuntimeError, its PNG reader SyntaxError.
         raise ValueError(f"file: not a readable image ({error})") from error
     channels = from_uint8(torch.from_numpy(array).permute(2, 0, 1))
     return Picture(channels[:3].contiguous(), channels[3:].contiguous() if has_alpha else None, grey, icc_profile)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
@@ -23,7 +23,7 @@ from ml.prior import Prior, load_prior
 from ml.race import Candidate, Race, Start
 from ml.relation import Relation, node_link_graph, relate
 from ml.sampling import generator_for
-from ml.transfer import TransferSchedule
+from ml.transfer import MARGIN, TransferSchedule
 
 Preset = Literal["quick", "standard", "paper"]
 Scheme = Literal["auto", "baseline", "pretrain", "drtl-pretrain"]
@@ -75,6 +75,7 @@ PRESETS: Final[dict[Preset, Schedules]] = {
 }
 
 
+@runtime_checkable  # Tests check argument types while they run.
 class Follower(Protocol):
     """Who watches a job. Any method may raise to stop it."""
 
@@ -127,7 +128,9 @@ def run_job(
     follower.graph(graph)
 
     clock.enter("training")
-    race = line_up(options, parts, scale, relation, prior, clean_images(parts, clean_dir, options.seed))
+    least_side = PRESETS[options.preset].transfer.crop + 2 * MARGIN
+    images = clean_images(parts, clean_dir, least_side, options.seed)
+    race = line_up(options, parts, scale, relation, prior, images)
     if resume is not None:
         race.load(resume)
     follower.progress("transferring", SHARES["training"])
@@ -151,13 +154,17 @@ def run_job(
     return judge(race, untouched, options, scale, relation, prior, graph, clock)
 
 
-def clean_images(parts: Split, clean_dir: Path | None, seed: int) -> list[UInt8[Tensor, "3 _ _"]]:
-    """What auxiliary distortions are applied to: the operator's folder, the target's own clean images, dead leaves."""
+def clean_images(parts: Split, clean_dir: Path | None, least_side: int, seed: int) -> list[UInt8[Tensor, "3 _ _"]]:
+    """What auxiliary distortions are applied to: the operator's folder, the target's own clean images, dead leaves.
+
+    Images of less than `least_side` pixels are left out: a training crop with its margin must fit in.
+    """
     operators = load_folder(clean_dir) if clean_dir is not None else []
     generated = [
         to_uint8(dead_leaves(DEAD_LEAVES_SIDE, generator_for(seed, "leaves", index))) for index in range(DEAD_LEAVES)
     ]
-    return operators + [pair.clean for pair in parts.train] + generated
+    images = operators + [pair.clean for pair in parts.train] + generated
+    return [image for image in images if min(image.shape[1:]) >= least_side]
 
 
 def line_up(
@@ -183,7 +190,8 @@ def line_up(
     def candidate(start: Start, gamma: Float[Tensor, "k"] | None) -> Candidate:
         network = build(options.backbone, unshuffle, options.seed)
         knows = options.init == "prior" and start != "scratch" and prior.start(network, options.backbone)
-        rate = finetune.learning_rate if knows or gamma is not None else schedules.scratch_rate
+        transfers = gamma is not None and transfer.steps > 0
+        rate = finetune.learning_rate if knows or transfers else schedules.scratch_rate
         network = network.to(device())
         trainee = Trainee(network, adam(network, transfer.learning_rate))
         weights = gamma.to(device()) if gamma is not None else None

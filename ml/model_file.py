@@ -12,9 +12,9 @@ from ml.backbones import BACKBONES, SameSize, build
 
 
 def pack(network: SameSize, card: Mapping[str, Any]) -> bytes:
-    """The file's bytes. The card must name `backbone`, `unshuffle` and `scale`."""
+    """The file's bytes, equal for equal weights and card. The card must name `backbone`, `unshuffle` and `scale`."""
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    return save(weights, {"format": "drtl-model-1", "card": json.dumps(card)})
+    return save(weights, {"card": json.dumps(card)})  # Several entries would come in any order.
 
 
 def unpack(path: Path) -> tuple[SameSize, dict[str, Any]]:
@@ -25,8 +25,11 @@ def unpack(path: Path) -> tuple[SameSize, dict[str, Any]]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise ValueError(f"path: {path} is not a model of ours ({error})") from error
-    if card["backbone"] not in BACKBONES:
-        raise ValueError(f"path: {path} needs the unknown backbone {card['backbone']!r}")
+    if card.get("backbone") not in BACKBONES:
+        raise ValueError(f"path: {path} needs the unknown backbone {card.get('backbone')!r}")
     network = build(card["backbone"], card["unshuffle"], seed=0)
-    network.load_state_dict(weights)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"path: {path} is not a model of ours ({error})") from error
     return network.eval(), card

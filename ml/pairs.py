@@ -14,6 +14,8 @@ from ml.sampling import generator_for
 
 FEWEST_PAIRS_TO_HOLD_OUT = 4
 HELD_OUT_SHARE = 0.2
+LARGEST_SCALE = 4
+SHORTEST_SIDE = 48  # of clean images; less leaves too little to embed, and nothing to measure on in a strip of it
 MEASURED_SIDE = 1024  # Held-out images are measured on a central window no larger, which bounds the time it takes.
 
 
@@ -54,15 +56,22 @@ def enlarge(image: UInt8[Tensor, "3 h w"], scale: int) -> UInt8[Tensor, "3 h2 w2
 def decode_pairs(files: Sequence[PairFile]) -> tuple[list[TargetPair], int]:
     """Decode the pairs and enlarge the distorted images to their clean size. Returns the pairs and the scale.
 
-    Raises ValueError naming the pair whose sizes are no common whole multiple of each other.
+    Raises ValueError naming the pair that is no image, too small, or of sizes that are no whole multiple of each other.
     """
     pairs, scales = [], set()
     for file in files:
-        clean, distorted = to_uint8(decode(file.clean).pixels), to_uint8(decode(file.distorted).pixels)
+        try:
+            clean, distorted = to_uint8(decode(file.clean).pixels), to_uint8(decode(file.distorted).pixels)
+        except ValueError as error:
+            raise ValueError(f"pairs: {file.name}: {error}") from error
         scale = max(1, clean.shape[1] // distorted.shape[1])
         if clean.shape[1:] != (distorted.shape[1] * scale, distorted.shape[2] * scale):
             sizes = f"{tuple(clean.shape[1:])} and {tuple(distorted.shape[1:])}"
             raise ValueError(f"pairs: {file.name} has sizes {sizes}, which are no whole multiple of each other")
+        if scale > LARGEST_SCALE:
+            raise ValueError(f"pairs: {file.name} has a scale of {scale}, of at most {LARGEST_SCALE}")
+        if min(clean.shape[1:]) < SHORTEST_SIDE:
+            raise ValueError(f"pairs: {file.name} is smaller than {SHORTEST_SIDE} pixels: {tuple(clean.shape[1:])}")
         pairs.append(TargetPair(file.name, clean, enlarge(distorted, scale)))
         scales.add(scale)
     if len(scales) != 1:

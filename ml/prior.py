@@ -67,6 +67,8 @@ def save_prior(path: Path, prior: Prior) -> None:
 def load_prior(path: Path | None = None) -> Prior:
     """Read a bundle, by default the one that ships with the project. Raises ValueError for a file that is none."""
     tensors, facts = checkpoint.load(path or SHIPPED)
+    if not {"version", "drn", "names", "thetas", "card"} <= facts.keys():
+        raise ValueError(f"path: {path or SHIPPED} is not a prior")
     drn = DistortionRelationNetwork(DrnShape(**facts["drn"]))
     drn.load_state_dict(checkpoint.under(tensors, "drn."))
     prototypes = Prototypes(

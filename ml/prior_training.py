@@ -22,7 +22,7 @@ from ml.drn import DistortionRelationNetwork, DrnShape
 from ml.images import load_folder, to_uint8
 from ml.precision import device
 from ml.prior import Prior, round_to_half, save_prior, theta_name
-from ml.relation import Prototypes, compute_prototypes, drn_step
+from ml.relation import PATCH, PATCH_MARGIN, Prototypes, compute_prototypes, drn_step
 from ml.sampling import generator_for
 from ml.transfer import TransferSchedule, transfer_step
 
@@ -52,7 +52,9 @@ def train_prior(
         torch.set_num_threads(threads)
     work = output.with_name(f"{output.name}.work")
     work.mkdir(parents=True, exist_ok=True)
-    photographs = [image for folder in clean for image in load_folder(folder)]
+    least_side = PATCH + 2 * PATCH_MARGIN  # smaller ones cannot be distorted with a margin
+    loaded = [image for folder in clean for image in load_folder(folder)]
+    photographs = [image for image in loaded if min(image.shape[1:]) >= least_side]
     generated = [
         to_uint8(dead_leaves(DEAD_LEAVES_SIDE, generator_for(seed, "leaves", index))) for index in range(DEAD_LEAVES)
     ]

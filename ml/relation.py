@@ -140,8 +140,8 @@ def relate(drn: DistortionRelationNetwork, prototypes: Prototypes, pairs: Sequen
     """
     drn.eval()
     nodes, strengths = [], []
-    for index, pair in enumerate(pairs):
-        generator = generator_for(seed, "relate", index)
+    for pair in pairs:
+        generator = generator_for(seed, f"relate/{pair.name}", 0)  # Whatever the order of the pairs.
         images = [pair.clean, pair.distorted]
         squares = [textured_crop(images, PATCH, generator) for _ in range(PATCHES_PER_PAIR)]
         clean = from_uint8(torch.stack([square[0] for square in squares]))  # (n, 3, h, w)
@@ -168,8 +168,8 @@ def in_words(relation: Relation) -> str:
     first, second, last = order[0], order[1], order[-1]
     if relation.verdict == "unrelated":
         return (
-            f"Unlike every known distortion (the nearest, {DISTORTIONS[names[first]].words}, has γ {gamma[first]:.2f}), "
-            "so no auxiliary task is preferred."
+            f"Unlike every known distortion (the nearest, {DISTORTIONS[names[first]].words}, has γ {gamma[first]:.2f}),"
+            " so no auxiliary task is preferred."
         )
     near = f"Mostly like {DISTORTIONS[names[first]].words} (γ {gamma[first]:.2f})"
     if gamma[second] >= 0.8 * gamma[first]:

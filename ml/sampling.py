@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Shaped
 from torch import Generator, Tensor
 
 
@@ -22,9 +22,7 @@ def pick(count: int, generator: Generator) -> int:
     return int(torch.randint(count, (), generator=generator))
 
 
-def crop(
-    images: Sequence[UInt8[Tensor, "3 h w"]] | Sequence[Float[Tensor, "3 h w"]], side: int, generator: Generator
-) -> list[Tensor]:
+def crop(images: Sequence[Shaped[Tensor, "3 h w"]], side: int, generator: Generator) -> list[Tensor]:
     """The same random square of equally large images; where an image is smaller, all of that side is taken."""
     height, width = images[0].shape[1:]
     y, x = pick(max(1, height - side + 1), generator), pick(max(1, width - side + 1), generator)
@@ -32,14 +30,17 @@ def crop(
 
 
 def textured_crop(
-    images: Sequence[Float[Tensor, "3 h w"]], side: int, generator: Generator, tries: int = 4
+    images: Sequence[Shaped[Tensor, "3 h w"]],
+    side: int,
+    generator: Generator,
+    tries: int = 4,
 ) -> list[Tensor]:
     """Of several random squares the one whose first image varies most: flat ground shows little of a distortion."""
     candidates = [crop(images, side, generator) for _ in range(tries)]
     return max(candidates, key=lambda squares: float(squares[0].float().std()))
 
 
-def dihedral(images: Float[Tensor, "n 3 h w"], generator: Generator) -> Float[Tensor, "n 3 h2 w2"]:
+def dihedral(images: Shaped[Tensor, "n 3 h w"], generator: Generator) -> Shaped[Tensor, "n 3 h2 w2"]:
     """All images turned by the same random one of the square's eight symmetries."""
     turned = torch.rot90(images, pick(4, generator), dims=(2, 3))
     return turned.flip(3) if pick(2, generator) else turned

@@ -100,6 +100,11 @@ class Queue:
         except (OperationalError, RedisError, OSError) as error:
             log.warning("task %s not killed yet: %s", task_id, error)
 
+    def close(self) -> None:
+        """Let go of all connections."""
+        self.celery.close()
+        self.redis.connection_pool.disconnect()
+
     def check(self) -> None:
         """Raise RedisError unless the broker answers."""
         self.redis.ping()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TypeVar
 
-from sqlalchemy import delete, func, select, union, update
+from sqlalchemy import delete, select, union, update
 from sqlalchemy.orm import Session
 
 from app.core.errors import IdempotencyMismatch, NameTaken, NotFound, RequestInFlight
@@ -168,4 +168,4 @@ def referenced_blobs(session: Session) -> set[str]:
         Operation.output_blob,
     )
     names = session.scalars(union(*(select(column).where(column.is_not(None)) for column in columns)))
-    return set(names)
+    return {name for name in names if name is not None}

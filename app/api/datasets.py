@@ -1,0 +1,150 @@
+"""`/v1/datasets`: few-shot pairs, uploaded as files or as one zip, checked and kept."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+
+from app.api import examples
+from app.api.archives import unpack
+from app.api.deps import LimitQuery, ReadSessionDep, Services, ServicesDep, SessionDep
+from app.api.pairs import ExaminedPair, examine, pair_up, wrong_count
+from app.api.problems import problems
+from app.api.schemas import DatasetId, DatasetOut, Page
+from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, receive_text, spooled
+from app.core import repository
+from app.core.errors import BadImage, BadPairs, BadRequest, NotFound, TooLarge, Unprocessable, UnsupportedMedia
+from app.core.tables import Dataset, Pair
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+
+ARCHIVE_FIELD: Final = "archive"
+BODY_TYPES: Final = ("multipart/form-data", "application/zip")
+ZIP_TYPES: Final = ("application/zip", "application/x-zip-compressed")
+UPLOAD_REFUSALS: Final = (BadRequest, TooLarge, UnsupportedMedia, BadPairs, BadImage)
+
+FILES: Final[dict[str, Any]] = {
+    "type": "array",
+    "items": {"type": "string", "format": "binary"},
+}
+PAIR_FIELDS: Final[dict[str, Any]] = {
+    "clean": {**FILES, "description": "The clean images."},
+    "distorted": {**FILES, "description": "The distorted images, paired by file stem, or else by order."},
+    ARCHIVE_FIELD: {
+        "type": "string",
+        "format": "binary",
+        "description": "Instead of single files: one zip with the folders `clean/` and `distorted/`.",
+    },
+}
+ZIP_BODY: Final[dict[str, Any]] = {
+    "schema": {"type": "string", "format": "binary", "description": "A zip with `clean/` and `distorted/`."},
+    "examples": {"zip": {"summary": "curl --data-binary @pairs.zip -H 'Content-Type: application/zip'", "value": "…"}},
+}
+FORM_FILES_EXAMPLE: Final[dict[str, Any]] = {"clean": ["001.png", "002.png"], "distorted": ["001.jpg", "002.jpg"]}
+UPLOAD_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {"type": "object", "properties": PAIR_FIELDS},
+                "examples": {"files": {"summary": "Files paired by name", "value": FORM_FILES_EXAMPLE}},
+            },
+            "application/zip": ZIP_BODY,
+        },
+    }
+}
+
+
+async def receive_pairs(request: Request, services: ServicesDep) -> AsyncIterator[Upload]:
+    """The request's body, its files on disk for as long as the request takes."""
+    settings = services.settings
+    limits = Limits(
+        max_files=2 * settings.max_pairs,
+        max_file_bytes=settings.max_image_bytes,
+        max_body_bytes=settings.max_upload_bytes,
+        too_many=lambda: wrong_count(f"There are more than {2 * settings.max_pairs} files", settings),
+        unlimited_fields=frozenset({ARCHIVE_FIELD}),
+    )
+    with spooled() as spool:
+        match media_type_of(request):
+            case "multipart/form-data":
+                yield await receive_form(request, spool, limits)
+            case "application/zip" | "application/x-zip-compressed":
+                yield await receive_raw(request, spool, limits.for_archive())
+            case "application/json":
+                yield await receive_text(request, spool)
+            case other:
+                raise UnsupportedMedia(
+                    f"A body of type {other or 'unknown'} is not understood; send {' or '.join(BODY_TYPES)}.",
+                    pointer="Content-Type",
+                )
+
+
+PairsUpload = Annotated[Upload, Depends(receive_pairs)]
+
+
+def examine_upload(upload: Upload, services: Services) -> list[ExaminedPair]:
+    """Pairs that can be trained on, or the error that names every file that stands in the way."""
+    files = upload.files
+    if upload.media_type in ZIP_TYPES or [file.field for file in files] == [ARCHIVE_FIELD]:
+        files = unpack(files[0], upload.spool, services.settings)
+    return examine(pair_up(files, services.settings), services.settings)
+
+
+def store_dataset(pairs: list[ExaminedPair], services: Services) -> Dataset:
+    """Put the uploaded bytes, unchanged, into the storage, and make the row that names them; the caller adds it."""
+    rows = []
+    for position, pair in enumerate(pairs):
+        with pair.files.clean.open() as clean, pair.files.distorted.open() as distorted:
+            blobs = services.storage.put(clean), services.storage.put(distorted)
+        rows.append(
+            Pair(
+                position=position,
+                name=pair.files.name,
+                clean_blob=blobs[0],
+                distorted_blob=blobs[1],
+                report=pair.report,
+            )
+        )
+    return Dataset(scale=pairs[0].scale, pairs=rows)
+
+
+@router.post("", status_code=201, responses=problems(*UPLOAD_REFUSALS), openapi_extra=UPLOAD_BODY)
+def create_dataset(upload: PairsUpload, services: ServicesDep, session: SessionDep, response: Response) -> DatasetOut:
+    """Upload few-shot pairs and learn what can be seen of each: size, scale, strength and alignment.
+
+    Send `clean` and `distorted` files in a form, or one zip. If any file is refused, all are, and each is named.
+    """
+    if upload.media_type == "application/json":
+        raise UnsupportedMedia("A dataset is made of files; send multipart/form-data or application/zip.")
+    dataset = store_dataset(examine_upload(upload, services), services)
+    session.add(dataset)
+    session.commit()
+    response.headers["Location"] = f"/v1/datasets/{dataset.id}"
+    return DatasetOut.of(dataset)
+
+
+@router.get(
+    "",
+    responses={
+        **problems(Unprocessable),
+        200: {"content": {"application/json": {"example": {"items": [examples.DATASET], "next": None}}}},
+    },
+)
+def list_datasets(
+    session: ReadSessionDep,
+    limit: LimitQuery = 20,
+    after: Annotated[DatasetId | None, Query(description="The `next` of the page before.")] = None,
+) -> Page[DatasetOut]:
+    """List datasets with their reports, newest first."""
+    datasets = repository.list_datasets(session, limit, after)
+    return Page(
+        items=[DatasetOut.of(dataset) for dataset in datasets],
+        next=datasets[-1].id if len(datasets) == limit else None,
+    )
+
+
+@router.get("/{dataset_id}", responses=problems(NotFound))
+def get_dataset(dataset_id: Annotated[DatasetId, Path()], session: ReadSessionDep) -> DatasetOut:
+    """A dataset with its per-pair report."""
+    return DatasetOut.of(repository.get_dataset(session, dataset_id))

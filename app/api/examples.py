@@ -1,0 +1,181 @@
+"""Examples that the OpenAPI document shows, taken from one story: a scanner and its model."""
+
+from typing import Any, Final
+
+DATASET: Final[dict[str, Any]] = {
+    "id": "ds_0198f2c4a1b7d3e9a0c1b2d4",
+    "created_at": "2026-03-02T09:15:00.120000Z",
+    "scale": 1,
+    "pairs": [
+        {
+            "name": "001",
+            "clean": {"format": "PNG", "width": 576, "height": 576},
+            "distorted": {"format": "JPEG", "width": 576, "height": 576},
+            "scale": 1,
+            "psnr_db": 26.61,
+            "shift_px": {"x": 0, "y": 0},
+            "verdict": "good",
+            "note": "The images are aligned.",
+        }
+    ],
+}
+
+METRICS: Final[dict[str, Any]] = {
+    "protocol": "pairs",
+    "held_out": ["009", "010"],
+    "input": {"psnr": 26.58, "ssim": 0.842},
+    "baseline": {"psnr": 26.91, "ssim": 0.851, "steps": 600},
+    "result": {"psnr": 27.44, "ssim": 0.866, "steps": 600},
+    "chosen": "guided-transfer",
+    "gain_db": 0.86,
+    "per_pair": [
+        {
+            "name": "009",
+            "input_psnr": 26.31,
+            "baseline_psnr": 26.6,
+            "result_psnr": 27.13,
+            "input_ssim": 0.838,
+            "result_ssim": 0.862,
+        }
+    ],
+    "candidates": [
+        {"name": "scratch", "psnr": 26.91, "steps": 600, "stopped_early": False},
+        {"name": "guided-transfer", "psnr": 27.44, "steps": 600, "stopped_early": False},
+    ],
+    "seconds": {"validating": 0.3, "embedding": 4.1, "training": 171.0, "evaluating": 4.8, "registering": 0.1},
+}
+
+OPTIONS: Final[dict[str, Any]] = {
+    "name": "scanner",
+    "new_version": False,
+    "preset": "quick",
+    "scheme": "auto",
+    "backbone": "vdsr",
+    "unshuffle": None,
+    "init": "prior",
+    "seed": 0,
+    "transfer_steps": None,
+    "finetune_steps": None,
+}
+
+JOB_FROM_DATASET: Final[dict[str, Any]] = {"dataset_id": DATASET["id"], "name": "scanner", "preset": "quick"}
+
+JOB: Final[dict[str, Any]] = {
+    "id": "job_0198f2c4b0e2f7a1c3d5e6f8",
+    "name": "scanner",
+    "dataset_id": DATASET["id"],
+    "options": OPTIONS,
+    "state": "succeeded",
+    "phase": "registering",
+    "progress": 1.0,
+    "eta_s": 0.0,
+    "attempt": 1,
+    "created_at": "2026-03-02T09:15:00.310000Z",
+    "started_at": "2026-03-02T09:15:00.350000Z",
+    "finished_at": "2026-03-02T09:18:01.020000Z",
+    "verdict": "gain",
+    "explanation": "Fine-tuning after γ-guided transfer reached 27.44 dB on 2 held-out pairs, +0.86 dB over the input.",
+    "metrics": METRICS,
+    "model": {"name": "scanner", "version": 1, "reference": "scanner@1"},
+    "error": None,
+}
+
+EVENT: Final[dict[str, Any]] = {
+    "id": 42,
+    "job_id": JOB["id"],
+    "created_at": "2026-03-02T09:16:10.000000Z",
+    "kind": "progress",
+    "payload": {"phase": "fine_tuning", "progress": 0.55, "eta_s": 81.0, "step": 270, "loss": 0.0213},
+}
+
+GRAPH: Final[dict[str, Any]] = {
+    "directed": False,
+    "multigraph": False,
+    "graph": {
+        "target": "target",
+        "metric": "cosine",
+        "verdict": "related",
+        "sentence": "Mostly like blur (γ 0.81); least like noise (γ 0.12).",
+        "prior": "2026.1",
+        "ranking": ["blur", "noise"],
+        "projection": "pca",
+    },
+    "nodes": [
+        {
+            "id": "noise",
+            "kind": "auxiliary",
+            "x": -0.8,
+            "y": 0.3,
+            "gamma": 0.12,
+            "gamma_std": 0.04,
+            "gamma_min": 0.05,
+            "gamma_max": 0.2,
+            "rank": 2,
+            "weight": 0.13,
+            "psnr_db": 21.3,
+            "samples": [[-0.7, 0.2]],
+        },
+        {
+            "id": "blur",
+            "kind": "auxiliary",
+            "x": 0.6,
+            "y": 0.1,
+            "gamma": 0.81,
+            "gamma_std": 0.03,
+            "gamma_min": 0.75,
+            "gamma_max": 0.86,
+            "rank": 1,
+            "weight": 0.87,
+            "psnr_db": 25.9,
+            "samples": [[0.5, 0.1]],
+        },
+        {"id": "target", "kind": "target", "x": 0.4, "y": 0.2, "psnr_db": 26.6, "samples": [[0.4, 0.25]]},
+    ],
+    "links": [
+        {"source": "noise", "target": "blur", "cosine": 0.08},
+        {"source": "noise", "target": "target", "cosine": 0.12},
+        {"source": "blur", "target": "target", "cosine": 0.81},
+    ],
+}
+GRAPH["edges"] = GRAPH["links"]
+
+MODEL: Final[dict[str, Any]] = {
+    "name": "scanner",
+    "versions": [2, 1],
+    "aliases": {"production": 2},
+    "created_at": "2026-03-02T09:18:01.020000Z",
+}
+
+VERSION: Final[dict[str, Any]] = {
+    "name": "scanner",
+    "version": 1,
+    "created_at": "2026-03-02T09:18:01.020000Z",
+    "job_id": JOB["id"],
+    "aliases": ["production"],
+    "weights_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "card": {
+        "backbone": "vdsr",
+        "unshuffle": 2,
+        "scale": 1,
+        "chosen": "guided-transfer",
+        "verdict": "gain",
+        "gamma": {"blur": 0.81, "noise": 0.12},
+        "metrics": METRICS,
+        "options": OPTIONS,
+        "prior": "2026.1",
+        "code_version": "0.1.0",
+        "trained_s": 180.3,
+    },
+}
+
+OPERATION: Final[dict[str, Any]] = {
+    "id": "op_0198f2c9d4a0b1c2d3e4f5a6",
+    "state": "succeeded",
+    "model": "scanner@1",
+    "created_at": "2026-03-02T09:20:00.000000Z",
+    "finished_at": "2026-03-02T09:20:00.400000Z",
+    "result": "/v1/operations/op_0198f2c9d4a0b1c2d3e4f5a6/result",
+    "error": None,
+}
+
+READY: Final[dict[str, Any]] = {"status": "ready", "checks": {"database": "ok", "broker": "ok", "storage": "ok"}}

@@ -1,0 +1,59 @@
+"""`Idempotency-Key`: the same key and the same request make one job, however often it is sent."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated
+
+from fastapi import Header
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.api.schemas import JobOptions
+from app.api.uploads import UploadedFile
+from app.core import repository
+from app.core.errors import RequestInFlight
+
+IdempotencyKeyHeader = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        description="Any string that is new for every job. Sending the request again with it returns the first job.",
+        examples=["7b0c9f6e-upload-of-monday"],
+    ),
+]
+
+
+def fingerprint(options: JobOptions, files: Sequence[UploadedFile]) -> str:
+    """Equal for requests that ask for the same, whatever the boundary between the parts of their bodies."""
+    asked = [options.model_dump(mode="json"), [(file.field, file.name, file.sha256) for file in files]]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def begin(session: Session, key: str, fingerprint: str, in_flight_s: float) -> str | None:
+    """Claim the key and commit; or the id of the job that an equal request has made.
+
+    Raises RequestInFlight or IdempotencyMismatch.
+    """
+    try:
+        made = repository.begin_idempotent(session, key, fingerprint, in_flight_s)
+        session.commit()
+    except IntegrityError:  # A request of the same moment was first.
+        session.rollback()
+        raise RequestInFlight("Another request with this key has just begun.", retry_after_s=1) from None
+    return made
+
+
+@contextmanager
+def forgotten_on_failure(session: Session, key: str | None) -> Iterator[None]:
+    """Give the key back when the request is refused, so that a mended one may use it."""
+    try:
+        yield
+    except BaseException:
+        session.rollback()
+        if key is not None:
+            repository.finish_idempotent(session, key, None)
+            session.commit()
+        raise

@@ -1,0 +1,289 @@
+"""`/v1/jobs`: few-shot trainings, their relation graphs and what happens to them."""
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import ValidationError
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.api import examples, idempotency
+from app.api.datasets import (
+    FORM_FILES_EXAMPLE,
+    PAIR_FIELDS,
+    UPLOAD_REFUSALS,
+    ZIP_BODY,
+    PairsUpload,
+    examine_upload,
+    store_dataset,
+)
+from app.api.deps import LimitQuery, ReadSessionDep, Services, ServicesDep, SessionDep
+from app.api.event_stream import stream_events
+from app.api.graph_svg import draw
+from app.api.idempotency import IdempotencyKeyHeader
+from app.api.negotiation import preferred
+from app.api.problems import InvalidBody, problems
+from app.api.schemas import (
+    LARGEST_INTEGER,
+    EventOut,
+    GraphOut,
+    JobFromDataset,
+    JobIdPath,
+    JobOptions,
+    JobOut,
+    JobState,
+    Page,
+)
+from app.api.uploads import Upload
+from app.core import jobs, repository
+from app.core.errors import (
+    Conflict,
+    IdempotencyMismatch,
+    NameTaken,
+    NotAcceptable,
+    NotFound,
+    NotReady,
+    RequestInFlight,
+    Unprocessable,
+)
+from app.core.tables import ENDED, Dataset, Job
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+SVG: Final = "image/svg+xml"
+EVENT_STREAM: Final = "text/event-stream"
+JSON: Final = "application/json"
+
+_OPTIONS: Final[dict[str, Any]] = JobOptions.model_json_schema()["properties"]
+JOB_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {"type": "object", "properties": {**PAIR_FIELDS, **_OPTIONS}, "required": ["name"]},
+                "examples": {"files": {"value": {**FORM_FILES_EXAMPLE, "name": "scanner", "preset": "quick"}}},
+            },
+            "application/zip": ZIP_BODY,
+            JSON: {
+                "schema": JobFromDataset.model_json_schema(),
+                "examples": {"dataset": {"value": examples.JOB_FROM_DATASET}},
+            },
+        },
+    },
+    "parameters": [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "schema": schema,
+            "description": "With a zip body only: as the form field.",
+            "example": examples.OPTIONS[name],
+        }
+        for name, schema in _OPTIONS.items()
+    ],
+}
+
+
+@router.post(
+    "",
+    status_code=202,
+    responses=problems(*UPLOAD_REFUSALS, NotFound, NameTaken, RequestInFlight, IdempotencyMismatch, Unprocessable),
+    openapi_extra=JOB_BODY,
+)
+def create_job(
+    request: Request,
+    upload: PairsUpload,
+    services: ServicesDep,
+    session: SessionDep,
+    response: Response,
+    idempotency_key: IdempotencyKeyHeader = None,
+) -> JobOut:
+    """Start few-shot training. Poll the job at the `Location` header, or follow its events.
+
+    Send the pairs with the options as form fields; or one zip with the options as query parameters; or JSON that
+    names a dataset. If any file is refused, nothing is kept, and each refused file is named.
+    """
+    options = read_options(upload, request)
+    made = None
+    if idempotency_key is not None:
+        asked = idempotency.fingerprint(options, upload.files)
+        made = idempotency.begin(session, idempotency_key, asked, services.settings.idempotency_in_flight_s)
+    if made is not None:
+        job = repository.get_job(session, made)
+        response.headers["Idempotency-Replayed"] = "true"
+    else:
+        with idempotency.forgotten_on_failure(session, idempotency_key):
+            job = add_job(options, upload, services, session)
+            if idempotency_key is not None:
+                repository.finish_idempotent(session, idempotency_key, job.id)
+            session.commit()
+        services.queue.send_training(job.id)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return JobOut.of(job)
+
+
+def read_options(upload: Upload, request: Request) -> JobOptions:
+    """The options, from wherever this type of body has them. Raises InvalidBody."""
+    try:
+        match upload.media_type:
+            case "application/json":
+                return JobFromDataset.model_validate_json(upload.text)
+            case "multipart/form-data":
+                given = upload.fields
+            case _:
+                given = dict(request.query_params)
+        return JobOptions.model_validate({name: value for name, value in given.items() if value != ""})
+    except ValidationError as error:
+        raise InvalidBody(error) from error
+
+
+def add_job(options: JobOptions, upload: Upload, services: Services, session: Session) -> Job:
+    """Insert the job and, unless it names one, its dataset. The caller commits."""
+    repository.require_free_name(session, options.name, new_version=options.new_version)
+    if isinstance(options, JobFromDataset):
+        dataset = repository.get_dataset(session, options.dataset_id)
+        require_enough_unshuffling(options, dataset.scale)
+    else:
+        session.commit()  # Decoding takes long; no transaction stays open meanwhile.
+        pairs = examine_upload(upload, services)
+        require_enough_unshuffling(options, pairs[0].scale)
+        dataset = store_dataset(pairs, services)
+        session.add(dataset)
+    try:
+        session.flush()
+        job = Job(name=options.name, dataset_id=dataset.id, options=options.model_dump(exclude={"dataset_id"}))
+        session.add(job)
+        session.flush()
+    except IntegrityError:
+        session.rollback()
+        raise lost_race(session, options, dataset) from None
+    return job
+
+
+def lost_race(session: Session, options: JobOptions, dataset: Dataset) -> Exception:
+    """What a rejected insert means: what was looked up before has changed since."""
+    repository.require_free_name(session, options.name, new_version=options.new_version)
+    repository.get_dataset(session, dataset.id)
+    return Conflict("Another request got in between. Send it again.", retry_after_s=1)
+
+
+def require_enough_unshuffling(options: JobOptions, scale: int) -> None:
+    if options.unshuffle is not None and options.unshuffle < scale:
+        detail = f"The pairs have a scale of {scale}, so unshuffle must be at least that, or null."
+        raise Unprocessable(detail, pointer="/unshuffle")
+
+
+@router.get(
+    "",
+    responses={
+        **problems(Unprocessable),
+        200: {"content": {JSON: {"example": {"items": [examples.JOB], "next": None}}}},
+    },
+)
+def list_jobs(
+    session: ReadSessionDep,
+    limit: LimitQuery = 20,
+    after: Annotated[
+        str | None, Query(pattern=r"^job_[0-9a-f]{1,36}$", description="The `next` of the page before.")
+    ] = None,
+    state: Annotated[JobState | None, Query(description="Only jobs in this state.", examples=["running"])] = None,
+) -> Page[JobOut]:
+    """List jobs, newest first, or only those in one state."""
+    found = repository.list_jobs(session, limit, after, state)
+    return Page(items=[JobOut.of(job) for job in found], next=found[-1].id if len(found) == limit else None)
+
+
+@router.get("/{job_id}", responses=problems(NotFound))
+def get_job(job_id: JobIdPath, session: ReadSessionDep) -> JobOut:
+    """A job: how far it is, and in the end its metrics and its model, or why it failed."""
+    return JobOut.of(repository.get_job(session, job_id))
+
+
+@router.get(
+    "/{job_id}/graph",
+    response_model=GraphOut,
+    responses={
+        **problems(NotFound, NotAcceptable, NotReady, Conflict),
+        200: {
+            "description": "The graph as data, or drawn, by the `Accept` header",
+            "content": {
+                SVG: {"schema": {"type": "string"}, "example": "<svg xmlns='http://www.w3.org/2000/svg'>…</svg>"}
+            },
+        },
+    },
+)
+def get_graph(
+    job_id: JobIdPath,
+    session: ReadSessionDep,
+    accept: Annotated[str | None, Header(description=f"`{JSON}` or `{SVG}`.", examples=[SVG])] = None,
+) -> Response:
+    """The relation graph: which known distortions the target's resembles, and by how much.
+
+    It exists some seconds after the job has started, long before the job ends; until then the answer is a 409 with
+    `Retry-After`.
+    """
+    media_type = preferred(accept, (JSON, SVG))
+    job = repository.get_job(session, job_id)
+    if job.graph is None:
+        if job.state in ENDED:
+            raise Conflict(f"The job has {job.state} before it had a relation graph.")
+        raise NotReady("The job has no relation graph yet.", retry_after_s=2)
+    headers = {"Vary": "Accept"}
+    if media_type == SVG:
+        return Response(draw(job.graph, title=job.name), media_type=SVG, headers=headers)
+    return JSONResponse({**job.graph, "edges": job.graph["links"]}, headers=headers)
+
+
+@router.get(
+    "/{job_id}/events",
+    response_model=Page[EventOut],
+    responses={
+        **problems(NotFound, NotAcceptable, Unprocessable),
+        200: {
+            "description": "A page of events, or a stream of them, by the `Accept` header",
+            "content": {
+                JSON: {"example": {"items": [examples.EVENT], "next": None}},
+                EVENT_STREAM: {"schema": {"type": "string"}, "example": "id: 42\nevent: progress\ndata: {…}\n\n"},
+            },
+        },
+        204: {"description": "The job has ended and the stream has nothing left to tell; do not reconnect."},
+    },
+)
+def get_events(
+    job_id: JobIdPath,
+    session: ReadSessionDep,
+    services: ServicesDep,
+    accept: Annotated[str | None, Header(description=f"`{JSON}` or `{EVENT_STREAM}`.", examples=[EVENT_STREAM])] = None,
+    limit: LimitQuery = 100,
+    after: Annotated[int, Query(ge=0, le=LARGEST_INTEGER, description="Only events after this id.", examples=[42])] = 0,
+    last_event_id: Annotated[
+        int | None,
+        Header(ge=0, le=LARGEST_INTEGER, description="As `after`; browsers send it on reconnecting.", examples=[42]),
+    ] = None,
+) -> Response | Page[EventOut]:
+    """What has happened to a job: as a JSON page, or as server-sent events that go on until the job has ended.
+
+    A stream that breaks is resumed without loss: events are replayed from the database after `Last-Event-ID`.
+    """
+    media_type = preferred(accept, (JSON, EVENT_STREAM))
+    job = repository.get_job(session, job_id)
+    start = after if last_event_id is None else last_event_id
+    if media_type == EVENT_STREAM:
+        if job.state in ENDED and not repository.list_events(session, job_id, start, limit=1):
+            return Response(status_code=204)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept"}
+        return StreamingResponse(stream_events(services, job_id, start), media_type=EVENT_STREAM, headers=headers)
+    events = repository.list_events(session, job_id, start, limit)
+    following = str(events[-1].id) if len(events) == limit else None
+    return Page(items=[EventOut.of(event) for event in events], next=following)
+
+
+@router.post("/{job_id}/cancel", status_code=202, responses=problems(NotFound))
+def cancel_job(job_id: JobIdPath, session: SessionDep) -> JobOut:
+    """Ask a job to stop. A waiting one stops at once, a running one within seconds, an ended one stays as it is."""
+    repository.get_job(session, job_id)
+    jobs.request_cancel(session, job_id)
+    session.commit()
+    session.expire_all()
+    return JobOut.of(repository.get_job(session, job_id))

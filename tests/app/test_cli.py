@@ -1,0 +1,349 @@
+"""The command line: what it says to a person, what it sends to the service, and that it leaves nothing behind."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
+
+from app import client as http
+from app import demo, terminal
+from app.api import examples
+from app.api.schemas import NAME_PATTERN
+from app.client import Client, ClientError, PairPaths, Refused, find_service, model_name, pairs_in
+from app.core.settings import settings
+from tests.servers import children_of, eventually
+
+
+def make_pairs(folder: Path, clean: list[str], distorted: list[str]) -> Path:
+    for kind, names in (("clean", clean), ("distorted", distorted)):
+        (folder / kind).mkdir(parents=True)
+        for name in names:
+            Image.new("RGB", (80, 72), (90, 120, 60)).save(folder / kind / name)
+    return folder
+
+
+def answering(respond: Callable[[httpx.Request], httpx.Response]) -> Client:
+    client = Client("http://service")
+    client.http = httpx.Client(base_url="http://service", transport=httpx.MockTransport(respond))
+    return client
+
+
+def shown(*renderables: Any, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(*renderables)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def drtl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DRTL_")}
+    return subprocess.run(
+        [sys.executable, "-c", "from app.cli import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        env=inherited | environment,
+        check=False,
+    )
+
+
+# ---- pairs on disk
+
+
+def test_pairs_are_matched_by_stem_whatever_the_suffix(tmp_path: Path) -> None:
+    pairs = pairs_in(make_pairs(tmp_path, ["b.png", "a.png"], ["a.jpg", "b.JPG"]))
+    assert [(pair.name, pair.clean.name, pair.distorted.name) for pair in pairs] == [
+        ("a", "a.png", "a.jpg"),
+        ("b", "b.png", "b.JPG"),
+    ]
+
+
+def test_pairs_without_a_common_name_are_matched_by_order(tmp_path: Path) -> None:
+    pairs = pairs_in(make_pairs(tmp_path, ["gt1.png", "gt2.png"], ["lr1.png", "lr2.png"]))
+    assert [(pair.clean.stem, pair.distorted.stem) for pair in pairs] == [("gt1", "lr1"), ("gt2", "lr2")]
+
+
+@pytest.mark.parametrize(
+    ("clean", "distorted", "complaint"),
+    [
+        (["a.png", "b.png"], ["a.png"], "without a partner: b"),
+        (["a.png", "b.png"], ["a.png", "c.png"], "without a partner: b, c"),
+        (["a.png"], ["notes.txt.bmp"], "has no PNG or JPEG files"),
+    ],
+)
+def test_files_without_a_partner_are_named(
+    tmp_path: Path, clean: list[str], distorted: list[str], complaint: str
+) -> None:
+    with pytest.raises(ClientError, match=complaint):
+        pairs_in(make_pairs(tmp_path, clean, distorted))
+
+
+def test_a_folder_without_pairs_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ClientError, match="has no folder named clean") as refusal:
+        pairs_in(tmp_path)
+    assert "distorted/" in str(refusal.value.hint)
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), max_size=90))
+def test_every_folder_gives_a_name_that_the_service_accepts(name: str) -> None:
+    assert re.fullmatch(NAME_PATTERN, model_name(Path("/pairs") / name))
+
+
+# ---- finding and talking to the service
+
+
+def test_the_option_beats_the_variable_beats_the_running_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "settings", lambda: settings().model_copy(update={"data_dir": tmp_path}))
+    monkeypatch.delenv("DRTL_URL", raising=False)
+    with pytest.raises(ClientError, match="no service runs") as refusal:
+        find_service(None)
+    assert "drtl up" in str(refusal.value.hint)
+    (tmp_path / "service.json").write_text(json.dumps({"url": "http://announced:1"}))
+    assert find_service(None) == "http://announced:1"
+    monkeypatch.setenv("DRTL_URL", "http://variable:2/")
+    assert find_service(None) == "http://variable:2"
+    assert find_service("http://option:3") == "http://option:3"
+
+
+def test_a_refusal_names_every_file_and_the_next_step() -> None:
+    problem = {
+        "type": "/problems/name-taken",
+        "detail": "A model named 'x' exists.",
+        "files": [{"name": "003.png", "reason": "The file ends before its image does."}],
+    }
+    with pytest.raises(Refused) as refusal:
+        answering(lambda _: httpx.Response(409, json=problem)).job("job_1")
+    assert str(refusal.value) == "A model named 'x' exists.\n  003.png: The file ends before its image does."
+    assert refusal.value.status == 409
+    assert "--new-version" in str(refusal.value.hint)
+
+
+def test_an_answer_of_something_else_than_the_service_is_still_readable() -> None:
+    with pytest.raises(Refused, match="HTTP 502 Bad Gateway: <html>"):
+        answering(lambda _: httpx.Response(502, text="<html>")).job("job_1")
+
+
+def test_a_service_that_is_gone_is_said_to_be_gone() -> None:
+    with pytest.raises(ClientError, match=r"http://127.0.0.1:9 does not answer") as refusal:
+        Client("http://127.0.0.1:9").jobs()
+    assert "drtl up" in str(refusal.value.hint)
+
+
+def test_following_bears_a_service_that_is_away_for_a_while() -> None:
+    answers = iter(["running", "away", "broken", "running", "succeeded"])
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        match answer := next(answers):
+            case "away":
+                raise httpx.ConnectError("refused", request=request)
+            case "broken":
+                return httpx.Response(503, json={"detail": "The database does not answer."})
+            case _:
+                return httpx.Response(200, json={"state": answer})
+
+    states = [job["state"] for job in answering(respond).follow("job_1", every_s=0.0)]
+    assert states == ["running", "running", "succeeded"]
+
+
+def test_following_gives_up_at_once_where_there_is_no_such_job() -> None:
+    with pytest.raises(Refused, match="There is no job"):
+        list(answering(lambda _: httpx.Response(404, json={"detail": "There is no job."})).follow("job_1", every_s=0.0))
+
+
+def test_the_pairs_are_sent_as_files_with_the_options_as_fields(tmp_path: Path) -> None:
+    sent: list[bytes] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        sent.append(request.read())
+        return httpx.Response(202, json={"id": "job_1"})
+
+    pairs = pairs_in(make_pairs(tmp_path, ["a.png"], ["a.png"]))
+    answering(respond).create_job(pairs, {"name": "x", "seed": 3, "new_version": True})
+    body = sent[0]
+    for part in (b'name="clean"; filename="a.png"', b'name="distorted"; filename="a.png"', b'name="seed"\r\n\r\n3'):
+        assert part in body
+    assert b'name="new_version"\r\n\r\ntrue' in body
+    assert pairs[0].clean.read_bytes() in body
+
+
+def test_no_graph_yet_is_no_error_but_no_job_is() -> None:
+    early = {"type": "/problems/not-ready", "detail": "not yet"}
+    assert answering(lambda _: httpx.Response(409, json=early)).graph("job_1") is None
+    with pytest.raises(Refused):
+        answering(lambda _: httpx.Response(404, json={"type": "/problems/not-found"})).graph("job_1")
+
+
+# ---- what a person sees
+
+
+def test_the_graph_is_a_table_ranked_by_gamma_with_the_verdict_in_words() -> None:
+    text = shown(terminal.gamma_table(examples.GRAPH))
+    places = [text.index(f" {name} ") for name in examples.GRAPH["graph"]["ranking"]]
+    assert places == sorted(places)
+    assert examples.GRAPH["graph"]["sentence"][:40] in " ".join(text.split())
+
+
+def test_the_metrics_name_the_held_out_pairs_and_the_gain() -> None:
+    text = shown(terminal.metrics_table(examples.METRICS))
+    assert "009, 010" in text
+    assert "+0.86 dB" in text
+
+
+def test_an_infinite_psnr_is_a_dash() -> None:
+    equal = examples.METRICS | {"input": {"psnr": None, "ssim": None}}
+    assert "–" in shown(terminal.metrics_table(equal))
+
+
+def test_the_list_of_jobs_shows_whole_ids_in_a_narrow_terminal() -> None:
+    running = examples.JOB | {"state": "running", "phase": "fine_tuning", "progress": 0.456, "eta_s": 61.0}
+    text = shown(terminal.jobs_table([running]), width=80)
+    assert examples.JOB["id"] in text
+    assert "fine tuning 46%" in text
+    assert "1:01" in text
+
+
+def test_a_job_that_failed_says_why() -> None:
+    failed = examples.JOB | {"state": "failed", "error": {"code": "worker-lost", "message": "The worker was lost."}}
+    assert "worker-lost: The worker was lost." in shown(terminal.job_panel(failed))
+
+
+def test_without_a_terminal_progress_is_a_line_for_each_phase_and_tenth() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    with terminal.progress_of(console) as show:
+        for step in range(100):
+            phase = "embedding" if step < 20 else "fine_tuning"
+            show({"state": "running", "phase": phase, "progress": step / 100, "eta_s": 100 - step})
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 10
+    assert lines[0].split() == ["embedding", "0%", "to", "go", "1:40"]
+
+
+def test_the_model_card_shows_what_matters() -> None:
+    card = {"unshuffle": 2, "parameters": 683_916, "scale": 1, "licence": "CC0"} | examples.VERSION["card"]
+    text = shown(terminal.card_panel(examples.VERSION | {"card": card}))
+    assert examples.VERSION["name"] in text
+    assert examples.VERSION["weights_sha256"][:30] in text
+
+
+# ---- the command itself
+
+
+def test_help_is_quick_and_loads_no_torch_and_no_image_library() -> None:
+    listing = "import sys, app.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True).stdout
+    assert not {"torch", "scipy", "skimage", "ml", "worker", "fastapi"} & set(loaded.split())
+
+
+def test_a_command_without_a_service_ends_with_the_next_step(tmp_path: Path) -> None:
+    ended = drtl("jobs", "list", DRTL_DATA_DIR=str(tmp_path))
+    assert ended.returncode == 1
+    assert "no service runs on this machine" in ended.stderr
+    assert "drtl up" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_arguments_of_the_prior_training_are_passed_on() -> None:
+    ended = drtl("prior", "train", "--help")
+    assert ended.returncode == 0
+    assert "--clean" in ended.stdout
+
+
+# ---- the demo
+
+
+def test_the_last_pair_by_name_is_kept_aside(tmp_path: Path) -> None:
+    names = ["a.png", "b.png", "c.png"]
+    material = demo.demo_material(make_pairs(tmp_path / "My Pairs", names, names), tmp_path)
+    assert [pair.name for pair in material.pairs] == ["a", "b"]
+    assert material.unseen.name == "c"
+    assert material.name == "my-pairs"
+
+
+def test_too_few_pairs_for_the_demo_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(ClientError, match="has 2 pairs; the demo needs 3"):
+        demo.demo_material(make_pairs(tmp_path, ["a.png", "b.png"], ["a.png", "b.png"]), tmp_path)
+
+
+def test_the_end_of_a_log_is_shown_and_an_absent_one_is_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    assert demo.log_tail(log) == ""
+    log.write_text("\n".join(str(line) for line in range(100)))
+    assert demo.log_tail(log).splitlines()[0] == "--- the end of worker.log"
+    assert demo.log_tail(log).splitlines()[-1] == "99"
+
+
+def test_a_service_that_cannot_start_is_told_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "OTHER_SERVICE", frozenset())
+    monkeypatch.setenv("DRTL_HOST", "203.0.113.1")  # Reserved for documentation: not an address of this machine.
+    console = Console(file=io.StringIO(), width=200)
+    with pytest.raises(ClientError, match=r"ended with code(.|\n)*Cannot listen on 203\.0\.113\.1"):
+        demo.run_demo(console, None, tmp_path / "out", "quick")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_interrupted_leaves_nothing_running(tmp_path: Path, number: int) -> None:
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    command = [
+        sys.executable,
+        "-u",
+        "-c",
+        "from app.cli import main; main()",
+        "demo",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    try:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if "is ready" in line:
+                break
+        (service,) = children_of(running.pid)
+        started = [service, *children_of(service)]
+        assert len(started) > 4
+        running.send_signal(number)
+        rest = running.communicate(timeout=40)[0]
+    finally:
+        running.kill()
+    assert "stopped, with all its processes" in rest
+    assert running.returncode not in (0, None)
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), what="every process ends")
+    assert not list(tmp_path.glob("drtl-demo-*"))
+
+
+def test_the_unseen_image_is_restored_over_http_and_drawn_beside_input_and_clean(tmp_path: Path) -> None:
+    folder = make_pairs(tmp_path, ["a.png"], ["a.png"])
+    clean = Image.effect_noise((80, 72), 60).convert("RGB")
+    clean.save(folder / "clean/a.png")
+    clean.resize((40, 36)).save(folder / "distorted/a.png")  # Of half the size: drawn at the size of the clean one.
+    unseen = PairPaths("a", folder / "clean/a.png", folder / "distorted/a.png")
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        assert request.url.path == "/v1/models/x@1/super-resolve"
+        assert request.read() == unseen.distorted.read_bytes()
+        return httpx.Response(200, content=unseen.clean.read_bytes())
+
+    began = time.monotonic()
+    restored = demo.restore_unseen(answering(respond), "x@1", unseen, tmp_path)
+    assert restored.seconds <= time.monotonic() - began
+    assert restored.result.ssim == pytest.approx(1.0)
+    assert restored.input.psnr < 30
+    assert (tmp_path / "result.png").read_bytes() == unseen.clean.read_bytes()
+    with Image.open(tmp_path / "comparison.png") as picture:
+        assert picture.width > 3 * 80

@@ -1,0 +1,167 @@
+"""The cluster of docker-compose.yml without containers: each service's own command, on a real PostgreSQL and Valkey.
+
+Names of containers and paths inside them are mapped to local ones; commands, order and health checks are the file's.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+import yaml
+
+from app.embedded import find_broker, free_port
+from tests.images import image_pairs
+from tests.servers import ServiceUnderTest, ending, eventually, postgres_programs, start
+
+ROOT = Path(__file__).resolve().parents[2]
+OWN = ["api", "worker-training", "worker-inference", "beat"]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The compose file's services as local processes."""
+
+    services: dict[str, dict[str, Any]]
+    local: dict[str, str]  # What is written in the file → what it is here.
+    environment: dict[str, str]
+
+    def mapped(self, text: str) -> str:
+        for written, here in self.local.items():
+            text = text.replace(written, here)
+        return text
+
+    def command(self, words: list[str]) -> list[str]:
+        return [self.mapped(word) for word in words]
+
+    def environment_of(self, name: str) -> dict[str, str]:
+        return self.environment | {key: self.mapped(value) for key, value in self.services[name]["environment"].items()}
+
+    def check(self, name: str) -> subprocess.CompletedProcess[str]:
+        """Run a service's own health check."""
+        kind, *command = self.services[name]["healthcheck"]["test"]
+        assert kind == "CMD"
+        return subprocess.run(
+            self.command(command),
+            env=self.environment_of(name),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+
+def interpolated(text: str) -> str:
+    """`${NAME:-default}` as compose reads it where the environment says nothing."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+
+
+def compose_services() -> dict[str, dict[str, Any]]:
+    services = yaml.safe_load(interpolated((ROOT / "docker-compose.yml").read_text()))["services"]
+    for service in services.values():
+        service["environment"] = {key: str(value) for key, value in service.get("environment", {}).items()}
+    return dict(services)
+
+
+def test_every_service_waits_for_what_it_needs() -> None:
+    services = compose_services()
+    assert {"postgres", "valkey", "migrate", *OWN} == set(services)
+    assert services["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    for name in OWN:
+        assert services[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+        assert services[name]["depends_on"]["valkey"] == {"condition": "service_healthy"}
+        assert services[name]["environment"] == services["migrate"]["environment"]
+    for name in ["postgres", "valkey", *OWN]:
+        assert services[name]["healthcheck"]["test"][0] == "CMD"
+        assert services[name]["restart"] == "unless-stopped"
+
+
+@pytest.fixture(scope="module")
+def cluster(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    services, folder = compose_services(), tmp_path_factory.mktemp("cluster")
+    blobs = folder / "blobs"
+    blobs.mkdir()
+    chosen = services["postgres"]["environment"]
+    user, password, database = (chosen[f"POSTGRES_{key}"] for key in ("USER", "PASSWORD", "DB"))
+    with psycopg.connect(f"{postgres_url}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {user} LOGIN PASSWORD '{password}'")
+        connection.execute(f"CREATE DATABASE {database} OWNER {user}")
+    valkey_port, api_port = free_port(), free_port()
+    postgres_port = postgres_url.rpartition(":")[2]
+    local = {
+        "postgres:5432": f"127.0.0.1:{postgres_port}",
+        "valkey:6379": f"127.0.0.1:{valkey_port}",
+        "/blobs": str(blobs),
+        "0.0.0.0": "127.0.0.1",  # noqa: S104 - it is what containers listen on
+        "8000": str(api_port),
+        "valkey-server": find_broker(),
+    }
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DRTL_")}
+    environment = inherited | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), str(postgres_programs()), os.environ["PATH"]]),
+        "PYTHONPATH": str(ROOT),
+        "PGHOST": "127.0.0.1",
+        "PGPORT": postgres_port,
+        "OMP_NUM_THREADS": "1",
+    }
+    if prior := os.environ.get("DRTL_PRIOR_PATH"):
+        environment["DRTL_PRIOR_PATH"] = prior
+    cluster = Cluster(services, local, environment)
+    with ExitStack() as running:
+        logs = running.enter_context((folder / "log").open("wb"))
+
+        processes: list[subprocess.Popen[bytes]] = []
+
+        def begin(name: str, *more: str) -> None:
+            command = [*cluster.command(services[name]["command"]), *more]
+            process = start(command, env=cluster.environment_of(name), cwd=folder, stdout=logs, stderr=logs)
+            processes.append(running.enter_context(ending(process)))
+
+        begin("valkey", "--port", str(valkey_port), "--bind", "127.0.0.1", "--dir", str(folder))
+        migration = cluster.command(services["migrate"]["command"])
+        subprocess.run(migration, env=cluster.environment_of("migrate"), cwd=folder, check=True, timeout=60)
+        for name in OWN:
+            services[name]["environment"] |= {"DRTL_TRAINING_THREADS": "1", "DRTL_INFERENCE_THREADS": "1"}
+            begin(name)
+        yield cluster
+        for process in processes:
+            process.terminate()  # All at once; leaving waits for each.
+
+
+@pytest.mark.parametrize("name", ["postgres", "valkey", *OWN])
+def test_each_health_check_passes_on_the_running_service(cluster: Cluster, name: str) -> None:
+    program = cluster.services[name]["healthcheck"]["test"][1]
+    if shutil.which(program, path=cluster.environment["PATH"]) is None:
+        pytest.skip(f"there is no {program} here")
+    eventually(lambda: cluster.check(name).returncode == 0, timeout_s=40, every_s=0.5, what=f"{name}'s health check")
+
+
+def test_the_main_job_passes_on_the_cluster(cluster: Cluster) -> None:
+    service = ServiceUnderTest()
+    with httpx.Client(base_url=f"http://127.0.0.1:{cluster.local['8000']}", timeout=60) as service.http:
+        job_id = service.post_job("cluster", finetune_steps=6)
+        job = service.wait_for_end(job_id)
+        assert job["state"] == "succeeded", job["error"]
+        assert service.http.get(f"/v1/jobs/{job_id}/graph").status_code == 200
+        answer = service.http.post(
+            "/v1/models/cluster@1/super-resolve", content=image_pairs(1)[0][2], headers={"Content-Type": "image/png"}
+        )
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-type"] == "image/png"
+
+
+@pytest.mark.parametrize("name", ["api", "worker-training", "beat"])
+def test_health_checks_fail_where_nothing_runs(cluster: Cluster, name: str) -> None:
+    elsewhere = Cluster(
+        cluster.services, cluster.local | {"8000": "9", "valkey:6379": "127.0.0.1:9"}, cluster.environment
+    )
+    assert elsewhere.check(name).returncode != 0

@@ -1,0 +1,52 @@
+"""Held-out evaluation and the gate."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from ml.backbones import SameSize, build
+from ml.evaluate import LEAST_GAIN_DB, Quality, mean, passes_gate, quality_of, quality_of_input
+from ml.images import from_uint8
+from ml.metrics import psnr, ssim
+from ml.pairs import TargetPair
+
+Pairs = Callable[..., list[TargetPair]]
+
+
+def test_an_untrained_network_is_as_good_as_doing_nothing(target_pairs: Pairs) -> None:
+    pairs = target_pairs(2, 37, 31)
+    assert quality_of(build("vdsr", 2, seed=0), pairs) == quality_of_input(pairs)
+
+
+def test_quality_is_psnr_and_ssim_against_the_clean_image(target_pairs: Pairs) -> None:
+    (pair,) = target_pairs(1, 37, 31)
+    clean, distorted = from_uint8(pair.clean), from_uint8(pair.distorted)
+    assert quality_of_input([pair]) == [Quality(psnr(distorted, clean), ssim(distorted, clean))]
+
+
+def test_evaluation_leaves_the_network_in_training_with_its_weights(
+    random_network: Callable[..., SameSize], target_pairs: Pairs
+) -> None:
+    network = random_network(2)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    quality_of(network, target_pairs(1, 37, 31))
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_psnr_is_averaged_in_db() -> None:
+    assert mean([Quality(20, 0.5), Quality(40, 0.75)]) == Quality(30, 0.625)
+
+
+@pytest.mark.parametrize(("gain", "passes"), [(-1.0, False), (0.0, False), (0.019, False), (0.021, True), (3.0, True)])
+def test_a_model_must_beat_its_input(gain: float, passes: bool) -> None:
+    assert LEAST_GAIN_DB == 0.02
+    assert passes_gate(Quality(30 + gain, 0), Quality(30, 1)) is passes
+
+
+def test_nothing_beats_perfect_images(target_pairs: Pairs) -> None:
+    (pair,) = target_pairs(1, 37, 31)
+    perfect = quality_of_input([TargetPair("same", pair.clean, pair.clean)])
+    assert not passes_gate(mean(perfect), mean(perfect))

@@ -1,0 +1,207 @@
+"""Files in, pixels out, and back."""
+
+import contextlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+from torch import Tensor
+
+from ml.images import Picture, decode, encode, from_uint8, jpeg, load_folder, to_uint8
+
+RNG = np.random.default_rng(0)
+COLOURS = RNG.integers(0, 256, (37, 31, 3), dtype=np.uint8)
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def file_of(image: Image.Image, file_format: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def opened(file: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(file))
+    image.load()
+    return image
+
+
+def round_trip(image: Image.Image) -> Image.Image:
+    return opened(encode(decode(file_of(image))))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA"])
+def test_a_png_comes_back_as_it_was(mode: str) -> None:
+    channels = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}[mode]
+    array = RNG.integers(0, 256, (37, 31, channels), dtype=np.uint8)
+    image = Image.fromarray(array.squeeze())
+    assert image.mode == mode
+    back = round_trip(image)
+    assert back.mode == mode
+    assert np.array_equal(np.asarray(back), np.asarray(image))
+
+
+def test_pixels_are_channels_first_from_the_top_left() -> None:
+    picture = decode(file_of(Image.fromarray(COLOURS)))
+    assert picture.pixels.shape == (3, 37, 31)
+    assert picture.pixels.dtype == torch.float32
+    assert picture.pixels[:, 5, 7].mul(255).round().tolist() == COLOURS[5, 7].tolist()
+    assert picture.alpha is None
+    assert not picture.grey
+
+
+def test_a_palette_is_resolved_into_colours_and_its_transparency_into_alpha() -> None:
+    palette = Image.fromarray(COLOURS).quantize(16)
+    assert palette.mode == "P"
+    assert np.array_equal(np.asarray(round_trip(palette)), np.asarray(palette.convert("RGB")))
+    picture = decode(file_of(palette, transparency=3))
+    assert picture.alpha is not None
+    assert torch.equal(picture.alpha[0] == 0, torch.from_numpy(np.asarray(palette) == 3))
+
+
+def test_a_bilevel_image_is_grey() -> None:
+    picture = decode(file_of(Image.fromarray(COLOURS[..., 0] > 127)))
+    assert picture.grey
+    assert set(picture.pixels.unique().tolist()) == {0, 1}
+
+
+def test_sixteen_bit_grey_keeps_its_brightness() -> None:
+    values = RNG.integers(0, 65536, (37, 31), dtype=np.uint16)
+    picture = decode(file_of(Image.fromarray(values)))
+    assert picture.grey
+    assert torch.allclose(picture.pixels[1], torch.from_numpy(values / 65535).float(), atol=1e-6)
+    back = opened(encode(picture))
+    assert back.mode == "L"
+    assert np.abs(np.asarray(back) / 255 - values / 65535).max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_cmyk_jpeg_becomes_rgb_without_its_cmyk_profile() -> None:
+    flat = Image.new("RGB", (31, 37), (200, 60, 30)).convert("CMYK")
+    picture = decode(file_of(flat, "JPEG", quality=95, icc_profile=b"a profile of inks"))
+    assert picture.pixels.shape == (3, 37, 31)
+    assert (picture.pixels.mean(dim=(1, 2)) * 255).tolist() == pytest.approx([200, 60, 30], abs=3)
+    assert picture.icc_profile is None
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_images_are_turned_upright(orientation: int, file_format: str) -> None:
+    """The expected turn for each EXIF value is spelled out with NumPy (EXIF 2.32, tag 0x0112)."""
+    upright = np.zeros((32, 24, 3), dtype=np.uint8)
+    upright[:16, :12] = 255, 0, 0
+    upright[:16, 12:] = 0, 255, 0
+    upright[16:, :12] = 0, 0, 255
+    stored = {
+        1: lambda a: a,
+        2: np.fliplr,
+        3: lambda a: np.rot90(a, 2),
+        4: np.flipud,
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+        8: lambda a: np.rot90(a, -1),
+    }[orientation](upright)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95, "subsampling": 0} if file_format == "JPEG" else {}
+    picture = decode(file_of(Image.fromarray(np.ascontiguousarray(stored)), file_format, exif=exif, **options))
+    expected = torch.from_numpy(upright).permute(2, 0, 1) / 255
+    assert picture.pixels.shape == expected.shape
+    assert float((picture.pixels - expected).abs().mean()) < 0.02
+    again = decode(encode(picture))
+    assert torch.equal(again.pixels, picture.pixels)  # not turned twice
+
+
+@pytest.mark.parametrize("file_format", ["png", "jpeg"])
+def test_the_colour_profile_is_kept(file_format: str) -> None:
+    picture = decode(file_of(Image.fromarray(COLOURS), icc_profile=PROFILE))
+    assert picture.icc_profile == PROFILE
+    assert opened(encode(picture, file_format)).info["icc_profile"] == PROFILE  # type: ignore[arg-type]
+
+
+def test_jpeg_output_lays_alpha_on_white() -> None:
+    picture = Picture(torch.zeros(3, 16, 24), alpha=torch.linspace(0, 1, 24).expand(1, 16, 24))
+    image = opened(encode(picture, "jpeg"))
+    assert image.mode == "RGB"
+    row = np.asarray(image)[8, :, 0].astype(float)
+    assert np.abs(row - np.linspace(255, 0, 24)).max() < 8
+
+
+def test_grey_output_has_one_channel_even_where_a_network_coloured_it(odd_image: Tensor) -> None:
+    image = opened(encode(Picture(odd_image, grey=True), "jpeg"))
+    assert image.mode == "L"
+    assert image.size == (31, 37)
+
+
+FILES = {
+    "png": file_of(Image.fromarray(COLOURS)),
+    "sixteen-bit": file_of(Image.fromarray(COLOURS[..., 0].astype(np.uint16) * 257)),
+    "jpeg": file_of(Image.fromarray(COLOURS), "JPEG"),
+    "progressive": file_of(Image.fromarray(COLOURS), "JPEG", progressive=True),
+    "webp": file_of(Image.fromarray(COLOURS), "WEBP"),
+    "bmp": file_of(Image.fromarray(COLOURS), "BMP"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("percent", range(0, 100, 5))
+def test_a_truncated_file_is_refused(name: str, percent: int) -> None:
+    whole = FILES[name]
+    with pytest.raises(ValueError, match="not a readable image"):
+        decode(whole[: len(whole) * percent // 100])
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of some of what it repairs.
+@pytest.mark.parametrize("name", FILES)
+def test_a_corrupt_file_is_refused_or_read_but_fails_in_no_other_way(name: str) -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(60):
+        file = bytearray(FILES[name])
+        file[rng.integers(len(file))] = rng.integers(256)
+        with contextlib.suppress(ValueError):
+            assert torch.isfinite(decode(bytes(file)).pixels).all()
+
+
+@pytest.mark.parametrize("file", [b"", b"no image at all", b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
+def test_what_is_no_image_is_refused(file: bytes) -> None:
+    with pytest.raises(ValueError, match="not a readable image"):
+        decode(file)
+
+
+def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match="not a readable image"):
+        decode(FILES["png"])
+
+
+def test_eight_bits_survive_the_way_through_floats() -> None:
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16)
+    assert torch.equal(to_uint8(from_uint8(levels)), levels)
+
+
+def test_rounding_is_to_the_nearest_level_within_the_range() -> None:
+    values = torch.tensor([-0.3, 0.0, 0.49 / 255, 0.51 / 255, 254.6 / 255, 1.0, 7.0]).reshape(1, 1, 7)
+    assert to_uint8(values).flatten().tolist() == [0, 0, 0, 1, 255, 255, 255]
+
+
+def test_jpeg_compression_loses_more_at_lower_quality(odd_image: Tensor) -> None:
+    loss = [float((jpeg(odd_image, quality) - odd_image).square().mean()) for quality in (95, 60, 10)]
+    assert loss == sorted(loss)
+    assert loss[0] > 0
+
+
+def test_a_folder_is_read_by_name_and_other_files_are_left_alone(tmp_path: Path) -> None:
+    for name, value in (("b.PNG", 20), ("a.jpg", 10)):
+        Image.new("RGB", (31, 37), (value,) * 3).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not an image")
+    first, second = load_folder(tmp_path)
+    assert (int(first[0, 0, 0]), int(second[0, 0, 0])) == (10, 20)
+    assert first.dtype == torch.uint8
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no images"):
+        load_folder(tmp_path)

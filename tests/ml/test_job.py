@@ -1,0 +1,314 @@
+"""The whole method: pairs in; graph, measured model and verdict out."""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load
+from torch import Tensor
+
+from ml.evaluate import quality_of
+from ml.images import load_folder
+from ml.job import PRESETS, Follower, Outcome, TrainingOptions, clean_images, line_up, run_job
+from ml.model_file import unpack
+from ml.pairs import PairFile, decode_pairs, split
+from ml.prior import Prior, save_prior
+from ml.race import Race
+from ml.relation import relate
+
+pytestmark = pytest.mark.usefixtures("tiny_jobs")
+PairFiles = Callable[..., list[PairFile]]
+
+
+class Recorder:
+    """A follower that remembers everything, saves every step, and can stop the job after some steps."""
+
+    def __init__(self, folder: Path | None = None, stop_after: int | None = None) -> None:
+        self.folder = folder
+        self.stop_after = stop_after
+        self.said: list[tuple[str, float, dict[str, float | str]]] = []
+        self.graphs: list[dict[str, Any]] = []
+        self.steps = 0
+
+    def progress(self, phase: str, fraction: float, **facts: float | str) -> None:
+        self.said.append((phase, fraction, facts))
+
+    def graph(self, graph: dict[str, Any]) -> None:
+        self.graphs.append(graph)
+
+    def checkpoint(self, write: Callable[[Path], None]) -> None:
+        if self.folder is not None:
+            write(self.folder / str(self.steps))
+        self.steps += 1
+        if self.steps == self.stop_after:
+            raise InterruptedError
+
+
+@pytest.fixture
+def prior_path(tiny_prior: Prior, tmp_path: Path) -> Path:
+    save_prior(tmp_path / "prior.safetensors", tiny_prior)
+    return tmp_path / "prior.safetensors"
+
+
+@pytest.fixture
+def run(prior_path: Path) -> Callable[..., Outcome]:
+    def run(
+        files: list[PairFile], follower: Follower | None = None, resume: Path | None = None, **options: Any
+    ) -> Outcome:
+        return run_job(files, TrainingOptions(**options), follower or Recorder(), prior_path=prior_path, resume=resume)
+
+    return run
+
+
+def without_times(outcome: Outcome) -> dict[str, Any]:
+    return {name: value for name, value in outcome.metrics.items() if name != "seconds"}
+
+
+def equal_weights(one: Outcome, other: Outcome) -> bool:
+    first, second = load(one.weights), load(other.weights)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_job_interrupted_anywhere_and_resumed_gives_the_same_bits(
+    run: Callable[..., Outcome], pair_files: PairFiles, tmp_path: Path
+) -> None:
+    files = pair_files(4, 50, 60)
+    recorder = Recorder(tmp_path)
+    whole = run(files, recorder)
+    steps = [(phase, facts["candidate"], facts["step"]) for phase, _, facts in recorder.said if facts]
+    assert recorder.steps == len(steps) == 6 + (3 + 2) + 6
+    # The last step of the transfer, the first of fine-tuning, the rungs, and the end. test_race.py does every step.
+    boundary = steps.index(("transferring", "guided-transfer", 3))
+    for point in (1, boundary, boundary + 1, boundary + 3, boundary + 5, len(steps) - 1):
+        resumed = run(files, resume=tmp_path / str(point))
+        assert equal_weights(resumed, whole), steps[point]
+        assert without_times(resumed) == without_times(whole)
+        assert resumed.graph == whole.graph
+
+
+def test_a_stopped_job_lets_the_followers_exception_through(run: Callable[..., Outcome], pair_files: PairFiles) -> None:
+    with pytest.raises(InterruptedError):
+        run(pair_files(4), Recorder(stop_after=2))
+
+
+def test_another_seed_gives_another_model(run: Callable[..., Outcome], pair_files: PairFiles) -> None:
+    files = pair_files(4, 50, 60)
+    assert not equal_weights(run(files, scheme="baseline"), run(files, scheme="baseline", seed=1))
+
+
+def test_progress_goes_through_the_phases_and_never_back(run: Callable[..., Outcome], pair_files: PairFiles) -> None:
+    recorder = Recorder()
+    run(pair_files(4), recorder)
+    fractions = [fraction for _, fraction, _ in recorder.said]
+    assert fractions == sorted(fractions)
+    assert fractions[0] == 0
+    assert 0.95 < fractions[-1] < 1
+    phases = list(dict.fromkeys(phase for phase, _, _ in recorder.said))
+    assert phases == ["validating", "embedding", "transferring", "fine_tuning", "evaluating", "registering"]
+    assert all(isinstance(facts["loss"], float) for phase, _, facts in recorder.said if facts)
+
+
+def test_the_graph_is_told_once_and_before_any_step(run: Callable[..., Outcome], pair_files: PairFiles) -> None:
+    recorder = Recorder(stop_after=1)
+    with pytest.raises(InterruptedError):
+        run(pair_files(3), recorder)
+    (graph,) = recorder.graphs
+    json.dumps(graph, allow_nan=False)
+    target = next(node for node in graph["nodes"] if node["id"] == "target")
+    assert len(target["samples"]) == 3
+
+
+def test_the_model_file_is_the_model_that_was_measured(
+    run: Callable[..., Outcome], pair_files: PairFiles, tmp_path: Path
+) -> None:
+    files = pair_files(5)
+    outcome = run(files, scheme="baseline")
+    (tmp_path / "model").write_bytes(outcome.weights)
+    network, card = unpack(tmp_path / "model")
+    assert card == outcome.card
+    (held_out,) = [pair for pair in decode_pairs(files)[0] if pair.name in outcome.metrics["held_out"]]
+    (quality,) = quality_of(network, [held_out])
+    assert quality.psnr == pytest.approx(outcome.metrics["result"]["psnr"], abs=1e-6)
+    assert outcome.metrics["result"] == outcome.metrics["baseline"]
+
+
+def test_the_numbers_of_the_report_fit_together(run: Callable[..., Outcome], pair_files: PairFiles) -> None:
+    outcome = run(pair_files(10))
+    metrics = outcome.metrics
+    json.dumps([metrics, outcome.card, outcome.graph], allow_nan=False)
+    assert metrics["protocol"] == "pairs"
+    assert [row["name"] for row in metrics["per_pair"]] == metrics["held_out"]
+    assert len(metrics["held_out"]) == 2
+    for side, column in (("input", "input_psnr"), ("baseline", "baseline_psnr"), ("result", "result_psnr")):
+        mean = sum(row[column] for row in metrics["per_pair"]) / 2
+        assert metrics[side]["psnr"] == pytest.approx(mean)
+    assert metrics["gain_db"] == pytest.approx(metrics["result"]["psnr"] - metrics["input"]["psnr"])
+    by_name = {candidate["name"]: candidate for candidate in metrics["candidates"]}
+    assert metrics["result"]["psnr"] == max(c["psnr"] for c in by_name.values() if not c["stopped_early"])
+    assert by_name[metrics["chosen"]]["psnr"] == metrics["result"]["psnr"]
+    assert outcome.verdict == ("gain" if metrics["gain_db"] >= 0.02 else "no_gain")
+    assert outcome.card["gamma"].keys() == {"bicubic", "noise", "mild"}
+    assert outcome.card["parameters"] == sum(value.numel() for value in load(outcome.weights).values())
+
+
+def test_a_network_that_learns_its_target_is_a_gain(run: Callable[..., Outcome], pair_files: PairFiles) -> None:
+    files = [PairFile(pair.name, pair.clean, shifted_by(pair.clean, -40)) for pair in pair_files(4, 64, 64, sigma=0)]
+    outcome = run(files, scheme="baseline", finetune_steps=120)
+    assert outcome.verdict == "gain"
+    assert outcome.metrics["gain_db"] > 3
+    assert "over the input" in outcome.explanation
+
+
+def shifted_by(file: bytes, levels: int) -> bytes:
+    array = np.asarray(Image.open(io.BytesIO(file))).astype(int)
+    buffer = io.BytesIO()
+    Image.fromarray(np.clip(array + levels, 0, 255).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("scheme", ["auto", "baseline", "drtl-pretrain"])
+def test_pairs_without_a_distortion_are_no_gain_and_json_can_hold_the_report(
+    run: Callable[..., Outcome], pair_files: PairFiles, scheme: str
+) -> None:
+    """Nothing beats perfect input, not even a network that leaves it alone."""
+    outcome = run(pair_files(4, sigma=0), scheme=scheme)
+    assert outcome.verdict == "no_gain"
+    assert outcome.metrics["input"]["psnr"] == 100
+    assert outcome.metrics["gain_db"] <= 0
+    assert "leaving the images as they are" in outcome.explanation
+    json.dumps([outcome.metrics, outcome.card, outcome.graph], allow_nan=False)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_pairs_of_every_scale_give_a_model_of_that_scale(
+    run: Callable[..., Outcome], pair_files: PairFiles, scale: int
+) -> None:
+    outcome = run(pair_files(2, 49, 53, scale=scale), scheme="drtl-pretrain", finetune_steps=2, transfer_steps=1)
+    assert outcome.card["scale"] == scale
+    assert outcome.card["unshuffle"] == {1: 2, 2: 2, 3: 4}[scale]
+    assert outcome.metrics["protocol"] == "halves"
+    assert "held-out parts" in outcome.explanation
+
+
+def test_too_little_unshuffling_for_the_scale_is_refused(run: Callable[..., Outcome], pair_files: PairFiles) -> None:
+    with pytest.raises(ValueError, match="unshuffle"):
+        run(pair_files(4, 40, 40, scale=2), unshuffle=1)
+
+
+@pytest.mark.parametrize("size", [(48, 48), (50, 61), (70, 130)])
+def test_pairs_smaller_than_a_training_crop_are_used(
+    run: Callable[..., Outcome], pair_files: PairFiles, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    """With the real crop of 64 pixels and its margin, which the halves of these pairs do not have."""
+    quick = PRESETS["quick"]
+    transfer = replace(quick.transfer, crop=64, steps=2)
+    finetune = replace(quick.finetune, crop=64, steps=2)
+    monkeypatch.setitem(PRESETS, "quick", replace(quick, transfer=transfer, finetune=finetune))
+    outcome = run(pair_files(3, *size))
+    assert len(outcome.metrics["per_pair"]) == 3
+
+
+def test_grey_pairs_work(run: Callable[..., Outcome], pair_files: PairFiles) -> None:
+    assert run(pair_files(4, mode="L"), scheme="baseline", finetune_steps=2).metrics["input"]["psnr"] > 15
+
+
+def test_bad_pairs_are_refused_before_anything_is_trained(run: Callable[..., Outcome], pair_files: PairFiles) -> None:
+    files = pair_files(4)
+    recorder = Recorder()
+    with pytest.raises(ValueError, match="broken"):
+        run([*files, PairFile("broken", files[0].clean, b"not an image")], recorder)
+    assert recorder.steps == 0
+
+
+@pytest.fixture
+def lined_up(tiny_prior: Prior, pair_files: PairFiles) -> Callable[..., Race]:
+    def make(**options: Any) -> Race:
+        pairs, scale = decode_pairs(pair_files(4))
+        relation = relate(tiny_prior.drn, tiny_prior.prototypes, pairs, 0)
+        return line_up(TrainingOptions(**options), split(pairs, 0), scale, relation, tiny_prior, [])
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("options", "starts"),
+    [
+        ({"scheme": "auto"}, ["scratch", "prior", "guided-transfer"]),
+        ({"scheme": "auto", "init": "scratch"}, ["scratch", "guided-transfer"]),
+        ({"scheme": "auto", "unshuffle": 1}, ["scratch", "guided-transfer"]),  # The prior has no such weights.
+        ({"scheme": "baseline"}, ["scratch"]),
+        ({"scheme": "pretrain"}, ["scratch", "uniform-transfer"]),
+        ({"scheme": "drtl-pretrain"}, ["scratch", "guided-transfer"]),
+    ],
+)
+def test_a_scheme_lines_up_its_candidates(
+    lined_up: Callable[..., Race], options: dict[str, Any], starts: list[str]
+) -> None:
+    race = lined_up(**options)
+    assert [candidate.start for candidate in race.candidates] == starts
+    assert race.held_back == ({"scratch"} if "pretrain" in options["scheme"] else set())
+
+
+def test_candidates_start_from_what_their_name_says(lined_up: Callable[..., Race], tiny_prior: Prior) -> None:
+    theta = tiny_prior.thetas["vdsr-u2"]["body.0.weight"]
+    scratch, prior, guided = lined_up().candidates
+    assert torch.equal(prior.network.body[0].weight, theta)
+    assert torch.equal(guided.network.body[0].weight, theta)
+    assert not torch.equal(scratch.network.body[0].weight, theta)
+    assert (scratch.gamma, prior.gamma) == (None, None)
+    _, from_nothing = lined_up(init="scratch").candidates
+    assert torch.equal(from_nothing.network.body[0].weight, scratch.network.body[0].weight)
+
+
+def test_guided_transfer_is_weighted_by_the_relation_and_uniform_transfer_by_nothing(
+    lined_up: Callable[..., Race], tiny_prior: Prior, pair_files: PairFiles
+) -> None:
+    relation = relate(tiny_prior.drn, tiny_prior.prototypes, decode_pairs(pair_files(4))[0], 0)
+    guided = lined_up(scheme="drtl-pretrain").candidates[1]
+    uniform = lined_up(scheme="pretrain").candidates[1]
+    assert guided.gamma is not None
+    assert torch.equal(guided.gamma, relation.weights)
+    assert uniform.gamma is not None
+    assert uniform.gamma.tolist() == [1, 1, 1]
+
+
+def test_weights_that_know_something_are_trained_more_gently(lined_up: Callable[..., Race]) -> None:
+    quick = PRESETS["quick"]
+    assert [c.finetune.learning_rate for c in lined_up().candidates] == [quick.scratch_rate, 1e-3, 1e-3]
+    nothing = lined_up(scheme="drtl-pretrain", init="scratch", transfer_steps=0).candidates[1]
+    assert nothing.finetune.learning_rate == quick.scratch_rate
+
+
+def test_steps_may_be_chosen(lined_up: Callable[..., Race]) -> None:
+    race = lined_up(transfer_steps=5, finetune_steps=9)
+    assert {candidate.finetune.steps for candidate in race.candidates} == {9}
+    assert [candidate.transfer_steps for candidate in race.candidates] == [0, 0, 5]
+    assert race.planned_steps() == 9 + 5 + 9 + 3
+
+
+def test_the_paper_preset_has_the_papers_numbers() -> None:
+    paper = PRESETS["paper"]
+    assert (paper.transfer.batch, paper.transfer.crop, paper.transfer.learning_rate) == (32, 64, 1e-4)
+    assert (paper.finetune.batch, paper.finetune.crop, paper.finetune.learning_rate) == (32, 64, 1e-4)
+    assert (paper.finetune.decay, paper.scratch_rate) == ("paper", 1e-4)
+
+
+def test_clean_images_come_from_the_operators_folder_the_trained_pairs_and_dead_leaves(
+    tmp_path: Path, pair_files: PairFiles
+) -> None:
+    Image.new("RGB", (120, 100), (10, 20, 30)).save(tmp_path / "large.png")
+    Image.new("RGB", (120, 50)).save(tmp_path / "too-small.png")
+    parts = split(decode_pairs(pair_files(4))[0], 0)
+    images = clean_images(parts, tmp_path, 64, seed=0)
+    assert len(images) == 1 + len(parts.train) + 1
+    assert torch.equal(images[0], load_folder(tmp_path)[0])
+    assert all(torch.equal(image, pair.clean) for image, pair in zip(images[1:-1], parts.train, strict=True))
+    held_out: list[Tensor] = [pair.clean for pair in parts.held_out]
+    assert not any(image.shape == clean.shape and torch.equal(image, clean) for image in images for clean in held_out)

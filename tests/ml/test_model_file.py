@@ -1,0 +1,79 @@
+"""Models as files."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ml import model_file
+from ml.backbones import SameSize, build
+from ml.model_file import pack, unpack
+
+CARD = {"backbone": "vdsr", "unshuffle": 2, "scale": 1, "gamma": {"noise": 0.5}, "sentence": "γ ≥ ½"}
+
+
+@pytest.fixture
+def network() -> SameSize:
+    network = build("vdsr", 2, seed=3)
+    with torch.no_grad():
+        network.body[-1].weight.normal_(0, 0.01, generator=torch.Generator().manual_seed(0))
+    return network
+
+
+@pytest.fixture
+def path(network: SameSize, tmp_path: Path) -> Path:
+    (tmp_path / "model").write_bytes(pack(network, CARD))
+    return tmp_path / "model"
+
+
+def test_a_model_comes_back_with_its_card_and_does_the_same(path: Path, network: SameSize, odd_image: Tensor) -> None:
+    loaded, card = unpack(path)
+    assert card == CARD
+    assert not loaded.training
+    with torch.inference_mode():
+        assert torch.equal(loaded(odd_image[None]), network.eval()(odd_image[None]))
+
+
+def test_the_same_model_and_card_give_the_same_bytes(path: Path, network: SameSize) -> None:
+    assert pack(network, CARD) == path.read_bytes()
+
+
+@pytest.mark.parametrize("percent", range(0, 100, 10))
+def test_a_truncated_model_is_refused(path: Path, percent: int) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * percent // 100])
+    with pytest.raises(ValueError, match="not a model of ours"):
+        unpack(path)
+
+
+@pytest.mark.parametrize("card", [CARD | {"backbone": "rcan-2"}, {"unshuffle": 2}])
+def test_an_unknown_backbone_is_refused(card: dict[str, object], network: SameSize, tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(pack(network, card))
+    with pytest.raises(ValueError, match="unknown backbone"):
+        unpack(tmp_path / "model")
+
+
+def test_a_card_that_does_not_fit_the_weights_is_refused(network: SameSize, tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(pack(network, CARD | {"unshuffle": 1}))
+    with pytest.raises(ValueError, match="not a model of ours"):
+        unpack(tmp_path / "model")
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a model of ours"):
+        unpack(tmp_path / "none")
+
+
+def test_loading_a_model_does_not_disturb_random_numbers(path: Path) -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    unpack(path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_nothing_that_executes_is_ever_read(path: Path, random_network: Callable[..., SameSize]) -> None:
+    """Weights are safetensors only: the file begins with the length of a JSON header."""
+    assert path.read_bytes()[8:9] == b"{"
+    assert "pickle" not in Path(str(model_file.__file__)).read_text(encoding="utf-8")

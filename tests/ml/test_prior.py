@@ -1,0 +1,96 @@
+"""The prior as a bundle."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ml import checkpoint
+from ml.backbones import SameSize
+from ml.drn import DistortionRelationNetwork
+from ml.pairs import TargetPair
+from ml.prior import Prior, load_prior, round_to_half, save_prior
+from ml.relation import relate
+
+
+@pytest.fixture
+def path(tiny_prior: Prior, tmp_path: Path) -> Path:
+    save_prior(tmp_path / "prior", tiny_prior)
+    return tmp_path / "prior"
+
+
+def test_a_prior_comes_back_and_relates_the_same(
+    path: Path, tiny_prior: Prior, target_pairs: Callable[..., list[TargetPair]]
+) -> None:
+    loaded = load_prior(path)
+    assert loaded.version == tiny_prior.version
+    assert loaded.card == tiny_prior.card
+    assert loaded.drn.shape == tiny_prior.drn.shape
+    assert not loaded.drn.training
+    assert loaded.prototypes.names == tiny_prior.prototypes.names
+    assert torch.equal(loaded.prototypes.vectors, tiny_prior.prototypes.vectors)
+    assert torch.allclose(loaded.prototypes.samples, tiny_prior.prototypes.samples, atol=1e-3)
+    pairs = target_pairs(2)
+    before = relate(tiny_prior.drn, tiny_prior.prototypes, pairs, 0)
+    after = relate(loaded.drn, loaded.prototypes, pairs, 0)
+    assert torch.equal(after.gamma, before.gamma)
+
+
+def test_pre_trained_weights_come_back_exactly(
+    path: Path, tiny_prior: Prior, random_network: Callable[..., SameSize]
+) -> None:
+    loaded, network = load_prior(path), random_network(2, seed=77)
+    assert loaded.has_theta("vdsr", 2)
+    assert loaded.start(network, "vdsr")
+    assert all(torch.equal(value, tiny_prior.thetas["vdsr-u2"][name]) for name, value in network.state_dict().items())
+
+
+def test_where_the_prior_knows_nothing_of_a_backbone_the_network_stays_as_it_is(
+    tiny_prior: Prior, random_network: Callable[..., SameSize]
+) -> None:
+    network = random_network(1)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    assert not tiny_prior.has_theta("vdsr", 1)
+    assert not tiny_prior.start(network, "vdsr")
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_training_a_network_leaves_the_priors_weights_alone(
+    tiny_prior: Prior, random_network: Callable[..., SameSize]
+) -> None:
+    network = random_network(2)
+    tiny_prior.start(network, "vdsr")
+    before = tiny_prior.thetas["vdsr-u2"]["body.0.weight"].clone()
+    with torch.no_grad():
+        network.body[0].weight.add_(1)
+    assert torch.equal(tiny_prior.thetas["vdsr-u2"]["body.0.weight"], before)
+
+
+def test_rounding_gives_weights_that_half_precision_holds(tiny_drn: DistortionRelationNetwork) -> None:
+    with torch.no_grad():
+        tiny_drn.memory.add_(1e-5)
+    round_to_half(tiny_drn)
+    for value in tiny_drn.state_dict().values():
+        assert torch.equal(value, value.half().to(value.dtype)) or not value.is_floating_point()
+        assert torch.isfinite(value).all()
+
+
+@pytest.mark.parametrize("percent", range(0, 100, 10))
+def test_a_truncated_prior_is_refused(path: Path, percent: int) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * percent // 100])
+    with pytest.raises(ValueError, match="path"):
+        load_prior(path)
+
+
+def test_another_file_of_ours_is_no_prior(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "c", {"a": torch.ones(1)}, {"step": 1})
+    with pytest.raises(ValueError, match="not a prior"):
+        load_prior(tmp_path / "c")
+
+
+def test_a_prior_may_hold_no_pre_trained_weights(tiny_prior: Prior, tmp_path: Path) -> None:
+    save_prior(tmp_path / "p", replace(tiny_prior, thetas={}))
+    assert load_prior(tmp_path / "p").thetas == {}

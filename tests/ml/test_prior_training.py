@@ -1,0 +1,102 @@
+"""The command that rebuilds the prior."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from ml import backbones, prior_training
+from ml.backbones import vdsr
+from ml.dead_leaves import dead_leaves
+from ml.distortions import DISTORTIONS
+from ml.drn import DrnShape
+from ml.images import to_uint8
+from ml.prior import Prior, load_prior
+from ml.prior_training import train_prior
+
+Seeded = Callable[[int], torch.Generator]
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(backbones.BACKBONES, "vdsr", lambda unshuffle: vdsr(unshuffle, depth=4, width=8))
+    monkeypatch.setattr(prior_training, "DrnShape", lambda: DrnShape(1 / 16, 8, 4))
+    monkeypatch.setattr(prior_training, "DEAD_LEAVES", 1)
+    monkeypatch.setattr(prior_training, "DEAD_LEAVES_SIDE", 112)
+    monkeypatch.setattr(prior_training, "PROTOTYPE_SAMPLES", 2)
+
+
+@pytest.fixture
+def clean(tmp_path: Path, seeded: Seeded) -> Path:
+    folder = tmp_path / "clean"
+    folder.mkdir()
+    for index in range(2):
+        pixels = to_uint8(dead_leaves(120, seeded(index), leaves=150))
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / f"{index}.png")
+    Image.new("RGB", (40, 300)).save(folder / "too-small.png")
+    return folder
+
+
+def train(clean: Path, output: Path) -> Prior:
+    train_prior([clean], output, licence="CC0", drn_steps=3, theta_steps=3, batch=2)
+    return load_prior(output)
+
+
+def equal(one: Prior, other: Prior) -> bool:
+    def tensors(prior: Prior) -> list[torch.Tensor]:
+        thetas = [value for theta in prior.thetas.values() for value in theta.values()]
+        prototypes = prior.prototypes
+        return [*prior.drn.state_dict().values(), *thetas, prototypes.vectors, prototypes.samples, prototypes.psnr_db]
+
+    return all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(other), strict=True))
+
+
+def test_an_interrupted_training_resumes_to_the_same_bits(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(clean, tmp_path / "whole")
+    monkeypatch.setattr(prior_training, "SAVE_EVERY_S", -1.0)
+    interruptions = [("drn_step", 2), ("transfer_step", 1)]
+    for name, at in interruptions:
+        real = getattr(prior_training, name)
+
+        def stop(*args: object, _real=real, _at: int = at, **kwargs: object) -> float:
+            step = kwargs.get("step", args[-1])
+            if step == _at:
+                raise InterruptedError
+            return _real(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(prior_training, name, stop)
+            with pytest.raises(InterruptedError):
+                train(clean, tmp_path / "resumed")
+    steps: list[int] = []
+    real_step = prior_training.drn_step
+    monkeypatch.setattr(prior_training, "drn_step", lambda *a, **k: (steps.append(1), real_step(*a, **k))[1])
+    resumed = train(clean, tmp_path / "resumed")
+    assert steps == []  # The DRN was whole.
+    assert equal(whole, resumed)
+    assert resumed.version == whole.version
+
+
+def test_the_card_says_how_the_prior_was_made(clean: Path, tmp_path: Path) -> None:
+    prior = train(clean, tmp_path / "prior")
+    card = prior.card
+    assert card["licence"] == "CC0"
+    assert card["photographs"] == 2  # The third is too small to cut a patch with its margin from.
+    assert card["tasks"] == prior.prototypes.names == list(DISTORTIONS)
+    assert (card["drn_steps"], card["theta_steps"], card["theta_batch"], card["seed"]) == (3, 3, 2, 0)
+    assert list(prior.thetas) == ["vdsr-u2"]
+    assert prior.version.startswith(card["date"])
+
+
+def test_training_moves_every_part_of_the_prior(clean: Path, tmp_path: Path) -> None:
+    train_prior([clean], tmp_path / "none", drn_steps=0, theta_steps=0)
+    untrained, trained = load_prior(tmp_path / "none"), train(clean, tmp_path / "some")
+    assert untrained.version != trained.version
+    for name, value in trained.drn.named_parameters():
+        assert not torch.equal(value, untrained.drn.get_parameter(name)), name
+    for name, value in trained.thetas["vdsr-u2"].items():
+        assert not torch.equal(value, untrained.thetas["vdsr-u2"][name]) or "weight" not in name, name

@@ -1,0 +1,177 @@
+"""Candidates side by side, interrupted anywhere."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ml import race as race_module
+from ml.backbones import SameSize
+from ml.checkpoint import Trainee, adam
+from ml.evaluate import Quality
+from ml.finetune import FinetuneSchedule
+from ml.pairs import TargetPair, split
+from ml.race import Candidate, Race, Start
+from ml.transfer import TransferSchedule
+
+TRANSFER = TransferSchedule(steps=3, batch=2, crop=16, learning_rate=1e-3)
+FINETUNE = FinetuneSchedule(steps=6, batch=2, crop=16, learning_rate=2e-3, decay="cosine")
+TASKS = ["noise", "blur", "bicubic"]
+STARTS: tuple[Start, ...] = ("scratch", "prior", "guided-transfer")
+
+MakeRace = Callable[..., Race]
+
+
+@pytest.fixture
+def make_race(
+    random_network: Callable[..., SameSize],
+    target_pairs: Callable[..., list[TargetPair]],
+    photographs: dict[str, Tensor],
+) -> MakeRace:
+    def make(starts: tuple[Start, ...] = STARTS, held_back: frozenset[Start] = frozenset()) -> Race:
+        candidates = []
+        for index, start in enumerate(starts):
+            network = random_network(2, seed=index)
+            gamma = torch.tensor([0.6, 0.3, 0.1]) if start.endswith("transfer") else None
+            candidates.append(Candidate(start, Trainee(network, adam(network, 1e-3)), gamma, TRANSFER, FINETUNE))
+        parts = split(target_pairs(4, 48, 50), seed=0)
+        return Race(candidates, parts, list(photographs.values()), TASKS, 7, held_back)
+
+    return make
+
+
+def state_of(race: Race) -> dict[str, Tensor]:
+    return {
+        f"{candidate.start}/{name}": value.clone()
+        for candidate in race.candidates
+        for name, value in candidate.trainee.tensors().items()
+    }
+
+
+def ignore(phase: str, candidate: str, step: int, loss: float) -> None:
+    pass
+
+
+def test_a_race_resumed_at_any_step_ends_as_an_uninterrupted_one(make_race: MakeRace, tmp_path: Path) -> None:
+    """Every point: in the transfer, at its last step, before and after the rung, in the final part, at the very end."""
+    whole = make_race()
+    points: list[tuple[str, str, int]] = []
+
+    def save_always(phase: str, candidate: str, step: int, loss: float) -> None:
+        whole.save(tmp_path / str(len(points)))
+        points.append((phase, candidate, step))
+
+    whole.run(save_always)
+    whole.measure()
+    expected = state_of(whole)
+    assert ("transferring", "guided-transfer", 3) in points
+    assert ("fine_tuning", "guided-transfer", 4) in points
+    assert len(points) == whole.planned_steps() == whole.steps_done()
+    for index in range(len(points)):
+        resumed = make_race()
+        resumed.load(tmp_path / str(index))
+        assert resumed.steps_done() == index + 1
+        done: list[tuple[str, str, int]] = []
+        resumed.run(lambda phase, candidate, step, loss, done=done: done.append((phase, candidate, step)))  # type: ignore[misc]
+        resumed.measure()
+        assert done == points[index + 1 :]
+        actual = state_of(resumed)
+        assert all(torch.equal(expected[name], actual[name]) for name in expected), points[index]
+        assert [c.final for c in resumed.candidates] == [c.final for c in whole.candidates]
+        assert [c.rung for c in resumed.candidates] == [c.rung for c in whole.candidates]
+        assert resumed.winner().start == whole.winner().start
+
+
+def test_the_same_race_twice_gives_the_same_weights(make_race: MakeRace) -> None:
+    first, second = make_race(), make_race()
+    for race in (first, second):
+        torch.manual_seed(id(race) % 1000)
+        race.run(ignore)
+    one, other = state_of(first), state_of(second)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_candidates_that_trail_at_the_rung_stop_there(make_race: MakeRace, monkeypatch: pytest.MonkeyPatch) -> None:
+    race = make_race()
+    quality = {"prior": 20.0, "guided-transfer": 30.0, "scratch": 10.0}
+
+    def measured(network: SameSize, pairs: list[TargetPair]) -> list[Quality]:
+        (start,) = [candidate.start for candidate in race.candidates if candidate.network is network]
+        return [Quality(quality[start], 0.5)]
+
+    monkeypatch.setattr(race_module, "quality_of", measured)
+    race.run(ignore)
+    race.measure()
+    scratch, prior, guided = race.candidates
+    assert (scratch.stopped, prior.stopped, guided.stopped) == (False, True, False)
+    assert (scratch.finetune_steps_done, prior.finetune_steps_done, guided.finetune_steps_done) == (6, 2, 6)
+    assert prior.final == []
+    assert race.winner() is guided
+
+
+def test_where_one_contends_nobody_stops(make_race: MakeRace) -> None:
+    race = make_race(("scratch", "guided-transfer"))
+    race.run(ignore)
+    assert [candidate.finetune_steps_done for candidate in race.candidates] == [6, 6]
+    assert [candidate.rung for candidate in race.candidates] == [None, None]
+
+
+def test_what_is_held_back_is_measured_but_never_chosen(make_race: MakeRace) -> None:
+    race = make_race(("scratch", "guided-transfer"), held_back=frozenset({"scratch"}))
+    race.run(ignore)
+    race.measure()
+    race.candidates[0].final = [Quality(99.0, 1.0)]
+    assert race.winner() is race.candidates[1]
+
+
+def test_fine_tuning_begins_with_a_fresh_optimizer(make_race: MakeRace) -> None:
+    race = make_race(("guided-transfer",))
+    counts = []
+
+    def look(phase: str, candidate: str, step: int, loss: float) -> None:
+        optimizer = race.candidates[0].trainee.optimizer
+        counts.append((phase, int(next(iter(optimizer.state.values()))["step"])))
+
+    race.run(look)
+    assert counts == [("transferring", n) for n in (1, 2, 3)] + [("fine_tuning", n) for n in range(1, 7)]
+
+
+def test_every_candidate_is_fine_tuned_on_the_same_batches(make_race: MakeRace) -> None:
+    """From equal weights without transfer, two starts end equal."""
+    race = make_race(("scratch", "prior"))
+    one, other = race.candidates
+    other.network.load_state_dict(one.network.state_dict())
+    race.run(ignore)
+    assert torch.equal(one.network.body[0].weight, other.network.body[0].weight)
+
+
+def test_measured_pixels_are_never_trained_on(make_race: MakeRace, photographs: dict[str, Tensor]) -> None:
+    """Spoiling what is held out changes no weight."""
+    weights = []
+    for spoil in (False, True):
+        race = make_race(("scratch", "guided-transfer"))
+        if spoil:
+            for pair in race.split.held_out:
+                pair.clean.copy_(255 - pair.clean)
+                pair.distorted.zero_()
+        race.run(ignore)
+        weights.append(state_of(race))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_checkpoint_of_other_candidates_is_refused(make_race: MakeRace, tmp_path: Path) -> None:
+    make_race(("scratch", "prior")).save(tmp_path / "c")
+    with pytest.raises(ValueError, match="other candidates"):
+        make_race(("scratch", "guided-transfer")).load(tmp_path / "c")
+
+
+@pytest.mark.parametrize("percent", [0, 30, 95])
+def test_a_truncated_checkpoint_is_refused(make_race: MakeRace, tmp_path: Path, percent: int) -> None:
+    race = make_race(("scratch",))
+    race.save(tmp_path / "c")
+    whole = (tmp_path / "c").read_bytes()
+    (tmp_path / "c").write_bytes(whole[: len(whole) * percent // 100])
+    with pytest.raises(ValueError, match="not a whole checkpoint"):
+        race.load(tmp_path / "c")

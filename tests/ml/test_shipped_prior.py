@@ -1,0 +1,86 @@
+"""The prior that ships with the project."""
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+
+from ml.backbones import build
+from ml.distortions import DISTORTIONS, distort, gaussian_noise
+from ml.evaluate import mean, quality_of, quality_of_input
+from ml.images import from_uint8, to_uint8
+from ml.pairs import TargetPair
+from ml.prior import SHIPPED, Prior, load_prior
+from ml.relation import relate
+
+Seeded = Callable[[int], torch.Generator]
+
+
+@cache
+def shipped() -> Prior:
+    return load_prior()
+
+
+def test_the_bundle_is_small_enough_to_ship() -> None:
+    assert SHIPPED.exists()
+    assert SHIPPED.stat().st_size <= 20 * 2**20
+
+
+def test_the_card_says_what_an_operator_must_know() -> None:
+    card = shipped().card
+    assert {"date", "photographs", "generated", "licence", "tasks", "seed", "drn_steps", "theta_steps"} <= card.keys()
+    assert card["licence"] not in {"", "unknown"}
+    assert card["drn_steps"] >= 500
+    assert card["theta_steps"] >= 1000
+    assert shipped().version
+
+
+def test_it_knows_the_default_distortions_and_backbone() -> None:
+    assert shipped().prototypes.names == list(DISTORTIONS)
+    assert shipped().has_theta("vdsr", 2)
+
+
+def test_every_number_is_finite_and_every_prototype_a_unit_vector() -> None:
+    prior = shipped()
+    for value in [*prior.drn.state_dict().values(), *prior.thetas["vdsr-u2"].values()]:
+        assert torch.isfinite(value).all()
+    assert torch.allclose(prior.prototypes.vectors.norm(dim=1), torch.ones(7), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", DISTORTIONS)
+def test_a_known_distortion_of_unseen_photographs_is_found_again(
+    name: str, photographs: dict[str, Tensor], seeded
+) -> None:
+    """Of four photographs distorted at random strengths, the own kind is ranked first or second, or all but ties."""
+    pairs = []
+    for index, (title, image) in enumerate(photographs.items()):
+        clean = from_uint8(image[:, 60:260, 80:280])
+        pairs.append(TargetPair(title, to_uint8(clean), to_uint8(distort(name, clean, seeded(index)))))
+    relation = relate(shipped().drn, shipped().prototypes, pairs, seed=0)
+    order = [relation.prototypes.names[i] for i in relation.gamma.argsort(descending=True).tolist()]
+    gamma = dict(zip(relation.prototypes.names, relation.gamma.tolist(), strict=True))
+    assert name in order[:2] or gamma[name] > max(gamma.values()) - 0.03, gamma
+    assert relation.verdict == "related"
+
+
+@pytest.mark.parametrize("sigma_255", [2, 4, 8])
+def test_weak_noise_is_known_as_noise_too(sigma_255: float, photographs: dict[str, Tensor], seeded: Seeded) -> None:
+    """It lies within the range of the auxiliary task, whose mean is far stronger."""
+    pairs = []
+    for title, image in photographs.items():
+        clean = from_uint8(image[:, 60:260, 80:280])
+        pairs.append(TargetPair(title, to_uint8(clean), to_uint8(gaussian_noise(clean, sigma_255, seeded(0)))))
+    relation = relate(shipped().drn, shipped().prototypes, pairs, seed=0)
+    assert relation.prototypes.names[int(relation.gamma.argmax())] == "noise"
+
+
+def test_pre_trained_weights_restore_what_they_were_trained_on(photographs: dict[str, Tensor], seeded: Seeded) -> None:
+    network = build("vdsr", 2, seed=0)
+    assert shipped().start(network, "vdsr")
+    pairs = []
+    for title, image in photographs.items():
+        clean = from_uint8(image[:, 60:188, 80:208])
+        pairs.append(TargetPair(title, to_uint8(clean), to_uint8(distort("noise", clean, seeded(2)))))
+    assert mean(quality_of(network, pairs)).psnr > mean(quality_of_input(pairs)).psnr + 1

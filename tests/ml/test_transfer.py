@@ -1,0 +1,149 @@
+"""γ-weighted learning of the auxiliary tasks (Algorithm 2, Eq. 11)."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ml.backbones import SameSize
+from ml.checkpoint import adam
+from ml.distortions import DISTORTIONS
+from ml.transfer import AuxiliaryBatch, TransferSchedule, auxiliary_batch, transfer_loss, transfer_step
+
+Seeded = Callable[[int], torch.Generator]
+
+TASKS = list(DISTORTIONS)
+GAMMA = torch.tensor([0.7, 0.0, 0.3])
+
+
+@pytest.fixture
+def network() -> nn.Conv2d:
+    torch.manual_seed(0)
+    return nn.Conv2d(3, 3, 3, padding=1)
+
+
+def batch_of(tasks: list[int], seed: int = 0) -> AuxiliaryBatch:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(tasks), 3, 7, 5)
+    return AuxiliaryBatch(
+        torch.rand(shape, generator=generator), torch.rand(shape, generator=generator), torch.tensor(tasks)
+    )
+
+
+def gradient(network: nn.Module, loss: Tensor) -> Tensor:
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))])
+
+
+def task_gradient(network: nn.Module, batch: AuxiliaryBatch, task: int) -> Tensor:
+    """∇L_i of the plain L1 loss over the samples of one task."""
+    own = batch.task == task
+    return gradient(network, (network(batch.distorted[own]) - batch.clean[own]).abs().mean())
+
+
+def test_with_equal_counts_the_gradient_is_the_gamma_weighted_mean_of_the_tasks_gradients(network: nn.Conv2d) -> None:
+    """Σ γ_i g_i / Σ γ_i."""
+    batch = batch_of([0, 1, 2, 0, 1, 2])
+    expected = sum(float(GAMMA[i]) * task_gradient(network, batch, i) for i in range(3)) / float(GAMMA.sum())
+    loss, total = transfer_loss(network, batch, GAMMA)
+    assert torch.allclose(gradient(network, loss), expected, atol=1e-6)
+    assert float(total) == pytest.approx(2.0)
+
+
+def test_with_unequal_counts_each_task_weighs_gamma_times_its_samples(network: nn.Conv2d) -> None:
+    """Σ n_i γ_i g_i / Σ n_i γ_i: the n_i are drawn alike for all tasks, so γ_i decides in the mean over steps."""
+    batch, counts = batch_of([0, 2, 2, 1, 2]), [1, 1, 3]
+    share = [n * float(g) for n, g in zip(counts, GAMMA, strict=True)]
+    expected = sum(share[i] * task_gradient(network, batch, i) for i in range(3)) / sum(share)
+    assert torch.allclose(gradient(network, transfer_loss(network, batch, GAMMA)[0]), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [6, 7, 8])
+def test_gamma_of_one_everywhere_is_plain_pre_training_bit_for_bit(network: nn.Conv2d, count: int) -> None:
+    batch = batch_of([index % 3 for index in range(count)])
+    loss, _ = transfer_loss(network, batch, torch.ones(3))
+    plain = (network(batch.distorted) - batch.clean).abs().mean(dim=(1, 2, 3)).mean()
+    assert loss.item() == plain.item()
+    assert torch.equal(gradient(network, loss), gradient(network, plain))
+
+
+def test_only_the_proportions_of_gamma_matter(network: nn.Conv2d) -> None:
+    batch = batch_of([0, 1, 2, 0])
+    one, other = transfer_loss(network, batch, GAMMA)[0], transfer_loss(network, batch, GAMMA * 0.01)[0]
+    assert one.item() == pytest.approx(other.item(), rel=1e-6)
+
+
+def test_a_task_of_gamma_zero_has_no_influence(network: nn.Conv2d) -> None:
+    batch = batch_of([0, 1, 2, 1])
+    spoiled = batch.distorted.clone()
+    spoiled[batch.task == 1] = 100
+    before = gradient(network, transfer_loss(network, batch, GAMMA)[0])
+    other = AuxiliaryBatch(batch.clean, spoiled, batch.task)
+    assert torch.equal(gradient(network, transfer_loss(network, other, GAMMA)[0]), before)
+
+
+def test_a_larger_gamma_gives_its_task_a_larger_share(network: nn.Conv2d) -> None:
+    batch = batch_of([0, 1])
+    shares = []
+    for gamma in (0.2, 0.5, 0.9):
+        mixed = gradient(network, transfer_loss(network, batch, torch.tensor([gamma, 0.5]))[0])
+        shares.append(float((mixed - task_gradient(network, batch, 1)).norm()))
+    assert shares == sorted(shares)
+
+
+def test_batches_hold_crops_of_every_task_at_the_asked_size(photographs: dict[str, Tensor], seeded: Seeded) -> None:
+    batch = auxiliary_batch(list(photographs.values()), TASKS, 60, 24, seeded(0))
+    assert batch.clean.shape == batch.distorted.shape == (60, 3, 24, 24)
+    assert set(batch.task.tolist()) == set(range(7))
+    assert (batch.clean != batch.distorted).flatten(1).any(dim=1).all()
+
+
+def test_each_sample_is_distorted_by_the_task_it_is_labelled_with(seeded: Seeded) -> None:
+    """On a flat image noise shows as variance, and blur as nothing."""
+    flat = torch.full((3, 96, 96), 128, dtype=torch.uint8)
+    batch = auxiliary_batch([flat], ["blur", "noise"], 24, 32, seeded(0))
+    changed = (batch.distorted - batch.clean).flatten(1).std(dim=1)
+    assert (changed[batch.task == 0] < 1e-6).all()
+    assert (changed[batch.task == 1] > 1e-3).all()
+
+
+def test_clean_and_distorted_crops_lie_over_each_other(photographs: dict[str, Tensor], seeded: Seeded) -> None:
+    """Augmentation turns both alike: the pair fits better than with any other orientation."""
+    batch = auxiliary_batch([photographs["astronaut"]], ["mild"], 12, 32, seeded(1))
+    for clean, distorted in zip(batch.clean, batch.distorted, strict=True):
+        aligned = (clean - distorted).abs().mean()
+        assert all(aligned < (clean - torch.rot90(distorted, turn, (1, 2))).abs().mean() for turn in (1, 2, 3))
+
+
+SCHEDULE = TransferSchedule(steps=4, batch=3, crop=16, learning_rate=1e-3)
+
+
+def weights_after(network: SameSize, images: list[Tensor], gamma: Tensor, seed: int) -> dict[str, Tensor]:
+    transfer_step(network, adam(network, 1e-3), images, TASKS, gamma, SCHEDULE, seed, 2)
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def test_a_step_repeated_with_one_seed_gives_the_same_weights(
+    random_network: Callable[..., SameSize], photographs: dict[str, Tensor]
+) -> None:
+    images, gamma = list(photographs.values()), torch.rand(7)
+    torch.manual_seed(1)
+    first = weights_after(random_network(2), images, gamma, seed=3)
+    torch.manual_seed(2)
+    again, other = (weights_after(random_network(2), images, gamma, seed) for seed in (3, 4))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_batch_without_related_tasks_changes_nothing(
+    random_network: Callable[..., SameSize], photographs: dict[str, Tensor]
+) -> None:
+    network = random_network(2)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    after = weights_after(network, list(photographs.values()), torch.zeros(7), seed=0)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_schedule_defaults_to_the_papers_numbers() -> None:
+    schedule = TransferSchedule(steps=1)
+    assert (schedule.batch, schedule.crop, schedule.learning_rate) == (32, 64, 1e-4)

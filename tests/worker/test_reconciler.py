@@ -1,0 +1,165 @@
+"""The reconciler against real rows, a real broker and real blobs."""
+
+import io
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from app.core import jobs, operations
+from app.core.queue import HOUSEKEEPING_QUEUE, INFERENCE_QUEUE, TRAINING_QUEUE
+from app.core.settings import Settings
+from app.core.storage import FolderStorage
+from app.core.tables import Dataset, Job, Operation, Table, utc_now
+from tests.worker.conftest import MakeJob
+from worker import reconciler
+from worker.service import Service
+
+
+@pytest.fixture
+def service(service_settings: Settings) -> Iterator[Service]:
+    service = Service.open(service_settings)
+    service.queue.redis.flushdb()
+    yield service
+    service.close()
+
+
+def add(service: Service, row: Table) -> None:
+    with service.sessions.begin() as session:
+        session.add(row)
+
+
+def operation(**columns: object) -> Operation:
+    return Operation(model_name="m", model_version=1, input_blob="b", options={}, **columns)
+
+
+def test_lost_messages_are_sent_again_and_no_more_than_are_missing(
+    service: Service, make_dataset: Callable[..., str], make_job: MakeJob
+) -> None:
+    dataset = make_dataset()
+    for _ in range(3):
+        make_job(dataset)
+    service.queue.send_training("the one that was not lost")
+    add(service, operation())
+    for _ in range(3):
+        reconciler.reconcile(service)
+        assert service.queue.depth(TRAINING_QUEUE) == 3
+        assert service.queue.depth(INFERENCE_QUEUE) == 1
+
+
+def test_a_job_whose_worker_is_lost_gets_its_message_in_the_same_round(service: Service, make_job: MakeJob) -> None:
+    job_id = make_job()
+    with service.sessions.begin() as session:
+        jobs.claim_next(session, "task", lease_s=-1.0)
+    reconciler.reconcile(service)
+    with service.sessions() as session:
+        assert session.get_one(Job, job_id).state == "queued"
+    assert service.queue.depth(TRAINING_QUEUE) == 1
+
+
+def test_whoever_waits_for_an_operation_hears_that_its_worker_was_lost_for_good(service: Service) -> None:
+    lost = operation(state="running", attempt=reconciler.OPERATION_ATTEMPTS, lease_token="t", lease_until=0.0)
+    add(service, lost)
+    reconciler.reconcile(service)
+    assert service.queue.wait_done(lost.id, ended=lambda: False, timeout_s=1.0)
+    with service.sessions() as session:
+        assert session.get_one(Operation, lost.id).error_code == "worker-lost"
+
+
+def test_a_cancellation_that_is_ignored_is_enforced_after_its_grace(service: Service, make_job: MakeJob) -> None:
+    job_id = make_job()
+    with service.sessions.begin() as session:
+        jobs.claim_next(session, "task", lease_s=60.0)
+        jobs.request_cancel(session, job_id)
+    reconciler.reconcile(service)
+    with service.sessions() as session:
+        assert session.get_one(Job, job_id).state == "cancelling"
+    impatient = replace(service, settings=service.settings.model_copy(update={"cancel_grace_s": -1.0}))
+    reconciler.reconcile(impatient)
+    with service.sessions() as session:
+        assert session.get_one(Job, job_id).state == "cancelled"
+
+
+def test_without_a_broker_the_rows_are_mended_all_the_same(service_settings: Settings, make_job: MakeJob) -> None:
+    job_id = make_job()
+    nowhere = Service.open(service_settings.model_copy(update={"broker_url": "redis://127.0.0.1:9/0"}))
+    with nowhere.sessions.begin() as session:
+        jobs.claim_next(session, "task", lease_s=-1.0)
+    reconciler.reconcile(nowhere)
+    with nowhere.sessions() as session:
+        assert session.get_one(Job, job_id).state == "queued"
+    nowhere.close()
+
+
+def test_the_mark_of_a_round_says_that_rounds_are_done(service: Service) -> None:
+    assert not reconciler.did_a_round_lately(service.queue)
+    reconciler.reconcile(service)
+    assert reconciler.did_a_round_lately(service.queue)
+    assert service.queue.depth(HOUSEKEEPING_QUEUE) == 0
+
+
+def test_ended_operations_and_unused_datasets_expire_and_the_rest_stays(
+    service: Service, make_dataset: Callable[..., str], make_job: MakeJob
+) -> None:
+    long_ago = utc_now() - timedelta(days=365)
+    used, unused, fresh = make_dataset(), make_dataset(), make_dataset()
+    make_job(used)
+    old, waiting, recent = (
+        operation(state="succeeded", finished_at=long_ago),
+        operation(),
+        operation(state="failed", finished_at=utc_now()),
+    )
+    with service.sessions.begin() as session:
+        session.add_all([old, waiting, recent])
+        for dataset_id in (used, unused):
+            session.get_one(Dataset, dataset_id).created_at = long_ago
+    reconciler.sweep(service)
+    with service.sessions() as session:
+        assert [session.get(Dataset, dataset_id) is None for dataset_id in (used, unused, fresh)] == [
+            False,
+            True,
+            False,
+        ]
+        kept = [session.get(Operation, row.id) is not None for row in (old, waiting, recent)]
+        assert kept == [False, True, True]
+
+
+def test_only_old_blobs_that_no_row_names_are_swept(service: Service, make_dataset: Callable[..., str]) -> None:
+    storage = service.storage
+    assert isinstance(storage, FolderStorage)
+    make_dataset()
+    named = {path.name for path in storage.root.glob("??/*")}
+    orphan, young, stored_again = (storage.put(io.BytesIO(text)) for text in (b"orphan", b"young", b"again"))
+    broken_upload = storage.incoming / "tmp-broken"
+    broken_upload.write_bytes(b"half")
+    long_ago = time.time() - 1e6
+    for path in [*storage.root.glob("??/*"), broken_upload]:
+        if path.name != young:
+            os.utime(path, (long_ago, long_ago))
+    assert storage.put(io.BytesIO(b"again")) == stored_again
+    reconciler.sweep(service)
+    assert {path.name for path in storage.root.glob("??/*")} == named | {young, stored_again}
+    assert not broken_upload.exists()
+    with pytest.raises(FileNotFoundError):
+        storage.open(orphan)
+
+
+def test_a_blob_stored_again_while_it_is_swept_stays(service: Service) -> None:
+    storage = service.storage
+    assert isinstance(storage, FolderStorage)
+    key = storage.put(io.BytesIO(b"renewed"))
+    # The sweep has seen it old, and takes it away after it was stored again.
+    assert not storage._remove_if_older(storage._path(key), age_s=60.0)
+    with storage.open(key) as file:
+        assert file.read() == b"renewed"
+
+
+def test_operations_count_as_waiting_only_while_they_do(service: Service) -> None:
+    add(service, operation())
+    with service.sessions.begin() as session:
+        assert operations.waiting(session) == 1
+        operations.claim_next(session, 60.0)
+        assert operations.waiting(session) == 0

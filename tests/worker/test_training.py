@@ -1,0 +1,217 @@
+"""One job with the real method in this process: results, cancellation in every phase, resume, and what may go wrong."""
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+import torch
+from safetensors.torch import load
+from sqlalchemy import select
+
+from app.core import jobs
+from app.core.settings import Settings
+from app.core.storage import FolderStorage
+from app.core.tables import PHASES, Dataset, Job, JobEvent, ModelVersion, Pair
+from tests.images import image_pairs
+from tests.worker.conftest import MakeJob
+from worker import training
+from worker.failures import diagnose
+from worker.lease import ShutdownFlag
+from worker.service import Service
+from worker.training import JobFollower, finite
+
+SHORT: dict[str, Any] = {"scheme": "baseline", "finetune_steps": 4}
+
+# What is tested here does not depend on the database, and takes seconds.
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def service(service_settings: Settings) -> Iterator[Service]:
+    service = Service.open(service_settings.model_copy(update={"lease_s": 30.0, "checkpoint_every_s": 0.0}))
+    yield service
+    service.close()
+
+
+def read(service: Service, job_id: str) -> Job:
+    with service.sessions() as session:
+        return session.get_one(Job, job_id)
+
+
+def weights(service: Service, job_id: str) -> dict[str, torch.Tensor]:
+    with service.sessions() as session:
+        model = session.scalars(select(ModelVersion).where(ModelVersion.job_id == job_id)).one()
+    with service.storage.open(model.weights_blob) as file:
+        return load(file.read())
+
+
+def blobs(service: Service) -> set[str]:
+    assert isinstance(service.storage, FolderStorage)
+    return {path.name for path in service.storage.root.glob("??/*")}
+
+
+def at_progress(monkeypatch: pytest.MonkeyPatch, react: Callable[[JobFollower, str, dict[str, Any]], None]) -> None:
+    """Have `react` called before the follower hears of each step."""
+    report = JobFollower.progress
+
+    def progress(self: JobFollower, phase: str, fraction: float, **facts: float | str) -> None:
+        react(self, phase, facts)
+        report(self, phase, fraction, **facts)
+
+    monkeypatch.setattr(JobFollower, "progress", progress)
+
+
+def test_an_interrupted_job_goes_on_and_ends_with_the_same_weights_to_the_bit(
+    service: Service, make_dataset: Callable[..., str], make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = make_dataset()
+    whole, interrupted = make_job(dataset, **SHORT), make_job(dataset, **SHORT)
+    before = blobs(service)
+    training.run_next(service, "task")
+    assert read(service, whole).state == "succeeded"
+
+    flag = ShutdownFlag()
+    monkeypatch.setattr(training, "shutdown", flag)
+    with monkeypatch.context() as patch:
+        at_progress(patch, lambda _follower, _phase, facts: flag.set() if facts.get("step") == 2 else None)
+        training.run_next(service, "task")
+    job = read(service, interrupted)
+    assert (job.state, job.attempt) == ("queued", 0)
+    assert job.checkpoint_blob in blobs(service)
+
+    monkeypatch.setattr(training, "shutdown", ShutdownFlag())
+    steps = []
+    at_progress(monkeypatch, lambda _follower, _phase, facts: steps.append(facts["step"]) if "step" in facts else None)
+    training.run_next(service, "task")
+    assert read(service, interrupted).state == "succeeded"
+    assert steps == [3, 4]
+    expected, resumed = weights(service, whole), weights(service, interrupted)
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    assert len(blobs(service) - before) == 2  # Two models, and no checkpoint is left.
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_job_is_cancelled_in_every_phase(
+    service: Service, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    job_id = make_job(scheme="drtl-pretrain", transfer_steps=1, finetune_steps=1)
+    before = blobs(service)
+
+    def cancel(_follower: JobFollower, current: str, _facts: dict[str, Any]) -> None:
+        if current == phase:
+            with service.sessions.begin() as session:
+                jobs.request_cancel(session, job_id)
+
+    at_progress(monkeypatch, cancel)
+    training.run_next(service, "task")
+    job = read(service, job_id)
+    assert (job.state, job.model_version, job.checkpoint_blob) == ("cancelled", None, None)
+    assert blobs(service) - before <= weights_that_came_too_late(service, before)
+    with service.sessions() as session:
+        assert session.scalars(select(ModelVersion)).all() == []
+        kinds = session.scalars(select(JobEvent.kind).where(JobEvent.job_id == job_id).order_by(JobEvent.id)).all()
+    assert kinds[-2:] == ["cancelling", "cancelled"]
+
+
+def weights_that_came_too_late(service: Service, before: set[str]) -> set[str]:
+    """At most one blob, which the sweep of orphans removes: weights that were stored before the row said no."""
+    new = sorted(blobs(service) - before)
+    return set(new[:1])
+
+
+def test_mistakes_in_the_pairs_are_told_and_not_tried_again(service: Service, make_job: MakeJob) -> None:
+    (name, clean, _), (_, _, distorted) = image_pairs(1, side=96)[0], image_pairs(1, side=70)[0]
+    pair = Pair(
+        position=0,
+        name=name,
+        clean_blob=service.storage.put(io.BytesIO(clean)),
+        distorted_blob=service.storage.put(io.BytesIO(distorted)),
+        report={},
+    )
+    dataset = Dataset(scale=1, pairs=[pair])
+    with service.sessions.begin() as session:
+        session.add(dataset)
+    job_id = make_job(dataset.id, **SHORT)
+    training.run_next(service, "task")
+    job = read(service, job_id)
+    assert (job.state, job.error_code) == ("failed", "bad-input")
+    assert name in (job.error_message or "")
+
+
+def test_an_unforeseen_error_fails_the_job_with_a_reference_and_reaches_the_log(
+    service: Service, make_job: MakeJob
+) -> None:
+    job_id = make_job(preset="no such preset")
+    with pytest.raises(KeyError):
+        training.run_next(service, "task")
+    job = read(service, job_id)
+    assert (job.state, job.error_code) == ("failed", "internal")
+    assert "reference" in (job.error_message or "")
+    assert "no such preset" not in (job.error_message or "")
+
+
+class FullStorage(FolderStorage):
+    """A folder on a disk with no room for checkpoints."""
+
+    refused = 0
+
+    def put(self, stream: BinaryIO) -> str:
+        if isinstance(stream, io.BytesIO):
+            return super().put(stream)
+        self.refused += 1
+        raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_costs_checkpoints_but_not_the_job(service_settings: Settings, make_job: MakeJob) -> None:
+    opened = Service.open(service_settings.model_copy(update={"checkpoint_every_s": 0.0}))
+    assert isinstance(opened.storage, FolderStorage)
+    full = FullStorage(opened.storage.root)
+    job_id = make_job(**SHORT)
+    training.run_next(Service(**vars(opened) | {"storage": full}), "task")
+    assert read(opened, job_id).state == "succeeded"
+    assert full.refused > 0
+    opened.close()
+
+
+def test_a_checkpoint_that_is_lost_or_damaged_is_not_used(service: Service, tmp_path: Path) -> None:
+    assert isinstance(service.storage, FolderStorage)
+    checkpoint = service.storage.put(io.BytesIO(b"a checkpoint"))
+    assert training.fetch_checkpoint(service, checkpoint, tmp_path / "copy") is not None
+    service.storage._path(checkpoint).write_bytes(b"something else")
+    assert training.fetch_checkpoint(service, checkpoint, tmp_path / "copy") is None
+    service.storage.delete(checkpoint)
+    assert training.fetch_checkpoint(service, checkpoint, tmp_path / "copy") is None
+
+
+def test_a_checkpoint_that_the_method_refuses_means_starting_anew(service: Service, make_job: MakeJob) -> None:
+    job_id = make_job(**SHORT)
+    with service.sessions.begin() as session:
+        session.get_one(Job, job_id).checkpoint_blob = service.storage.put(io.BytesIO(b"of another version"))
+    training.run_next(service, "task")
+    assert read(service, job_id).state == "succeeded"
+
+
+def test_numbers_that_json_lacks_become_null(database_url: str) -> None:
+    assert finite({"psnr": float("inf"), "pairs": [1.0, float("nan")], "name": "x", "steps": 3}) == {
+        "psnr": None,
+        "pairs": [1.0, None],
+        "name": "x",
+        "steps": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError(), "out-of-memory"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out-of-memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out-of-memory"),
+        (ValueError("pairs: none"), "bad-input"),
+        (OSError(28, "No space left on device"), "storage-full"),
+        (RuntimeError("shape mismatch"), "internal"),
+    ],
+)
+def test_each_failure_has_its_code(database_url: str, error: Exception, code: str) -> None:
+    assert diagnose(error, bad_value="bad-input").code == code

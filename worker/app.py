@@ -1,0 +1,114 @@
+"""The workers' Celery application: its tasks, its clock, and what a worker does when it starts, loses a child or stops.
+
+`celery -A worker.app worker --queues training|inference,housekeeping` starts a worker, `celery -A worker.app beat` the
+clock. Modules that need torch are imported where they are used, so that the clock stays small.
+"""
+
+import logging
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from billiard.exceptions import WorkerLostError
+from celery import current_task, signals
+
+from app.core import jobs, queue
+from app.core.settings import settings
+from worker import reconciler
+from worker.lease import shutdown
+from worker.service import Service
+
+if TYPE_CHECKING:
+    from worker.inference import Inference
+
+log = logging.getLogger(__name__)
+
+
+def train(_job_id: str) -> None:
+    """Train the job that has waited longest: which one the message meant does not matter."""
+    from worker import training  # Loads torch.
+
+    training.run_next(service(), current_task.request.id)
+
+
+def super_resolve(_operation_id: str) -> None:
+    """Restore the images that wait."""
+    inference().run_waiting()
+
+
+def reconcile() -> None:
+    """Mend what faults have bent."""
+    reconciler.reconcile(service())
+
+
+def sweep() -> None:
+    """Remove what has outlived its retention."""
+    reconciler.sweep(service())
+
+
+@cache
+def service() -> Service:
+    """This process's connections. The parent of forked children never opens any."""
+    return Service.open(settings())
+
+
+@cache
+def inference() -> "Inference":
+    """This process's warm models."""
+    from worker.inference import Inference  # Loads torch.
+
+    return Inference(service())
+
+
+app = queue.celery_app(settings().broker_url)
+TASKS = {queue.TRAIN: train, queue.SUPER_RESOLVE: super_resolve, queue.RECONCILE: reconcile, queue.SWEEP: sweep}
+CLOCK = {queue.RECONCILE: settings().reconcile_every_s, queue.SWEEP: settings().sweep_every_s}
+for name, task in TASKS.items():
+    app.task(task, name=name)
+app.conf.update(
+    beat_schedule={
+        # Rounds that pile up while nobody serves their queue are worth no more than one, so they expire.
+        name: {"task": name, "schedule": every_s, "options": {"expires": 10 * every_s}}
+        for name, every_s in CLOCK.items()
+    },
+    beat_scheduler="celery.beat:Scheduler",  # Keeps no file; there is nothing worth remembering over a restart.
+    worker_lost_wait=0.2,  # A killed child's result cannot be on its way: there are no results.
+    worker_hijack_root_logger=True,
+)
+
+
+@signals.worker_init.connect  # type: ignore[untyped-decorator]  # Celery ships no types.
+def prepare(sender: Any, **_: Any) -> None:
+    """Set the thread budget, then load the method before the first task, so that no task waits for it."""
+    consumed = set(sender.app.amqp.queues.consume_from)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # Spinning threads slow every other process on the machine.
+    if queue.TRAINING_QUEUE in consumed:
+        os.environ["OMP_NUM_THREADS"] = str(settings().training_threads)
+        import worker.training  # noqa: F401 - forked children find torch loaded; no operator runs in the parent.
+    if queue.INFERENCE_QUEUE in consumed:
+        os.environ["OMP_NUM_THREADS"] = str(settings().inference_threads)
+        inference()  # Here rather than in the first task: two tasks at once would make two.
+
+
+@signals.task_failure.connect  # type: ignore[untyped-decorator]
+def notice_lost_child(sender: Any, task_id: str, exception: BaseException, **_: Any) -> None:
+    """End a killed child's lease at once instead of letting it run out. Called in the worker's parent process."""
+    if sender.name != queue.TRAIN or not isinstance(exception, WorkerLostError):
+        return
+    connections = Service.open(settings())  # Not `service()`: the next child must not inherit it.
+    try:
+        connections.write(lambda session: jobs.abandon(session, task_id))
+    finally:
+        connections.close()
+
+
+@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def stop_at_next_step(**_: Any) -> None:
+    shutdown.set()
+
+
+@signals.after_setup_logger.connect  # type: ignore[untyped-decorator]
+def quieten(**_: Any) -> None:
+    """Leave out the two lines that Celery writes about every task; the reconciler alone makes 60,000 a day."""
+    for name in ("celery.app.trace", "celery.worker.strategy", "celery.beat"):
+        logging.getLogger(name).setLevel(logging.WARNING)

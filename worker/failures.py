@@ -1,0 +1,37 @@
+"""What the user is told about an exception that ended their work."""
+
+import errno
+import secrets
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Failure:
+    """`code` is stable, `message` is for the user; an unforeseen failure is one that an operator must look at."""
+
+    code: str
+    message: str
+    foreseen: bool
+
+
+def diagnose(error: Exception, *, bad_value: str) -> Failure:
+    """Classify an exception of `ml` or of the storage. `bad_value` is the code for a ValueError: the user's mistake."""
+    if is_out_of_memory(error):
+        return Failure("out-of-memory", "Memory ran out. Smaller images or fewer pairs need less.", foreseen=True)
+    if isinstance(error, ValueError):
+        return Failure(bad_value, str(error), foreseen=True)
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return Failure(
+            "storage-full", "The service's storage is full, so the result could not be kept.", foreseen=False
+        )
+    reference = secrets.token_hex(4)
+    return Failure("internal", f"Something failed on our side (reference {reference}).", foreseen=False)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """On an accelerator torch has a type for it; on the CPU it raises a RuntimeError that only its words tell apart."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -1,0 +1,73 @@
+"""Keeps the lease of the work at hand alive, and turns its end into an exception at the work's next step."""
+
+import logging
+import mmap
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from app.core.errors import JobCancelled, LeaseLost
+from worker.service import DatabaseDown
+
+log = logging.getLogger(__name__)
+
+
+class WorkerStopping(Exception):
+    """This worker is being stopped; the work goes back to the queue."""
+
+
+class ShutdownFlag:
+    """One flag in memory that a worker shares with the children it forks, set when the worker is told to stop."""
+
+    def __init__(self) -> None:
+        self._byte = mmap.mmap(-1, 1)
+
+    def set(self) -> None:
+        self._byte[0] = 1
+
+    def is_set(self) -> bool:
+        return self._byte[0] == 1
+
+
+shutdown = ShutdownFlag()
+
+
+class Heartbeat:
+    """Calls `renew` every `every_s` seconds from a thread of its own while the `with` block runs.
+
+    A database that does not answer ends nothing: the work goes on, and as long as nobody else has taken the lease it
+    may still be renewed afterwards. Only a definite answer, cancelled or lost, does, and then `check` raises it.
+    """
+
+    def __init__(self, renew: Callable[[], None], every_s: float) -> None:
+        self._renew = renew
+        self._every_s = every_s
+        self._ended: JobCancelled | LeaseLost | None = None
+        self._leave = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def check(self) -> None:
+        """Raise JobCancelled or LeaseLost once the renewal has met it."""
+        if self._ended is not None:
+            raise self._ended
+
+    def _run(self) -> None:
+        while not self._leave.wait(self._every_s):
+            try:
+                self._renew()
+            except (JobCancelled, LeaseLost) as end:
+                self._ended = end
+                return
+            except DatabaseDown as error:
+                log.warning("lease not renewed, trying again: %s", error)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leave.set()
+        self._thread.join()

@@ -1,0 +1,101 @@
+"""Makes true again what faults have bent: lost workers, lost messages, ignored cancellations, blobs past their time."""
+
+import logging
+from datetime import timedelta
+
+from redis.exceptions import RedisError
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from app.core import jobs, operations, repository
+from app.core.queue import INFERENCE_QUEUE, TRAINING_QUEUE, Queue
+from app.core.tables import Dataset, Job, Operation, utc_now
+from worker.service import Service
+
+log = logging.getLogger(__name__)
+
+OPERATION_ATTEMPTS = 3
+ROUND_MARK = "drtl:reconciled"
+
+
+def reconcile(service: Service) -> None:
+    """One round, seconds apart. Any number of them may run at once, anywhere, and any may die half-way."""
+    stop_overdue(service)
+    recover(service)
+    try:
+        top_up(service)
+        note_round(service)
+    except RedisError as error:
+        log.warning("the broker does not answer, messages wait for the next round: %s", error)
+
+
+def stop_overdue(service: Service) -> None:
+    """Kill the processes of cancelled jobs that have not stopped of themselves, and let the jobs rest."""
+    with service.read_sessions() as session:
+        overdue = jobs.overdue_cancellations(session, service.settings.cancel_grace_s)
+    for job in overdue:
+        log.warning("job %s: did not stop within %g s, killing its process", job.id, service.settings.cancel_grace_s)
+        if job.task_id is not None:
+            service.queue.kill_task(job.task_id)
+        with service.sessions.begin() as session:
+            jobs.force_cancelled(session, job.id)
+
+
+def recover(service: Service) -> None:
+    """Take back what belongs to workers that have gone silent."""
+    with service.sessions.begin() as session:
+        requeued = jobs.recover_expired(session, service.settings.max_attempts)
+        failed = operations.recover_expired(session, OPERATION_ATTEMPTS)
+    for job_id in requeued:
+        log.warning("job %s: its worker is lost, queued again", job_id)
+    for operation_id in failed:
+        service.queue.notify_done(operation_id)
+
+
+def top_up(service: Service) -> None:
+    """Send wake-ups until there are as many as there is work; one too many does no harm. Raises RedisError."""
+    with service.read_sessions() as session:
+        waiting_jobs, waiting_operations = jobs.waiting(session), operations.waiting(session)
+    for _ in range(waiting_jobs - service.queue.depth(TRAINING_QUEUE)):
+        service.queue.send_training("any")
+    for _ in range(waiting_operations - service.queue.depth(INFERENCE_QUEUE)):
+        service.queue.send_super_resolution("any")
+
+
+def note_round(service: Service) -> None:
+    """Leave a mark that fades unless rounds go on. Raises RedisError."""
+    fades_after_s = max(15.0, 5 * service.settings.reconcile_every_s)
+    service.queue.redis.set(ROUND_MARK, 1, px=round(1000 * fades_after_s))
+
+
+def did_a_round_lately(queue: Queue) -> bool:
+    """Whether the mark of a round is still there. Raises RedisError."""
+    return bool(queue.redis.exists(ROUND_MARK))
+
+
+def sweep(service: Service) -> None:
+    """Remove what has outlived its retention: results first, then uploads, then blobs that no row names any more."""
+    with service.sessions.begin() as session:
+        expire_operations(session, service.settings.result_retention_s)
+        expire_datasets(session, service.settings.upload_retention_s)
+    with service.read_sessions() as session:
+        keep = repository.referenced_blobs(session)
+    removed = service.storage.sweep(keep, service.settings.orphan_grace_s)
+    if removed:
+        log.info("%d blobs removed that nothing named any more", removed)
+
+
+def expire_operations(session: Session, retention_s: float) -> None:
+    """Forget ended operations; their images go with the sweep of blobs."""
+    oldest = utc_now() - timedelta(seconds=retention_s)
+    session.execute(delete(Operation).where(Operation.finished_at < oldest))
+
+
+def expire_datasets(session: Session, retention_s: float) -> None:
+    """Forget uploads that no job ever used."""
+    oldest = utc_now() - timedelta(seconds=retention_s)
+    unused = select(Dataset).where(
+        Dataset.created_at < oldest, ~select(Job.id).where(Job.dataset_id == Dataset.id).exists()
+    )
+    for dataset in session.scalars(unused.limit(100)):
+        session.delete(dataset)
