@@ -1,11 +1,9 @@
-"""Runs the whole service on this machine: starts every process, starts again what dies, stops all of them together.
+"""Runs the whole service on this machine: broker, api, clock and workers as the children of one process.
 
-Broker, api, clock and workers are children of this one process. It holds a lock on the data folder and the listening
-socket, so the address stays the same, and connections wait, while the api is started again. On Linux the kernel kills
-the children when this process dies, however it dies.
+It holds a lock on the data folder and the listening socket, so the address stays the same, and connections wait, while
+the api is started again. `app.supervision` keeps the children alive.
 """
 
-import ctypes
 import errno
 import fcntl
 import http.client
@@ -15,141 +13,49 @@ import secrets
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
 from app.core.settings import Settings, settings
+from app.supervision import TICK_S, Child, Say, Supervisor, log_file, log_tail, spawn
 
 SOURCE = Path(__file__).resolve().parent.parent
 PATIENCE_TO_START_S = 90.0
-TICK_S = 0.1
-LONGEST_BACKOFF_S = 10.0
-STABLE_AFTER_S = 20.0
-LARGEST_LOG_BYTES = 20 * 2**20
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-Say = Callable[[str], None]
 
 
 class CannotStart(Exception):
     """Why the service cannot run here, in words for the operator."""
 
 
-@dataclass
-class Child:
-    """One supervised process: how to start it, and how it is faring."""
-
-    name: str
-    command: list[str]
-    stop_within_s: float
-    stdin: bytes = b""
-    pass_fds: tuple[int, ...] = ()
-    repair: Callable[[], None] | None = None  # Tried once it has died three times in a row.
-    process: subprocess.Popen[bytes] | None = None
-    started: float = 0.0
-    quick_deaths: int = 0
-    start_at: float = 0.0
-
-    def running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-
-@dataclass
-class Supervisor:
-    """Keeps the children of one data folder running."""
-
-    data_dir: Path
-    environment: dict[str, str]
-    say: Say
-    url: str
-    children: dict[str, Child] = field(default_factory=dict)
-    trim_at: float = 0.0
-
-    def add(self, child: Child) -> None:
-        self.children[child.name] = child
-        self.start(child)
-
-    def start(self, child: Child) -> None:
-        with log_file(self.data_dir, child.name) as log:
-            child.process = spawn(child.command, self.environment, self.data_dir, log, child.stdin, child.pass_fds)
-        child.started = time.monotonic()
-
-    def tick(self) -> None:
-        """Start again what has died: at once the first time, ever more slowly where it keeps dying."""
-        now = time.monotonic()
-        if now > self.trim_at:
-            trim_logs(self.data_dir)
-            self.trim_at = now + 60.0
-        for child in self.children.values():
-            if child.process is None:
-                if now >= child.start_at:
-                    self.start(child)
-                    self.announce()
-            elif (code := child.process.poll()) is not None:
-                kill_group(child.process)
-                child.process = None
-                child.quick_deaths = child.quick_deaths + 1 if now - child.started < STABLE_AFTER_S else 1
-                wait_s = min(LONGEST_BACKOFF_S, 0.25 * 2 ** (child.quick_deaths - 1)) if child.quick_deaths > 1 else 0.0
-                child.start_at = now + wait_s
-                if child.quick_deaths == 3 and child.repair is not None:
-                    child.repair()
-                self.say(f"{child.name} {ending(code)}, starting it again" + (f" in {wait_s:g} s" if wait_s else ""))
-
-    def announce(self) -> None:
-        """Write where the service is, for commands run on this machine."""
-        pids = {child.name: child.process.pid for child in self.children.values() if child.process is not None}
-        announced = self.data_dir / "service.json"
-        partial = announced.with_suffix(".partial")
-        partial.write_text(json.dumps({"url": self.url, "pid": os.getpid(), "processes": pids}, indent=2) + "\n")
-        partial.replace(announced)
-
-    def stop(self, *names: str) -> None:
-        """Ask these children to end, all at once, and kill those that do not end in time."""
-        asked = [child for name in names if (child := self.children.pop(name, None)) is not None]
-        for child in asked:
-            if child.process is not None:
-                child.process.terminate()
-        began = time.monotonic()
-        for child in asked:
-            if child.process is None:
-                continue
-            try:
-                child.process.wait(max(0.0, child.stop_within_s - (time.monotonic() - began)))
-            except subprocess.TimeoutExpired:
-                self.say(f"{child.name} did not end within {child.stop_within_s:g} s and is killed")
-            kill_group(child.process)
-            child.process.wait()
-
-
 def serve(settings: Settings, say: Say = print) -> None:
     """Run the service until SIGINT, SIGTERM or SIGHUP. Call from the main thread. Raises CannotStart."""
     data_dir = settings.data_dir.resolve()
-    (data_dir / "logs").mkdir(parents=True, exist_ok=True)
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # Uploads are nobody else's business.
+    (data_dir / "logs").mkdir(exist_ok=True)
     say = unfailing(say)
     with stop_signals() as stopping, locked(data_dir), listening(settings, say) as (listener, url):
         (data_dir / "service.json").unlink(missing_ok=True)  # Of a run that was killed.
         port, password = free_port(), secrets.token_urlsafe(24)
         environment = child_environment(settings, f"redis://:{password}@127.0.0.1:{port}/0")
-        supervisor = Supervisor(data_dir, environment, say, url)
+        supervisor = Supervisor(data_dir, environment, say)
         try:
             supervisor.add(broker(data_dir, port, password))
             migrate(data_dir, environment)
             for child in service_processes(listener):
                 supervisor.add(child)
-            supervisor.announce()
-            wait_until_ready(supervisor, stopping)
+            announce(data_dir, url, supervisor)
+            wait_until_ready(supervisor, url, stopping)
             if not stopping:
                 say(f"The service is ready: {url}  (data and logs in {data_dir}; Ctrl-C stops it)")
             while not stopping:
                 time.sleep(TICK_S)
-                supervisor.tick()
+                if supervisor.tick():
+                    announce(data_dir, url, supervisor)
         finally:
             say("Stopping …")
             (data_dir / "service.json").unlink(missing_ok=True)
@@ -183,7 +89,7 @@ def broker(data_dir: Path, port: int, password: str) -> Child:
         "bind 127.0.0.1",
         f"port {port}",
         f"requirepass {password}",
-        f'dir "{folder}"',
+        f"dir {folder.name}",  # Children run in the data folder, whose own name may need quoting.
         "appendonly yes",
         'save ""',
         "maxmemory-policy noeviction",
@@ -219,11 +125,21 @@ def migrate(data_dir: Path, environment: dict[str, str]) -> None:
         raise CannotStart(f"The database could not be migrated:\n{log_tail(data_dir, 'migrations')}")
 
 
-def wait_until_ready(supervisor: Supervisor, stopping: list[int]) -> None:
+def announce(data_dir: Path, url: str, supervisor: Supervisor) -> None:
+    """Write where the service is, for commands run on this machine; a full disk leaves the old word."""
+    partial = data_dir / "service.partial"
+    with suppress(OSError):
+        document = {"url": url, "pid": os.getpid(), "processes": supervisor.pids()}
+        partial.write_text(json.dumps(document, indent=2) + "\n")
+        partial.replace(data_dir / "service.json")
+
+
+def wait_until_ready(supervisor: Supervisor, url: str, stopping: list[int]) -> None:
     """Return once the service answers that it is ready. Raises CannotStart where it does not come up."""
     deadline = time.monotonic() + PATIENCE_TO_START_S
-    while not stopping and not is_ready(supervisor.url):
-        supervisor.tick()
+    while not stopping and not is_ready(url):
+        if supervisor.tick():
+            announce(supervisor.data_dir, url, supervisor)
         for child in supervisor.children.values():
             if child.quick_deaths >= 4:
                 raise CannotStart(f"{child.name} keeps dying:\n{log_tail(supervisor.data_dir, child.name)}")
@@ -261,7 +177,10 @@ def stop_signals() -> Iterator[list[int]]:
     def note(number: int, _frame: FrameType | None) -> None:
         received.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup asks to go on when the terminal closes.
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield received
     finally:
@@ -319,71 +238,6 @@ def listen(host: str, port: int) -> socket.socket:
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
-
-
-def spawn(
-    command: list[str],
-    environment: dict[str, str],
-    folder: Path,
-    log: IO[bytes],
-    stdin: bytes = b"",
-    pass_fds: tuple[int, ...] = (),
-) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own, so that Ctrl-C reaches this one alone, and bound to this one's life."""
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        cwd=folder,  # Not where the operator stands: their folder may hold modules with our names.
-        stdin=subprocess.PIPE,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        pass_fds=pass_fds,
-        start_new_session=True,
-        preexec_fn=die_with_parent,  # noqa: PLW1509 - this process has one thread
-    )
-    assert process.stdin is not None
-    with suppress(BrokenPipeError), process.stdin:
-        process.stdin.write(stdin)
-    return process
-
-
-LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-
-
-def die_with_parent() -> None:
-    """Called in the new process: have the kernel kill it when its parent ends (prctl PR_SET_PDEATHSIG, Linux only)."""
-    if LIBC is not None:
-        LIBC.prctl(1, signal.SIGKILL)
-
-
-def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of a process and of those that it started."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def ending(code: int) -> str:
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-
-
-def log_path(data_dir: Path, name: str) -> Path:
-    return data_dir / "logs" / f"{name}.log"
-
-
-def log_file(data_dir: Path, name: str) -> IO[bytes]:
-    return log_path(data_dir, name).open("ab")
-
-
-def log_tail(data_dir: Path, name: str, lines: int = 15) -> str:
-    return "\n".join(log_path(data_dir, name).read_text(errors="replace").splitlines()[-lines:])
-
-
-def trim_logs(data_dir: Path) -> None:
-    """Keep one older copy of a log that has grown large. Its writer appends, so it goes on at the new end."""
-    for path in (data_dir / "logs").glob("*.log"):
-        if path.stat().st_size > LARGEST_LOG_BYTES:
-            shutil.copyfile(path, path.with_suffix(".log.1"))
-            os.truncate(path, 0)
 
 
 def unfailing(say: Say) -> Say:

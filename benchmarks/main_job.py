@@ -1,6 +1,6 @@
 """The main job, measured over HTTP on a fresh embedded service: times, quality on unseen images, memory.
 
-`python benchmarks/main_job.py [--targets DIR]` writes one JSON file with machine, commit and seed to benchmarks/results/.
+`python benchmarks/main_job.py [--targets DIR]` writes one JSON file with machine, commit and seed.
 A target is a folder with train/ and test/, each with clean/ and distorted/. The first `--shots` pairs of train by name
 are uploaded; test is only ever evaluated on.
 """
@@ -52,7 +52,11 @@ def measure(
         "import_app_main_s": import_seconds(),
         "targets": {},
     }
-    with tempfile.TemporaryDirectory() as folder, embedded_service(Path(folder) / "service") as url, Client(url) as client:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        embedded_service(Path(folder) / "service") as url,
+        Client(url) as client,
+    ):
         pids = json.loads((Path(folder) / "service" / "service.json").read_text())["processes"]
         report["idle_rss_mib"] = {name: rss_mib(pid) for name, pid in pids.items()}
         for target in sorted(path for path in targets.resolve().iterdir() if path.is_dir()):
@@ -75,9 +79,9 @@ def measured_target(client: Client, target: Path, shots: int, preset: str, seed:
         name = f"{target.name}-{scheme}"
         posted = time.perf_counter()
         options = {"name": name, "preset": preset, "scheme": scheme, "seed": seed}
-        job = client.create_job(pairs, options)
+        accepted = client.create_job(pairs, options)
         accepted_s, graph_s = time.perf_counter() - posted, None
-        for job in client.follow(job["id"], every_s=0.2):
+        for job in client.follow(accepted["id"], every_s=0.2):
             if graph_s is None and client.graph(job["id"]) is not None:
                 graph_s = time.perf_counter() - posted
         if job["state"] != "succeeded":
@@ -110,7 +114,9 @@ def quality(pairs: list[PairPaths], restore: Any) -> dict[str, float]:
 def latency(client: Client, folder: Path, model: str, runs: int = 15) -> dict[str, float]:
     """Super-resolution of a 512×512 image over HTTP, beside the bare network in a process with the same threads."""
     rng = np.random.default_rng(0)
-    smooth = np.array(Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).resize((512, 512), Image.Resampling.BICUBIC))
+    smooth = np.array(
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).resize((512, 512), Image.Resampling.BICUBIC)
+    )
     path = folder / "latency.png"
     Image.fromarray(smooth).save(path)
     weights = folder / "weights.safetensors"
@@ -123,18 +129,12 @@ def latency(client: Client, folder: Path, model: str, runs: int = 15) -> dict[st
         Image.open(io.BytesIO(answer.content)).verify()
         if run >= 3:
             service.append(elapsed)
-    script = (
-        "import os,sys,time,torch;from pathlib import Path;from ml.model_file import unpack;from ml.precision import autocast,device\n"
-        "torch.set_num_threads(int(sys.argv[2]));n,_=unpack(Path(sys.argv[1]));x=torch.rand(1,3,512,512).contiguous(memory_format=torch.channels_last)\n"
-        "for i in range(int(sys.argv[3])):\n"
-        "  t=time.perf_counter()\n"
-        "  with torch.inference_mode(),autocast(device()): n(x)\n"
-        "  print(time.perf_counter()-t)\n"
-    )
     threads = max(1, (os.cpu_count() or 2) // 2)
-    command = [sys.executable, "-c", script, str(weights), str(threads), str(runs + 3)]
+    command = [sys.executable, "-c", BARE_NETWORK, str(weights), str(threads), str(runs + 3)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    lines = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=REPOSITORY).stdout.split()
+    lines = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=environment, cwd=REPOSITORY
+    ).stdout.split()
     bare = [float(line) for line in lines[3:]]
     over = statistics.median(service) - statistics.median(bare)
     return {
@@ -145,10 +145,32 @@ def latency(client: Client, folder: Path, model: str, runs: int = 15) -> dict[st
     }
 
 
+BARE_NETWORK = """
+import sys, time
+from pathlib import Path
+import torch
+from ml.model_file import unpack
+from ml.precision import autocast, device
+
+torch.set_num_threads(int(sys.argv[2]))
+network, _ = unpack(Path(sys.argv[1]))
+image = torch.rand(1, 3, 512, 512).contiguous(memory_format=torch.channels_last)
+for _ in range(int(sys.argv[3])):
+    started = time.perf_counter()
+    with torch.inference_mode(), autocast(device()):
+        network(image)
+    print(time.perf_counter() - started)
+"""
+
+
 def import_seconds() -> float:
     script = "import time;t=time.perf_counter();import app.main;print(time.perf_counter()-t)"
     runs = [
-        float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout)
+        float(
+            subprocess.run(
+                [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY
+            ).stdout
+        )
         for _ in range(5)
     ]
     return statistics.median(runs)
@@ -166,8 +188,16 @@ def commit() -> str:
 
 
 def machine() -> dict[str, Any]:
-    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
-    return {"cpu": model, "cores": os.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / 2**30), "python": platform.python_version()}
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        "",
+    )
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "python": platform.python_version(),
+    }
 
 
 if __name__ == "__main__":

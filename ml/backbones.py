@@ -44,7 +44,8 @@ class ResidualBlock(nn.Module):
             self.second.weight.mul_(0.1)
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return features + self.second(F.relu(self.first(features)))
+        change: Tensor = self.second(F.relu(self.first(features)))
+        return features + change
 
 
 def vdsr(unshuffle: int, *, depth: int = 20, width: int = 64) -> SameSize:
@@ -54,6 +55,7 @@ def vdsr(unshuffle: int, *, depth: int = 20, width: int = 64) -> SameSize:
     the parameters are those of the plain stack. The plain stack, whose last layer starts at zero, did not leave the
     identity within a thousand steps of Adam.
     """
+    assert depth % 2 == 0, "a block has two convolutions"
     channels = 3 * unshuffle**2
     head, tail = _convolution(channels, width), _convolution(width, channels)
     nn.init.zeros_(tail.weight)  # No model starts worse than doing nothing.

@@ -1,6 +1,5 @@
 """Distortion-relation network: where a distortion lies among the known ones (paper §3.2)."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +10,8 @@ from torch import Tensor, nn
 
 # Simonyan & Zisserman 2015, table 1, column A: output channels of 3×3 convolutions.
 VGG11 = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool")
-WEAKEST_DB, STRONGEST_DB = 50.0, 10.0  # PSNR of distortions at the two ends of the strength scale
+STRENGTH_CENTRES_DB = tuple(float(db) for db in range(10, 55, 5))  # PSNR that a distortion leaves, strong to weak
+STRENGTH_WIDTH_DB = 8.0
 ROUNDING = 1 / 255  # Residuals below one grey level are rounding, and must not be blown up into a pattern.
 
 
@@ -49,17 +49,17 @@ class DistortionRelationNetwork(nn.Module):
     """Embeds what a distortion did to an image, not what the image shows.
 
     A node is the outer product of two unit vectors: the *kind* of the distortion, from the graph network over VGG
-    features of the residual brought to equal size, and its *strength*, a point on a half circle. The cosine of two
-    nodes is then cosine of kinds × cosine of strengths: what is alike in kind but far in strength is not related. The
-    paper has the kind alone, which called sensor noise of 36 dB a close relative of mixtures of 20 dB.
+    features of the residual brought to equal size, and its *strength* in a soft code of decibels. The cosine of two
+    nodes is then cosine of kinds × cosine of strengths: what is alike in kind but far in strength is little related.
+    The paper has the kind alone, which called sensor noise of 36 dB a close relative of mixtures of 20 dB.
 
-    Shapes: b pairs, d kind size, q memory nodes; a node has 2 d values and length 1.
+    Shapes: b pairs, d kind size, s strength centres, q memory nodes; a node has d·s values and length 1.
     """
 
     def __init__(self, shape: DrnShape) -> None:
         super().__init__()
         self.shape = shape
-        self.dim = 2 * shape.kind_dim
+        self.dim = shape.kind_dim * len(STRENGTH_CENTRES_DB)
         layers: list[nn.Module] = []
         channels = 3
         for entry in VGG11:
@@ -69,7 +69,7 @@ class DistortionRelationNetwork(nn.Module):
                 layers += [convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
                 channels = out
             else:
-                layers.append(nn.MaxPool2d(2))
+                layers.append(nn.MaxPool2d(2, ceil_mode=True))  # So that patches of any size have a node.
         self.vgg = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, shape.kind_dim))
         self.memory = nn.Parameter(torch.randn(shape.memory_nodes, shape.kind_dim))
         self.affinity = Affinity(shape.affinity)
@@ -80,9 +80,8 @@ class DistortionRelationNetwork(nn.Module):
     ) -> Float[Tensor, "b {self.dim}"]:
         residual = (clean - distorted) / 2 + 0.5  # (b, 3, h, w) in [0, 1]
         kind = F.normalize(self.kind(residual), dim=1)  # (b, d)
-        angle = strength_angle(residual)  # (b,)
-        strength = torch.stack([angle.cos(), angle.sin()], dim=1)  # (b, 2)
-        return (kind[:, :, None] * strength[:, None, :]).flatten(1)  # (b, 2 d)
+        strength = strength_code(residual_psnr(residual))  # (b, s)
+        return (kind[:, :, None] * strength[:, None, :]).flatten(1)  # (b, d s)
 
     def kind(self, residual: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b {self.shape.kind_dim}"]:
         """The node before it is given a length and a strength."""
@@ -120,7 +119,13 @@ def residual_psnr(residual: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
     return -10 * mse.clamp_min(1e-9).log10()
 
 
-def strength_angle(residual: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
-    """Strength as an angle in [0, π]: 0 from 50 dB upwards, π from 10 dB downwards. 20 dB apart is orthogonal."""
-    fraction = (WEAKEST_DB - residual_psnr(residual)) / (WEAKEST_DB - STRONGEST_DB)
-    return math.pi * fraction.clamp(0, 1)
+def strength_code(psnr_db: Float[Tensor, "b"]) -> Float[Tensor, "b s"]:
+    """Strength as a unit vector of Gaussian responses around fixed decibels, 10 to 50 dB.
+
+    The cosine of two codes is never negative and falls with their distance Δ about as exp(−Δ²/(4·8²)): 0.9 at 5 dB,
+    0.7 at 10, 0.2 at 20. A mean of codes describes a distortion whose strength varies.
+    """
+    centres = torch.tensor(STRENGTH_CENTRES_DB, device=psnr_db.device)
+    within = psnr_db.clamp(STRENGTH_CENTRES_DB[0], STRENGTH_CENTRES_DB[-1])
+    responses = torch.exp(-((within[:, None] - centres) ** 2) / (2 * STRENGTH_WIDTH_DB**2))  # (b, s)
+    return F.normalize(responses, dim=1)

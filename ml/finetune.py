@@ -68,4 +68,4 @@ def finetune_step(
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    return loss.item()
+    return float(loss.detach())

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps
-from torch import Tensor
+from torch import Generator, Tensor
 
 FileFormat = Literal["png", "jpeg"]
 MEDIA_TYPES: dict[FileFormat, str] = {"png": "image/png", "jpeg": "image/jpeg"}
@@ -41,7 +41,8 @@ def decode(file: bytes) -> Picture:
             grey = image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16")
             if image.mode in ("I", "F") or image.mode.startswith("I;16"):
                 # Sixteen-bit grey: Pillow's own conversion to 8 bits clips instead of scaling.
-                values = torch.from_numpy(np.asarray(image).astype(np.float32)) / 65535  # (h, w)
+                brightest = 1 if image.mode == "F" else 65535  # Judged by type: floats are taken to lie in [0, 1].
+                values = torch.from_numpy(np.asarray(image).astype(np.float32)) / brightest  # (h, w)
                 return Picture(values.clamp(0, 1).expand(3, -1, -1).contiguous(), grey=True, icc_profile=icc_profile)
             array = np.array(image.convert("RGBA" if has_alpha else "RGB"))  # (h, w, 3 or 4)
     except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:
@@ -90,9 +91,16 @@ def jpeg(image: Float[Tensor, "3 h w"], quality: int) -> Float[Tensor, "3 h w"]:
     return from_uint8(torch.from_numpy(array).permute(2, 0, 1)).to(image.device)
 
 
-def load_folder(folder: Path) -> list[UInt8[Tensor, "3 h w"]]:
-    """All images of a folder by name, as 8-bit tensors to save memory. Raises ValueError where there is none."""
+def load_folder(
+    folder: Path, most: int | None = None, generator: Generator | None = None
+) -> list[UInt8[Tensor, "3 _ _"]]:
+    """The images of a folder by name, as 8-bit tensors to save memory; of more than `most`, as many drawn at random.
+
+    Raises ValueError where there is none.
+    """
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in CLEAN_SUFFIXES)
     if not files:
         raise ValueError(f"folder: no images in {folder}")
+    if most is not None and len(files) > most:
+        files = [files[index] for index in sorted(torch.randperm(len(files), generator=generator)[:most].tolist())]
     return [to_uint8(decode(path.read_bytes()).pixels) for path in files]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ml import checkpoint
-from ml.backbones import SameSize
+from ml.backbones import SameSize, build
+from ml.distortions import DISTORTIONS
 from ml.drn import DistortionRelationNetwork, DrnShape
 from ml.relation import Prototypes
 
@@ -64,11 +65,25 @@ def save_prior(path: Path, prior: Prior) -> None:
     checkpoint.save(path, tensors, facts)
 
 
+class UnusablePrior(RuntimeError):
+    """The bundle is missing, damaged or of another version of this code: the operator's concern, not the user's."""
+
+
 def load_prior(path: Path | None = None) -> Prior:
-    """Read a bundle, by default the one that ships with the project. Raises ValueError for a file that is none."""
-    tensors, facts = checkpoint.load(path or SHIPPED)
-    if not {"version", "drn", "names", "thetas", "card"} <= facts.keys():
-        raise ValueError(f"path: {path or SHIPPED} is not a prior")
+    """Read a bundle, by default the one that ships with the project. Raises UnusablePrior."""
+    path = path or SHIPPED
+    try:
+        return _read(path)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise UnusablePrior(
+            f"{path} cannot be used as a prior; rebuild it with `drtl prior train` ({error})"
+        ) from error
+
+
+def _read(path: Path) -> Prior:
+    tensors, facts = checkpoint.load(path)
+    if unknown := set(facts["names"]) - set(DISTORTIONS):
+        raise ValueError(f"it knows distortions that this code does not: {sorted(unknown)}")
     drn = DistortionRelationNetwork(DrnShape(**facts["drn"]))
     drn.load_state_dict(checkpoint.under(tensors, "drn."))
     prototypes = Prototypes(
@@ -78,6 +93,12 @@ def load_prior(path: Path | None = None) -> Prior:
         tensors["prototypes.psnr_db"],
     )
     thetas = {theta: checkpoint.under(tensors, f"theta.{theta}.") for theta in facts["thetas"]}
+    # A misfit shows here, not in the middle of a job.
+    if prototypes.vectors.shape != (len(prototypes.names), drn.dim):
+        raise ValueError(f"its prototypes are no nodes of {drn.dim} values")
+    for theta, state in thetas.items():
+        backbone, unshuffle = theta.rsplit("-u", 1)
+        build(backbone, int(unshuffle), seed=0).load_state_dict(state)
     return Prior(facts["version"], drn.eval(), prototypes, thetas, facts["card"])
 
 

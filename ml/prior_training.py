@@ -27,7 +27,7 @@ from ml.sampling import generator_for
 from ml.transfer import TransferSchedule, transfer_step
 
 SAVE_EVERY_S = 60.0
-PROTOTYPE_SAMPLES = 96
+PROTOTYPE_SAMPLES = 64
 DEAD_LEAVES = 12
 DEAD_LEAVES_SIDE = 512
 

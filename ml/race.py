@@ -68,6 +68,7 @@ class Race:
     tasks: Sequence[str]
     seed: int
     held_back: frozenset[Start] = frozenset()  # Trained for comparison, never chosen.
+    plan: str = ""  # What the race depends on; a checkpoint of another plan is refused.
 
     @property
     def rung_steps(self) -> int:
@@ -155,13 +156,15 @@ class Race:
                 "rung": [candidate.rung.psnr, candidate.rung.ssim] if candidate.rung else None,
             }
             tensors |= {f"{candidate.start}/{name}": value for name, value in candidate.trainee.tensors().items()}
-        checkpoint.save(path, tensors, {"candidates": progress})
+        checkpoint.save(path, tensors, {"candidates": progress, "plan": self.plan})
 
     def load(self, path: Path) -> None:
-        """Take over the state of an interrupted race with the same candidates. Raises ValueError for another's."""
+        """Take over the state of an interrupted race of the same plan. Raises ValueError for another's."""
         tensors, facts = checkpoint.load(path)
         if set(facts["candidates"]) != {candidate.start for candidate in self.candidates}:
             raise ValueError(f"path: {path} is a checkpoint of other candidates: {sorted(facts['candidates'])}")
+        if facts.get("plan") != self.plan:
+            raise ValueError(f"path: {path} is a checkpoint of another plan")
         for candidate in self.candidates:
             progress = facts["candidates"][candidate.start]
             candidate.trainee.load(checkpoint.under(tensors, f"{candidate.start}/"), progress["step"])

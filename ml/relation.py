@@ -20,7 +20,7 @@ PATCH = 64
 PATCH_MARGIN = 16
 TEMPERATURE = 0.1  # τ of the prototypical loss
 PATCHES_PER_PAIR = 24
-LEAST_RELATION = 0.25  # Below this the best γ says that the target is like none of the known distortions.
+LEAST_RELATION = 0.2  # Below this the best γ says that the target is like none of the known distortions.
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def drn_step(
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    return loss.item()
+    return float(loss.detach())
 
 
 @torch.no_grad()

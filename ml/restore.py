@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml.backbones import SameSize
 from ml.distortions import resize
-from ml.images import MEDIA_TYPES, FileFormat, Picture, decode, encode
+from ml.images import MEDIA_TYPES, FileFormat, Picture, decode, encode, from_uint8, to_uint8
 from ml.model_file import unpack
 from ml.precision import device, has_fast_bf16
 from ml.tiling import TILE, restore_tiled, tiles
@@ -46,7 +46,7 @@ class Restorer:
         height, width = picture.pixels.shape[1] * self.scale, picture.pixels.shape[2] * self.scale
         pixels, alpha = picture.pixels, picture.alpha
         if self.scale > 1:
-            pixels = resize(pixels, height, width)
+            pixels = from_uint8(to_uint8(resize(pixels, height, width)))  # As the network met them in training.
             if alpha is not None:
                 alpha = resize(alpha.expand(3, -1, -1), height, width)[:1]
         started = time.perf_counter()

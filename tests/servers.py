@@ -21,7 +21,8 @@ import psycopg
 from redis import Redis
 from redis.exceptions import RedisError
 
-from app.embedded import die_with_parent, find_broker, free_port
+from app.embedded import find_broker, free_port
+from app.supervision import die_with_parent
 from tests.images import image_pairs
 
 T = TypeVar("T")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ml.prior import UnusablePrior
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -22,6 +24,12 @@ def diagnose(error: Exception, *, bad_value: str) -> Failure:
         return Failure("out-of-memory", "Memory ran out. Smaller images or fewer pairs need less.", foreseen=True)
     if isinstance(error, ValueError):
         return Failure(bad_value, str(error), foreseen=True)
+    if isinstance(error, UnusablePrior):
+        message = (
+            "The prior that this service starts from cannot be used. Its operator finds the reason in the training "
+            "worker's log; DRTL_PRIOR_PATH names the file, and `drtl prior train` makes a new one."
+        )
+        return Failure("prior-unusable", message, foreseen=False)
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return Failure(
             "storage-full", "The service's storage is full, so the result could not be kept.", foreseen=False

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.core import jobs, operations, repository
 from app.core.queue import INFERENCE_QUEUE, TRAINING_QUEUE, Queue
-from app.core.tables import Dataset, Job, Operation, utc_now
+from app.core.tables import Dataset, IdempotencyKey, Job, Operation, utc_now
 from worker.service import Service
 
 log = logging.getLogger(__name__)
@@ -74,10 +74,11 @@ def did_a_round_lately(queue: Queue) -> bool:
 
 
 def sweep(service: Service) -> None:
-    """Remove what has outlived its retention: results first, then uploads, then blobs that no row names any more."""
+    """Remove what has outlived its retention: rows first, then the blobs that no row names any more."""
     with service.sessions.begin() as session:
         expire_operations(session, service.settings.result_retention_s)
         expire_datasets(session, service.settings.upload_retention_s)
+        expire_idempotency_keys(session, service.settings.idempotency_retention_s)
     with service.read_sessions() as session:
         keep = repository.referenced_blobs(session)
     removed = service.storage.sweep(keep, service.settings.orphan_grace_s)
@@ -99,3 +100,9 @@ def expire_datasets(session: Session, retention_s: float) -> None:
     )
     for dataset in session.scalars(unused.limit(100)):
         session.delete(dataset)
+
+
+def expire_idempotency_keys(session: Session, retention_s: float) -> None:
+    """Forget old keys: whoever sends one of them again asks for something new."""
+    oldest = utc_now() - timedelta(seconds=retention_s)
+    session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < oldest))

@@ -1,34 +1,28 @@
-"""One training job: claim it, read its pairs, run the method, publish what it says, register the model."""
+"""One training job: claim it, read its pairs, run the method, register the model."""
 
 import io
 import logging
-import math
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from sqlalchemy import select
 
 from app.core import jobs, repository
 from app.core.errors import JobCancelled, LeaseLost
 from app.core.jobs import Lease
 from app.core.tables import Dataset, Job
-from ml.job import Outcome, TrainingOptions, run_job
+from ml.job import run_job
+from ml.options import TrainingOptions
 from ml.pairs import PairFile
+from ml.report import Outcome
 from worker.failures import diagnose
-from worker.lease import Heartbeat, WorkerStopping, shutdown
+from worker.follower import JobFollower, finite
+from worker.lease import Heartbeat, WorkerStopping
 from worker.service import PATIENCE_S, DatabaseDown, Service
 
 log = logging.getLogger(__name__)
-
-REPORT_EVERY_S = 0.5
-STOP_GRACE_S = 3.0  # A worker that stops waits this long for the method to offer a checkpoint.
 
 
 def run_next(service: Service, task_id: str) -> None:
@@ -69,7 +63,7 @@ def run_next(service: Service, task_id: str) -> None:
         follower.drop_checkpoint()
 
 
-def train(service: Service, lease: Lease, follower: "JobFollower") -> None:
+def train(service: Service, lease: Lease, follower: JobFollower) -> None:
     """The work itself: blobs → `ml` → blob and rows."""
     with tempfile.TemporaryDirectory(prefix="drtl-job-") as folder:
         scratch = Path(folder)
@@ -143,128 +137,3 @@ def register(service: Service, lease: Lease, dataset: Dataset, outcome: Outcome)
         PATIENCE_S,
     )
     log.info("job %s: succeeded, %s@%d, %s", lease.job_id, model.name, model.version, outcome.verdict)
-
-
-class JobFollower:
-    """What the method tells while it runs, written to the job's row as long as the lease is ours."""
-
-    def __init__(self, service: Service, lease: Lease, heartbeat: Heartbeat) -> None:
-        self.service = service
-        self.lease = lease
-        self.heartbeat = heartbeat
-        self.scratch = Path()
-        self.checkpoint_blob: str | None = None
-        self.began = time.monotonic()
-        self.first_fraction: float | None = None
-        self.reached = 0.0  # By the attempt before; a bar that has come so far does not fall back.
-        self.phase = ""
-        self.next_report = self.began
-        self.next_checkpoint = self.began + service.settings.checkpoint_every_s
-        self.stop_seen: float | None = None
-
-    def begin(self, scratch: Path, job: Job) -> None:
-        """Take over where the attempt before left off."""
-        self.scratch = scratch
-        self.checkpoint_blob = job.checkpoint_blob
-        self.reached = job.progress if job.checkpoint_blob is not None else 0.0
-
-    def has_trained(self) -> bool:
-        """Whether the method has come past what it does before its first step."""
-        return self.phase not in {"", "validating", "embedding"}
-
-    def progress(self, phase: str, fraction: float, **facts: float | str) -> None:
-        """Publish where the job is: each new phase at once, else twice a second, and more rarely in a long job."""
-        self.heartbeat.check()
-        self._stop_without_checkpoint()
-        now = time.monotonic()
-        if phase == self.phase and now < self.next_report:
-            return
-        self.phase = phase
-        self.next_report = now + max(REPORT_EVERY_S, (now - self.began) / 500)
-        payload, eta_s = finite(facts), self._eta_s(fraction, now)
-        try:
-            self.service.write(
-                lambda session: jobs.report_progress(
-                    session, self.lease, phase, max(fraction, self.reached), eta_s, **payload
-                )
-            )
-        except DatabaseDown as error:
-            log.warning("job %s: progress not written: %s", self.lease.job_id, error)
-
-    def graph(self, graph: dict[str, Any]) -> None:
-        """Publish the relation graph while the job goes on."""
-        self.service.write(lambda session: jobs.save_graph(session, self.lease, finite(graph)), PATIENCE_S)
-
-    def checkpoint(self, write: Callable[[Path], None]) -> None:
-        """Store a checkpoint when it is time: every so often, and once more before this worker stops."""
-        self.heartbeat.check()
-        stopping = shutdown.is_set()
-        started = time.monotonic()
-        if started < self.next_checkpoint and not stopping:
-            return
-        try:
-            self._store(write)
-        except (OSError, SafetensorError, *DatabaseDown) as error:
-            # A full disk costs the next attempt some time, but must not cost the user the job.
-            log.warning("job %s: checkpoint not stored: %s", self.lease.job_id, error)
-        finished = time.monotonic()
-        self.next_checkpoint = finished + max(self.service.settings.checkpoint_every_s, 20 * (finished - started))
-        if stopping:
-            raise WorkerStopping(self.lease.job_id)
-
-    def drop_checkpoint(self) -> None:
-        """Remove the last checkpoint's blob once the job has ended and its row names it no more."""
-        self._remove(self.checkpoint_blob)
-
-    def _store(self, write: Callable[[Path], None]) -> None:
-        path = self.scratch / "checkpoint"
-        write(path)
-        with path.open("rb") as file:
-            blob = self.service.storage.put(file)
-        path.unlink()
-        self.service.write(lambda session: jobs.save_checkpoint(session, self.lease, blob))
-        self.checkpoint_blob, outdated = blob, self.checkpoint_blob
-        if outdated != blob:
-            self._remove(outdated)
-
-    def _remove(self, blob: str | None) -> None:
-        """Delete a blob that this job named, unless an equal job (same pairs, options and step) names it too."""
-        if blob is None:
-            return
-        try:
-            with self.service.read_sessions() as session:
-                shared = session.scalar(select(Job.id).where(Job.checkpoint_blob == blob).limit(1)) is not None
-            if not shared:
-                self.service.storage.delete(blob)
-        except (OSError, *DatabaseDown) as error:
-            log.warning("checkpoint %s stays until the next sweep: %s", blob, error)
-
-    def _eta_s(self, fraction: float, now: float) -> float | None:
-        """Seconds to go at this attempt's pace so far; None while that is still a guess."""
-        if not self.has_trained():
-            return None  # What comes before the first step says nothing about the steps.
-        if self.first_fraction is None:
-            self.first_fraction, self.began = fraction, now
-        done = fraction - self.first_fraction
-        return (now - self.began) * (1.0 - fraction) / done if done >= 0.02 else None
-
-    def _stop_without_checkpoint(self) -> None:
-        """Stop in a phase that offers no checkpoint, too, but only after waiting for one."""
-        if not shutdown.is_set():
-            return
-        self.stop_seen = self.stop_seen or time.monotonic()
-        if time.monotonic() - self.stop_seen > STOP_GRACE_S:
-            raise WorkerStopping(self.lease.job_id)
-
-
-def finite(value: Any) -> Any:
-    """JSON-ready copy in which numbers that JSON does not have (infinite PSNR of equal images) are null."""
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case dict():
-            return {key: finite(entry) for key, entry in value.items()}
-        case list() | tuple():
-            return [finite(entry) for entry in value]
-        case _:
-            return value

@@ -164,7 +164,6 @@ VERSION: Final[dict[str, Any]] = {
         "options": OPTIONS,
         "prior": "2026.1",
         "code_version": "0.1.0",
-        "trained_s": 180.3,
     },
 }
 

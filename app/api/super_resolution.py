@@ -155,8 +155,10 @@ def queue_operation(
     version: ModelVersion, file: UploadedFile, output: str, services: Services, session: Session
 ) -> Operation:
     """Check the image, keep it, commit the row, then send the message."""
+    # A model of scale 2 makes four pixels of one, and what it makes must fit into the worker's memory.
+    max_pixels = services.settings.max_image_pixels // version.card.get("scale", 1) ** 2
     try:
-        with file.open() as stream, opened(stream, PHOTO_FORMATS, services.settings.max_image_pixels) as image:
+        with file.open() as stream, opened(stream, PHOTO_FORMATS, max_pixels) as image:
             check_whole(image)
     except ServiceError as error:
         raise type(error)(error.detail, pointer=file.name, files=[RefusedFile(file.name, error.detail)]) from error

@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import CursorResult, Update, func, or_, select, update
+from sqlalchemy import CursorResult, Update, func, select, update
 from sqlalchemy.orm import Session
 
 from app.core.errors import JobCancelled, LeaseLost
@@ -198,7 +198,7 @@ def force_cancelled(session: Session, job_id: str) -> bool:
 def recover_expired(session: Session, max_attempts: int) -> list[str]:
     """Take back jobs whose worker has gone silent: queue them again, or end them after the last attempt."""
     expired = select(Job).where(Job.state.in_(("running", "cancelling")))
-    expired = expired.where(or_(Job.lease_until.is_(None), Job.lease_until < database_now()))
+    expired = expired.where(Job.lease_until < database_now())
     requeued = []
     for job in session.scalars(expired.with_for_update(skip_locked=True)).all():
         same = (Job.lease_token == job.lease_token, Job.lease_until < database_now())

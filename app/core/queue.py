@@ -81,12 +81,14 @@ class Queue:
             log.warning("nobody told of %s, waiters will look for themselves: %s", operation_id, error)
 
     def wait_done(self, operation_id: str, ended: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait until the operation has ended: by word of the broker or, should that be lost, by a look each second."""
+        """Wait until the operation has `ended`, which is asked each second, and at every word of the broker.
+
+        The word is no more than a hint: a worker that stops or has lost its lease gives it, too.
+        """
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0:
             try:
-                if self.redis.blpop([f"drtl:done:{operation_id}"], timeout=min(1.0, left_s)) is not None:
-                    return True
+                self.redis.blpop([f"drtl:done:{operation_id}"], timeout=min(1.0, left_s))
             except RedisError:
                 time.sleep(min(0.2, left_s))
             if ended():

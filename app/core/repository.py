@@ -18,7 +18,6 @@ from app.core.tables import (
     ModelVersion,
     Operation,
     Pair,
-    database_now,
     utc_now,
 )
 
@@ -149,12 +148,6 @@ def finish_idempotent(session: Session, key: str, job_id: str | None) -> None:
         session.execute(delete(IdempotencyKey).where(*unanswered))
     else:
         session.execute(update(IdempotencyKey).where(*unanswered).values(job_id=job_id))
-
-
-def stale_operations(session: Session, limit: int) -> Sequence[Operation]:
-    """Operations that run without a live lease."""
-    query = select(Operation).where(Operation.state == "running", Operation.lease_until < database_now())
-    return session.scalars(query.limit(limit)).all()
 
 
 def referenced_blobs(session: Session) -> set[str]:

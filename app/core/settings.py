@@ -28,11 +28,12 @@ class Settings(BaseSettings):
 
     max_upload_bytes: int = Field(512 * 2**20, description="Largest request body.")
     max_image_bytes: int = Field(64 * 2**20, description="Largest single image file, also inside a zip.")
-    max_image_pixels: int = Field(64_000_000, description="Largest image by decoded pixels.")
+    max_image_pixels: int = Field(64_000_000, description="Largest image by decoded pixels, uploaded or restored.")
     upload_stall_s: float = Field(30.0, description="An upload that sends nothing for this long is given up.")
     idempotency_in_flight_s: float = Field(
         120.0, description="A keyed request unanswered for this long was left by a process that died."
     )
+    idempotency_retention_s: float = Field(86_400.0, description="Age at which an Idempotency-Key may be used anew.")
     min_pair_side: int = Field(64, description="Shortest side of an image that can be trained on.")
     min_pairs: int = 2
     max_pairs: int = 100

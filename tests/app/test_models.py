@@ -22,7 +22,7 @@ def register(rows: sessionmaker[Session], api_settings: Settings) -> Register:
     assert api_settings.blob_dir is not None
     storage = FolderStorage(api_settings.blob_dir)
 
-    def make(name: str = "scanner", versions: int = 1, production: int | None = 1) -> None:
+    def make(name: str = "scanner", versions: int = 1, production: int | None = 1, scale: int = 1) -> None:
         with rows.begin() as session:
             dataset = Dataset(scale=1, pairs=[])
             session.add(dataset)
@@ -32,7 +32,7 @@ def register(rows: sessionmaker[Session], api_settings: Settings) -> Register:
                 session.add(job)
                 session.flush()
                 blob = storage.put(io.BytesIO(f"weights of {name} {version}".encode()))
-                card = {"backbone": "vdsr", "gamma": {"blur": 0.5}}
+                card = {"backbone": "vdsr", "scale": scale, "gamma": {"blur": 0.5}}
                 session.add(ModelVersion(name=name, version=version, job_id=job.id, weights_blob=blob, card=card))
             if production is not None:
                 session.add(ModelAlias(name=name, alias="production", version=production))

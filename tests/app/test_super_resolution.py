@@ -40,6 +40,9 @@ def worker(rows: sessionmaker[Session], api_settings: Settings) -> Iterator[dict
                 lease = operations.claim_next(session, 60)
             if lease is None:
                 continue
+            if "tells early" in behaviour:
+                queue.notify_done(lease.operation_id)
+                stop.wait(0.2)
             with rows() as session:
                 operation = repository.get_operation(session, lease.operation_id)
             with storage.open(operation.input_blob) as file, Image.open(file) as image:
@@ -132,6 +135,15 @@ def test_a_worker_whose_word_is_lost_is_noticed_all_the_same(
     assert client.post(PATH, content=encoded(pixels()), headers=PNG).status_code == 200
 
 
+def test_a_worker_that_speaks_too_early_is_waited_for(
+    client: httpx.Client, register: Register, worker: dict[str, Any]
+) -> None:
+    """As one does that is stopped in the middle, and leaves the image to another."""
+    register()
+    worker["tells early"] = True
+    assert client.post(PATH, content=encoded(pixels()), headers=PNG).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("code", "status", "kind"),
     [("bad-image", 422, "bad-image"), ("out-of-memory", 413, "too-large"), ("worker-lost", 500, "internal")],
@@ -175,6 +187,18 @@ def test_a_bad_image_is_refused_and_not_stored(
     if body:
         assert document["files"][0]["name"] == "request body"
     assert stored() == before
+
+
+def test_an_image_that_would_grow_too_large_is_refused(api_settings: Settings, register: Register) -> None:
+    register("same-size")
+    register("doubling", scale=2)
+    just_fits = api_settings.model_copy(update={"max_image_pixels": 83 * 71})
+    asynchronous = {**PNG, "Prefer": "respond-async"}
+    with connected(create_app(just_fits)) as client:
+        path = "/v1/models/{}/super-resolve"
+        body = encoded(pixels())
+        assert client.post(path.format("same-size"), content=body, headers=asynchronous).status_code == 202
+        problem(client.post(path.format("doubling"), content=body, headers=asynchronous), 413, "too-large")
 
 
 def test_a_model_that_is_not_there_is_not_found(client: httpx.Client, register: Register) -> None:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from torch import Tensor
 # The numeric tower lets whole numbers stand where floats are expected, as everywhere in Python.
 install_import_hook("ml", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
-from ml import backbones, job  # noqa: E402
+from ml import backbones, job, options  # noqa: E402
 from ml.backbones import SameSize, vdsr  # noqa: E402
+from ml.dead_leaves import dead_leaves  # noqa: E402
 from ml.drn import DistortionRelationNetwork, DrnShape  # noqa: E402
 from ml.finetune import FinetuneSchedule  # noqa: E402
 from ml.pairs import PairFile, TargetPair  # noqa: E402
@@ -144,9 +146,10 @@ def tiny_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(backbones.BACKBONES, "vdsr", lambda unshuffle: vdsr(unshuffle, depth=4, width=8))
     monkeypatch.setattr(job, "DEAD_LEAVES", 1)
     monkeypatch.setattr(job, "DEAD_LEAVES_SIDE", 112)
-    quick = job.Schedules(
+    monkeypatch.setattr(job, "dead_leaves", partial(dead_leaves, leaves=30))
+    quick = options.Schedules(
         TransferSchedule(steps=3, batch=2, crop=32, learning_rate=1e-3),
         FinetuneSchedule(steps=6, batch=2, crop=32, learning_rate=1e-3, decay="cosine"),
         scratch_rate=2e-3,
     )
-    monkeypatch.setitem(job.PRESETS, "quick", quick)
+    monkeypatch.setitem(options.PRESETS, "quick", quick)

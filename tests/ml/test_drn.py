@@ -9,7 +9,7 @@ import torch
 from scipy.signal import correlate2d
 from torch import Tensor
 
-from ml.drn import Affinity, DistortionRelationNetwork, DrnShape, joined, normalised, residual_psnr, strength_angle
+from ml.drn import Affinity, DistortionRelationNetwork, DrnShape, joined, normalised, residual_psnr, strength_code
 
 Seeded = Callable[[int], torch.Generator]
 
@@ -31,7 +31,8 @@ def reference_node(drn: DistortionRelationNetwork, clean: Array, distorted: Arra
     for entry in (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool"):
         if entry == "pool":
             c, h, w = x.shape
-            x = x[:, : h // 2 * 2, : w // 2 * 2].reshape(c, h // 2, 2, w // 2, 2).max(axis=(2, 4))
+            x = np.pad(x, ((0, 0), (0, h % 2), (0, w % 2)), constant_values=-np.inf)
+            x = x.reshape(c, (h + 1) // 2, 2, (w + 1) // 2, 2).max(axis=(2, 4))
             index += 1
             continue
         kernels = weights[f"vgg.{index}.weight"]
@@ -57,8 +58,8 @@ def reference_node(drn: DistortionRelationNetwork, clean: Array, distorted: Arra
     c = (adjacency @ hidden @ weights["gcn.1.weight"].T + weights["gcn.1.bias"])[0]
     kind = c / np.linalg.norm(c)
     psnr = -10 * np.log10(((clean - distorted) ** 2).mean())
-    angle = math.pi * np.clip((50 - psnr) / 40, 0, 1)
-    return np.outer(kind, [np.cos(angle), np.sin(angle)]).ravel()
+    strength = np.exp(-((np.clip(psnr, 10, 50) - np.arange(10, 51, 5)) ** 2) / (2 * 8.0**2))
+    return np.outer(kind, strength / np.linalg.norm(strength)).ravel()
 
 
 @pytest.mark.parametrize("affinity", ["scaled", "literal"])
@@ -92,6 +93,19 @@ def test_nodes_have_unit_length(tiny_drn: DistortionRelationNetwork, pairs: tupl
     assert torch.allclose(tiny_drn(*pairs).norm(dim=1), torch.ones(5), atol=1e-5)
 
 
+def test_a_node_has_nine_values_for_each_of_its_kind(tiny_drn: DistortionRelationNetwork) -> None:
+    assert tiny_drn.dim == 9 * tiny_drn.shape.kind_dim
+
+
+@pytest.mark.parametrize("size", [(1, 1), (30, 48), (64, 17)])
+def test_patches_of_any_size_have_a_node(
+    tiny_drn: DistortionRelationNetwork, seeded: Seeded, size: tuple[int, int]
+) -> None:
+    """Of fewer than four small pairs, the trained part is a strip narrower than the five poolings halve."""
+    clean = torch.rand(1, 3, *size, generator=seeded(0))
+    assert float(tiny_drn(clean, 1 - clean).detach().norm()) == pytest.approx(1, abs=1e-5)
+
+
 def test_a_node_has_unit_length_even_where_nothing_was_distorted(tiny_drn: DistortionRelationNetwork) -> None:
     clean = torch.full((1, 3, 32, 32), 0.5)
     node = tiny_drn(clean, clean).detach()
@@ -104,9 +118,9 @@ def test_the_cosine_of_nodes_is_the_cosine_of_kinds_times_that_of_strengths(
 ) -> None:
     residual = (pairs[0] - pairs[1]) / 2 + 0.5
     kinds = torch.nn.functional.normalize(tiny_drn.kind(residual), dim=1)
-    angles = strength_angle(residual)
+    strengths = strength_code(residual_psnr(residual))
     nodes = tiny_drn(*pairs)
-    expected = (kinds @ kinds.T) * (angles[:, None] - angles[None]).cos()
+    expected = (kinds @ kinds.T) * (strengths @ strengths.T)
     assert torch.allclose(nodes @ nodes.T, expected, atol=1e-5)
 
 
@@ -117,7 +131,7 @@ def test_scaling_the_residual_changes_the_strength_and_not_the_kind(
     weak, strong = 0.5 + damage / 8, 0.5 + damage
     assert torch.allclose(tiny_drn.kind(weak), tiny_drn.kind(strong), atol=1e-4)
     assert float(residual_psnr(weak) - residual_psnr(strong)) == pytest.approx(20 * math.log10(8), abs=1e-3)
-    assert float(strength_angle(strong)) > float(strength_angle(weak))
+    assert strength_code(residual_psnr(strong)).argmax() < strength_code(residual_psnr(weak)).argmax()
 
 
 def test_a_residual_below_rounding_is_not_blown_up_to_a_pattern(
@@ -128,19 +142,29 @@ def test_a_residual_below_rounding_is_not_blown_up_to_a_pattern(
     assert torch.allclose(tiny_drn.kind(faint), tiny_drn.kind(nothing), atol=1e-2)
 
 
-@pytest.mark.parametrize(("psnr_db", "angle"), [(60, 0), (50, 0), (30, math.pi / 2), (10, math.pi), (3, math.pi)])
-def test_strength_is_an_angle_from_50_db_down_to_10_db(psnr_db: float, angle: float) -> None:
+@pytest.mark.parametrize(("psnr_db", "strongest"), [(60, 8), (50, 8), (30, 4), (10, 0), (3, 0)])
+def test_strength_is_coded_around_nine_centres_from_10_db_to_50_db(psnr_db: float, strongest: int) -> None:
     residual = torch.full((1, 3, 4, 5), 0.5 + 10 ** (-psnr_db / 20) / 2)
     assert float(residual_psnr(residual)) == pytest.approx(psnr_db, abs=1e-2)
-    assert float(strength_angle(residual)) == pytest.approx(angle, abs=2e-3)
+    code = strength_code(residual_psnr(residual))
+    assert code.shape == (1, 9)
+    assert int(code.argmax()) == strongest
+    assert float(code.norm()) == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.xfail(reason="Strengths more than 20 dB apart have a negative cosine, which turns the sign of the kinds'.")
-def test_the_cosine_of_strengths_is_never_negative() -> None:
-    """Otherwise the likest kind gets the lowest γ, and two that differ in kind and in strength count as related."""
-    levels = 10 ** (-torch.linspace(5, 60, 12) / 20) / 2
-    angles = strength_angle(0.5 + levels[:, None, None, None].expand(-1, 3, 4, 4))
-    assert ((angles[:, None] - angles[None]).cos() >= -1e-6).all()
+def test_strengths_further_apart_are_less_alike_and_never_opposed() -> None:
+    """Were their cosine negative, the likest kind would get the lowest γ where strengths differ."""
+    codes = strength_code(torch.linspace(10, 50, 17))
+    alike = (codes @ codes.T)[0]
+    assert (alike.diff() < 0).all()
+    assert (alike >= 0).all()
+
+
+@pytest.mark.parametrize("psnr_db", [15, 22, 30])
+@pytest.mark.parametrize("apart_db", [5, 10, 20])
+def test_the_cosine_of_strengths_falls_like_a_gaussian_of_their_distance(psnr_db: float, apart_db: float) -> None:
+    one, other = strength_code(torch.tensor([psnr_db, psnr_db + apart_db], dtype=torch.float32))
+    assert float(one @ other) == pytest.approx(math.exp(-(apart_db**2) / (4 * 8**2)), abs=0.1)
 
 
 def test_the_scaled_affinity_falls_with_distance_and_the_literal_one_grows() -> None:
@@ -168,7 +192,7 @@ def test_a_normalised_adjacency_has_spectral_radius_one(seeded: Seeded) -> None:
 
 def test_memory_and_affinity_are_learned(tiny_drn: DistortionRelationNetwork, pairs: tuple[Tensor, Tensor]) -> None:
     tiny_drn.train()
-    tiny_drn(*pairs).square().mul(torch.arange(16.0)).sum().backward()
+    tiny_drn(*pairs).square().mul(torch.arange(float(tiny_drn.dim))).sum().backward()
     for name, parameter in tiny_drn.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name

@@ -78,6 +78,14 @@ def test_sixteen_bit_grey_keeps_its_brightness() -> None:
     assert np.abs(np.asarray(back) / 255 - values / 65535).max() <= 0.5 / 255 + 1e-6
 
 
+def test_floating_point_grey_is_read_as_lying_between_zero_and_one() -> None:
+    values = RNG.random((37, 31), dtype=np.float32)
+    values[0, :2] = -0.5, 1.5
+    picture = decode(file_of(Image.fromarray(values), "TIFF"))
+    assert picture.grey
+    assert torch.equal(picture.pixels[2], torch.from_numpy(values.clip(0, 1)))
+
+
 def test_a_cmyk_jpeg_becomes_rgb_without_its_cmyk_profile() -> None:
     flat = Image.new("RGB", (31, 37), (200, 60, 30)).convert("CMYK")
     picture = decode(file_of(flat, "JPEG", quality=95, icc_profile=b"a profile of inks"))
@@ -200,6 +208,20 @@ def test_a_folder_is_read_by_name_and_other_files_are_left_alone(tmp_path: Path)
     first, second = load_folder(tmp_path)
     assert (int(first[0, 0, 0]), int(second[0, 0, 0])) == (10, 20)
     assert first.dtype == torch.uint8
+
+
+def test_of_a_large_folder_as_many_images_as_asked_for_are_drawn_and_kept_in_order(tmp_path: Path) -> None:
+    for level in range(9):
+        Image.new("RGB", (5 + level, 7), (level,) * 3).save(tmp_path / f"{level}.png")
+
+    def drawn(most: int, seed: int) -> list[int]:
+        return [int(image[0, 0, 0]) for image in load_folder(tmp_path, most, torch.Generator().manual_seed(seed))]
+
+    draws = [drawn(4, seed) for seed in range(20)]
+    assert all(len(set(levels)) == 4 and levels == sorted(levels) for levels in draws)
+    assert set().union(*draws) == set(range(9))  # No image is left out for its name.
+    assert drawn(4, 0) == draws[0]
+    assert drawn(9, 0) == drawn(100, 0) == list(range(9))
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from ml import checkpoint
 from ml.backbones import SameSize
 from ml.drn import DistortionRelationNetwork
 from ml.pairs import TargetPair
-from ml.prior import Prior, load_prior, round_to_half, save_prior
+from ml.prior import Prior, UnusablePrior, load_prior, round_to_half, save_prior
 from ml.relation import relate
+
+pytestmark = pytest.mark.usefixtures("tiny_jobs")  # The prior below fits their small backbone.
 
 
 @pytest.fixture
@@ -81,14 +83,52 @@ def test_rounding_gives_weights_that_half_precision_holds(tiny_drn: DistortionRe
 def test_a_truncated_prior_is_refused(path: Path, percent: int) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * percent // 100])
-    with pytest.raises(ValueError, match="path"):
+    with pytest.raises(UnusablePrior, match="not a whole checkpoint"):
         load_prior(path)
+
+
+def test_a_missing_prior_is_refused_with_its_path_and_the_way_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(UnusablePrior, match="none cannot be used as a prior; rebuild it with `drtl prior train`"):
+        load_prior(tmp_path / "none")
 
 
 def test_another_file_of_ours_is_no_prior(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "c", {"a": torch.ones(1)}, {"step": 1})
-    with pytest.raises(ValueError, match="not a prior"):
+    with pytest.raises(UnusablePrior):
         load_prior(tmp_path / "c")
+
+
+@pytest.mark.parametrize("misfit", ["another width", "another unshuffle", "a tensor missing", "an unknown backbone"])
+def test_pre_trained_weights_that_do_not_fit_their_backbone_are_refused(
+    tiny_prior: Prior, random_network: Callable[..., SameSize], tmp_path: Path, misfit: str
+) -> None:
+    theta = tiny_prior.thetas["vdsr-u2"]
+    thetas = {
+        "another width": {"vdsr-u2": dict(random_network(2, width=6).state_dict())},
+        "another unshuffle": {"vdsr-u1": theta},
+        "a tensor missing": {"vdsr-u2": {name: value for name, value in theta.items() if name != "body.0.bias"}},
+        "an unknown backbone": {"unknown-u2": theta},
+    }[misfit]
+    save_prior(tmp_path / "p", replace(tiny_prior, thetas=thetas))
+    with pytest.raises(UnusablePrior):
+        load_prior(tmp_path / "p")
+
+
+def test_distortions_that_the_code_does_not_know_are_refused(tiny_prior: Prior, tmp_path: Path) -> None:
+    """The transfer could not apply them."""
+    prototypes = replace(tiny_prior.prototypes, names=["bicubic", "scratches", "mild"])
+    save_prior(tmp_path / "p", replace(tiny_prior, prototypes=prototypes))
+    with pytest.raises(UnusablePrior, match="scratches"):
+        load_prior(tmp_path / "p")
+
+
+def test_prototypes_of_another_size_than_the_nodes_are_refused(tiny_prior: Prior, tmp_path: Path) -> None:
+    """As a prior of before the strength was coded in nine values has them."""
+    vectors, samples = tiny_prior.prototypes.vectors[:, :16], tiny_prior.prototypes.samples[:, :, :16]
+    prototypes = replace(tiny_prior.prototypes, vectors=vectors, samples=samples)
+    save_prior(tmp_path / "p", replace(tiny_prior, prototypes=prototypes))
+    with pytest.raises(UnusablePrior, match="72"):
+        load_prior(tmp_path / "p")
 
 
 def test_a_prior_may_hold_no_pre_trained_weights(tiny_prior: Prior, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The command that rebuilds the prior."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prior_training, "DrnShape", lambda: DrnShape(1 / 16, 8, 4))
     monkeypatch.setattr(prior_training, "DEAD_LEAVES", 1)
     monkeypatch.setattr(prior_training, "DEAD_LEAVES_SIDE", 112)
+    monkeypatch.setattr(prior_training, "dead_leaves", partial(dead_leaves, leaves=30))
     monkeypatch.setattr(prior_training, "PROTOTYPE_SAMPLES", 2)
 
 

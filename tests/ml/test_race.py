@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ml import checkpoint
 from ml import race as race_module
 from ml.backbones import SameSize
 from ml.checkpoint import Trainee, adam
@@ -30,14 +31,14 @@ def make_race(
     target_pairs: Callable[..., list[TargetPair]],
     photographs: dict[str, Tensor],
 ) -> MakeRace:
-    def make(starts: tuple[Start, ...] = STARTS, held_back: frozenset[Start] = frozenset()) -> Race:
+    def make(starts: tuple[Start, ...] = STARTS, held_back: frozenset[Start] = frozenset(), plan: str = "") -> Race:
         candidates = []
         for index, start in enumerate(starts):
             network = random_network(2, seed=index)
             gamma = torch.tensor([0.6, 0.3, 0.1]) if start.endswith("transfer") else None
             candidates.append(Candidate(start, Trainee(network, adam(network, 1e-3)), gamma, TRANSFER, FINETUNE))
         parts = split(target_pairs(4, 48, 50), seed=0)
-        return Race(candidates, parts, list(photographs.values()), TASKS, 7, held_back)
+        return Race(candidates, parts, list(photographs.values()), TASKS, 7, held_back, plan)
 
     return make
 
@@ -165,6 +166,29 @@ def test_a_checkpoint_of_other_candidates_is_refused(make_race: MakeRace, tmp_pa
     make_race(("scratch", "prior")).save(tmp_path / "c")
     with pytest.raises(ValueError, match="other candidates"):
         make_race(("scratch", "guided-transfer")).load(tmp_path / "c")
+
+
+def test_a_checkpoint_of_another_plan_is_refused_and_changes_nothing(make_race: MakeRace, tmp_path: Path) -> None:
+    """Its weights would load; trained on by other options, they would end as no uninterrupted race does."""
+    saved, other = make_race(("scratch",), plan="seed 0"), make_race(("scratch",), plan="seed 1")
+    saved.run(ignore)
+    saved.save(tmp_path / "c")
+    before = state_of(other)
+    with pytest.raises(ValueError, match="another plan"):
+        other.load(tmp_path / "c")
+    assert other.steps_done() == 0
+    assert all(torch.equal(before[name], value) for name, value in state_of(other).items())
+    make_race(("scratch",), plan="seed 0").load(tmp_path / "c")
+
+
+def test_a_checkpoint_that_says_nothing_of_its_plan_is_refused(make_race: MakeRace, tmp_path: Path) -> None:
+    """As versions before the plan wrote it."""
+    race = make_race(("scratch",))
+    race.save(tmp_path / "c")
+    tensors, facts = checkpoint.load(tmp_path / "c")
+    checkpoint.save(tmp_path / "c", tensors, {"candidates": facts["candidates"]})
+    with pytest.raises(ValueError, match="another plan"):
+        race.load(tmp_path / "c")
 
 
 @pytest.mark.parametrize("percent", [0, 30, 95])

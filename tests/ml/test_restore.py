@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
 
 from ml import restore, tiling
-from ml.backbones import build
+from ml.backbones import SameSize, build
 from ml.images import decode, from_uint8, to_uint8
 from ml.model_file import pack
 from ml.pairs import enlarge
@@ -61,6 +62,17 @@ def test_a_model_of_larger_pairs_enlarges_as_its_training_pairs_were(
     assert size_of(result.data) == (31 * scale, 37 * scale) == (result.width, result.height)
     assert np.abs((picture.pixels - from_uint8(enlarge(pixels, scale))).numpy()).max() < 1e-6
     assert (picture.alpha is not None) == (mode == "RGBA")
+
+
+def test_a_network_meets_the_enlarged_image_as_in_training_in_8_bits(
+    random_network: Callable[..., SameSize], encoded: Encoded, odd_image: Tensor
+) -> None:
+    network, met = random_network(2), []
+    network.register_forward_pre_hook(lambda module, inputs: met.append(inputs[0]))
+    pixels = to_uint8(odd_image)
+    Restorer(network, "vdsr", 2).restore(encoded(pixels))
+    assert len(met) == 1
+    assert torch.equal(met[0][0], from_uint8(enlarge(pixels, 2)))
 
 
 def test_jpeg_output_is_close(untrained, encoded: Encoded, photographs: dict[str, Tensor]) -> None:

@@ -65,15 +65,27 @@ def test_a_known_distortion_of_unseen_photographs_is_found_again(
     assert relation.verdict == "related"
 
 
-@pytest.mark.parametrize("sigma_255", [2, 4, 8])
-def test_weak_noise_is_known_as_noise_too(sigma_255: float, photographs: dict[str, Tensor], seeded: Seeded) -> None:
+def test_weak_noise_is_known_as_noise_too_and_the_less_related_the_weaker_it_is(
+    photographs: dict[str, Tensor], seeded: Seeded
+) -> None:
     """It lies within the range of the auxiliary task, whose mean is far stronger."""
-    pairs = []
-    for title, image in photographs.items():
-        clean = from_uint8(image[:, 60:260, 80:280])
-        pairs.append(TargetPair(title, to_uint8(clean), to_uint8(gaussian_noise(clean, sigma_255, seeded(0)))))
-    relation = relate(shipped().drn, shipped().prototypes, pairs, seed=0)
-    assert relation.prototypes.names[int(relation.gamma.argmax())] == "noise"
+    gammas = []
+    for sigma_255 in (2, 4, 8):
+        pairs = []
+        for title, image in photographs.items():
+            clean = from_uint8(image[:, 60:260, 80:280])
+            pairs.append(TargetPair(title, to_uint8(clean), to_uint8(gaussian_noise(clean, sigma_255, seeded(0)))))
+        relation = relate(shipped().drn, shipped().prototypes, pairs, seed=0)
+        assert relation.prototypes.names[int(relation.gamma.argmax())] == "noise"
+        assert relation.verdict == "related"
+        gammas.append(float(relation.gamma.max()))
+    assert gammas == sorted(gammas)
+
+
+def test_no_two_known_distortions_are_opposed_and_a_strong_mixture_is_nearer_to_a_moderate_one_than_to_blur() -> None:
+    vectors = dict(zip(DISTORTIONS, shipped().prototypes.vectors, strict=True))
+    assert all(float(one @ other) >= 0 for one in vectors.values() for other in vectors.values())
+    assert float(vectors["severe"] @ vectors["moderate"]) > float(vectors["severe"] @ vectors["blur"]) + 0.1
 
 
 def test_pre_trained_weights_restore_what_they_were_trained_on(photographs: dict[str, Tensor], seeded: Seeded) -> None:

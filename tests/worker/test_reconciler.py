@@ -8,12 +8,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
 
 from app.core import jobs, operations
 from app.core.queue import HOUSEKEEPING_QUEUE, INFERENCE_QUEUE, TRAINING_QUEUE
 from app.core.settings import Settings
 from app.core.storage import FolderStorage
-from app.core.tables import Dataset, Job, Operation, Table, utc_now
+from app.core.tables import Dataset, IdempotencyKey, Job, Operation, Table, utc_now
 from tests.worker.conftest import MakeJob
 from worker import reconciler
 from worker.service import Service
@@ -64,7 +65,7 @@ def test_whoever_waits_for_an_operation_hears_that_its_worker_was_lost_for_good(
     lost = operation(state="running", attempt=reconciler.OPERATION_ATTEMPTS, lease_token="t", lease_until=0.0)
     add(service, lost)
     reconciler.reconcile(service)
-    assert service.queue.wait_done(lost.id, ended=lambda: False, timeout_s=1.0)
+    assert service.queue.redis.llen(f"drtl:done:{lost.id}") == 1
     with service.sessions() as session:
         assert session.get_one(Operation, lost.id).error_code == "worker-lost"
 
@@ -125,6 +126,15 @@ def test_ended_operations_and_unused_datasets_expire_and_the_rest_stays(
         ]
         kept = [session.get(Operation, row.id) is not None for row in (old, waiting, recent)]
         assert kept == [False, True, True]
+
+
+def test_old_idempotency_keys_may_be_used_anew(service: Service) -> None:
+    long_ago = utc_now() - timedelta(seconds=service.settings.idempotency_retention_s + 1)
+    add(service, IdempotencyKey(key="old", fingerprint="f", job_id="job_00", created_at=long_ago))
+    add(service, IdempotencyKey(key="young", fingerprint="f", job_id="job_01"))
+    reconciler.sweep(service)
+    with service.sessions() as session:
+        assert session.scalars(select(IdempotencyKey.key)).all() == ["young"]
 
 
 def test_only_old_blobs_that_no_row_names_are_swept(service: Service, make_dataset: Callable[..., str]) -> None:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,13 +15,14 @@ from app.core import jobs
 from app.core.settings import Settings
 from app.core.storage import FolderStorage
 from app.core.tables import PHASES, Dataset, Job, JobEvent, ModelVersion, Pair
+from ml.prior import UnusablePrior
 from tests.images import image_pairs
 from tests.worker.conftest import MakeJob
-from worker import training
+from worker import follower, training
 from worker.failures import diagnose
+from worker.follower import JobFollower, finite
 from worker.lease import ShutdownFlag
 from worker.service import Service
-from worker.training import JobFollower, finite
 
 SHORT: dict[str, Any] = {"scheme": "baseline", "finetune_steps": 4}
 
@@ -73,7 +75,7 @@ def test_an_interrupted_job_goes_on_and_ends_with_the_same_weights_to_the_bit(
     assert read(service, whole).state == "succeeded"
 
     flag = ShutdownFlag()
-    monkeypatch.setattr(training, "shutdown", flag)
+    monkeypatch.setattr(follower, "shutdown", flag)
     with monkeypatch.context() as patch:
         at_progress(patch, lambda _follower, _phase, facts: flag.set() if facts.get("step") == 2 else None)
         training.run_next(service, "task")
@@ -81,7 +83,7 @@ def test_an_interrupted_job_goes_on_and_ends_with_the_same_weights_to_the_bit(
     assert (job.state, job.attempt) == ("queued", 0)
     assert job.checkpoint_blob in blobs(service)
 
-    monkeypatch.setattr(training, "shutdown", ShutdownFlag())
+    monkeypatch.setattr(follower, "shutdown", ShutdownFlag())
     steps = []
     at_progress(monkeypatch, lambda _follower, _phase, facts: steps.append(facts["step"]) if "step" in facts else None)
     training.run_next(service, "task")
@@ -152,6 +154,21 @@ def test_an_unforeseen_error_fails_the_job_with_a_reference_and_reaches_the_log(
     assert "no such preset" not in (job.error_message or "")
 
 
+def test_a_prior_that_cannot_be_used_is_the_operators_concern_and_named_in_the_log(
+    service: Service, make_job: MakeJob, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"no prior")
+    settings = service.settings.model_copy(update={"prior_path": damaged})
+    job_id = make_job(**SHORT)
+    with pytest.raises(UnusablePrior, match=r"damaged\.safetensors"):
+        training.run_next(replace(service, settings=settings), "task")
+    job = read(service, job_id)
+    assert (job.state, job.error_code) == ("failed", "prior-unusable")
+    assert "operator" in (job.error_message or "")
+    assert "damaged" not in (job.error_message or "")
+
+
 class FullStorage(FolderStorage):
     """A folder on a disk with no room for checkpoints."""
 
@@ -210,6 +227,7 @@ def test_numbers_that_json_lacks_become_null(database_url: str) -> None:
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out-of-memory"),
         (ValueError("pairs: none"), "bad-input"),
         (OSError(28, "No space left on device"), "storage-full"),
+        (UnusablePrior("/etc/prior is not whole"), "prior-unusable"),
         (RuntimeError("shape mismatch"), "internal"),
     ],
 )

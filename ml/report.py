@@ -1,0 +1,127 @@
+"""What a job says in the end: metrics on held-out pairs, the verdict with its reason, and the model's card."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+from ml.backbones import parameter_count
+from ml.evaluate import Quality, mean, passes_gate
+from ml.model_file import pack
+from ml.options import TrainingOptions
+from ml.prior import Prior
+from ml.race import Candidate, Race, Start
+from ml.relation import Relation
+
+CODE_VERSION: Final = "0.1.0"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job leaves: the model file, its card, and whether it is worth using."""
+
+    weights: bytes
+    card: dict[str, Any]
+    metrics: dict[str, Any]
+    verdict: Literal["gain", "no_gain"]
+    explanation: str
+    graph: dict[str, Any]
+
+
+def judge(
+    race: Race,
+    untouched: list[Quality],
+    options: TrainingOptions,
+    scale: int,
+    relation: Relation,
+    prior: Prior,
+    graph: dict[str, Any],
+    seconds: dict[str, float],
+) -> Outcome:
+    """Compare the winner with the input and the baseline, and write down everything that a reader of the card asks."""
+    winner = race.winner()
+    baseline = next(candidate for candidate in race.candidates if candidate.start == "scratch")
+    given, reached, from_nothing = mean(untouched), mean(winner.final), mean(baseline.final)
+    verdict: Literal["gain", "no_gain"] = "gain" if passes_gate(reached, given) else "no_gain"
+    metrics: dict[str, Any] = {
+        "protocol": race.split.protocol,
+        "held_out": [pair.name for pair in race.split.held_out],
+        "input": asdict(given),
+        "baseline": asdict(from_nothing) | {"steps": baseline.finetune_steps_done},
+        "result": asdict(reached) | {"steps": winner.finetune_steps_done},
+        "chosen": winner.start,
+        "gain_db": reached.psnr - given.psnr,
+        "per_pair": [
+            {
+                "name": pair.name,
+                "input_psnr": before.psnr,
+                "baseline_psnr": plain.psnr,
+                "result_psnr": after.psnr,
+                "input_ssim": before.ssim,
+                "result_ssim": after.ssim,
+            }
+            for pair, before, plain, after in zip(
+                race.split.held_out, untouched, baseline.final, winner.final, strict=True
+            )
+        ],
+        "candidates": [describe(candidate) for candidate in race.candidates],
+    }
+    network = winner.network
+    card: dict[str, Any] = {
+        "backbone": options.backbone,
+        "unshuffle": network.unshuffle,
+        "scale": scale,
+        "parameters": parameter_count(network),
+        "options": asdict(options),
+        "chosen": winner.start,
+        "verdict": verdict,
+        "gamma": dict(zip(relation.prototypes.names, relation.gamma.tolist(), strict=True)),
+        "metrics": metrics,
+        "prior": prior.version,
+        "code_version": CODE_VERSION,
+        "licence": "The weights belong to whoever trained them; the prior's photographs are "
+        f"{prior.card.get('licence', 'of unknown licence')}.",
+    }
+    # The model file holds no clock readings, so that equal jobs give equal files.
+    weights = pack(network, card)
+    return Outcome(weights, card, metrics | {"seconds": seconds}, verdict, explain(metrics, verdict), graph)
+
+
+IN_WORDS: Final[dict[Start, str]] = {
+    "scratch": "Fine-tuning from nothing",
+    "prior": "Fine-tuning the pre-trained network",
+    "uniform-transfer": "Fine-tuning after uniform transfer",
+    "guided-transfer": "Fine-tuning after γ-guided transfer",
+}
+
+
+def explain(metrics: dict[str, Any], verdict: str) -> str:
+    """The verdict in a sentence or two."""
+    given, reached, plain = metrics["input"]["psnr"], metrics["result"]["psnr"], metrics["baseline"]["psnr"]
+    measured = (
+        "the held-out parts" if metrics["protocol"] == "halves" else counted(len(metrics["held_out"]), "held-out pair")
+    )
+    chosen = IN_WORDS[metrics["chosen"]]
+    if verdict == "no_gain":
+        return (
+            f"{chosen} was the best candidate with {reached:.2f} dB on {measured}, but leaving the images as they are "
+            f"gives {given:.2f} dB. The model is kept under its version number and is not used by default."
+        )
+    text = f"{chosen} reached {reached:.2f} dB on {measured}, {reached - given:+.2f} dB over the input"
+    if metrics["chosen"] != "scratch":
+        text += f" and {reached - plain:+.2f} dB against fine-tuning from nothing with the same number of steps"
+    return text + "."
+
+
+def describe(candidate: Candidate) -> dict[str, Any]:
+    """A candidate's line in the report."""
+    quality = mean(candidate.final) if candidate.final else candidate.rung
+    assert quality is not None
+    return {
+        "name": candidate.start,
+        "psnr": quality.psnr,
+        "steps": candidate.finetune_steps_done,
+        "stopped_early": candidate.stopped,
+    }
+
+
+def counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"

@@ -1,0 +1,38 @@
+"""What a job says in the end. The numbers of whole jobs are looked at in test_job.py."""
+
+from typing import Any, get_args
+
+import pytest
+
+from ml.race import Start
+from ml.report import explain
+
+
+def metrics(chosen: str, given: float, plain: float, reached: float, **others: Any) -> dict[str, Any]:
+    numbers = {"input": {"psnr": given}, "baseline": {"psnr": plain}, "result": {"psnr": reached}}
+    return {"protocol": "pairs", "held_out": ["a", "b"], "chosen": chosen} | numbers | others
+
+
+def test_a_gain_is_stated_against_the_input_and_against_fine_tuning_from_nothing() -> None:
+    assert explain(metrics("guided-transfer", 26.6, 27.1, 27.44), "gain") == (
+        "Fine-tuning after γ-guided transfer reached 27.44 dB on 2 held-out pairs, +0.84 dB over the input "
+        "and +0.34 dB against fine-tuning from nothing with the same number of steps."
+    )
+
+
+def test_fine_tuning_from_nothing_is_not_compared_with_itself() -> None:
+    sentence = explain(metrics("scratch", 26.0, 27.0, 27.0, held_out=["a"]), "gain")
+    assert sentence == "Fine-tuning from nothing reached 27.00 dB on 1 held-out pair, +1.00 dB over the input."
+
+
+def test_no_gain_names_the_better_input() -> None:
+    sentence = explain(metrics("prior", 26.6, 20.0, 26.5), "no_gain")
+    assert "26.50 dB" in sentence
+    assert "leaving the images as they are gives 26.60 dB" in sentence
+    assert "not used by default" in sentence
+
+
+@pytest.mark.parametrize("verdict", ["gain", "no_gain"])
+@pytest.mark.parametrize("start", get_args(Start))
+def test_every_start_can_be_explained(start: str, verdict: str) -> None:
+    assert "on the held-out parts" in explain(metrics(start, 26.0, 27.0, 28.0, protocol="halves"), verdict)
