@@ -20,6 +20,7 @@ from rich.console import Console
 
 from app.client import GRAPH_STATES, Client, ClientError, Json, PairPaths, Refused, model_name, pairs_in
 from app.comparison import Panel, Score, read_rgb, score, side_by_side
+from app.supervision import die_with_parent
 from app.terminal import Stopwatch, clock, gamma_table, metrics_table, progress_of
 from app.virtual_camera import demo_pairs
 
@@ -76,6 +77,7 @@ def embedded_service(data_dir: Path) -> Iterator[str]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - this process has one thread
             start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the service in order.
         )
     try:

@@ -73,7 +73,8 @@ def run_job(
 
     clock.enter("training")
     least_side = PRESETS[options.preset].transfer.crop + 2 * MARGIN
-    images = clean_images(parts, clean_dir, least_side, options.seed)
+    transfers = options.scheme != "baseline"
+    images = clean_images(parts, clean_dir, least_side, options.seed) if transfers else []
     race = line_up(options, parts, scale, relation, prior, images)
     if resume is not None:
         race.load(resume)

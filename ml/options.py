@@ -37,8 +37,8 @@ class Schedules:
 # Ours, but for `paper`: its batch, crop, rates and decay are those of §4.2. The paper names no numbers of steps.
 PRESETS: Final[dict[Preset, Schedules]] = {
     "quick": Schedules(
-        TransferSchedule(steps=150, batch=8, learning_rate=1e-4),
-        FinetuneSchedule(steps=600, batch=8, learning_rate=2e-4, decay="cosine"),
+        TransferSchedule(steps=240, batch=8, learning_rate=2e-4),
+        FinetuneSchedule(steps=240, batch=8, learning_rate=5e-4, decay="cosine"),
         scratch_rate=1e-3,
     ),
     "standard": Schedules(

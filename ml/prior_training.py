@@ -60,7 +60,6 @@ def train_prior(
     ]
     images = photographs + generated
     tasks = list(DISTORTIONS)
-    started = time.monotonic()
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -91,7 +90,6 @@ def train_prior(
         "theta_batch": batch,
         "theta_learning_rate": learning_rate,
         "theta_loss": losses,
-        "seconds_of_last_run": round(time.monotonic() - started),
         "torch": torch.__version__,
     }
     version = f"{card['date']}-{_digest(prototypes, thetas)}"

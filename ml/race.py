@@ -1,12 +1,13 @@
 """Candidates for one target, trained side by side and measured on the held-out pairs; the race can stop and resume.
 
-Every candidate is some start followed by the same fine-tuning. Those that start from knowledge run to a third of the
-fine-tuning steps, where all but the best stop. Fine-tuning from nothing runs to the end: it is the baseline that the
+Every candidate is some start followed by the same fine-tuning, measured at a third, at two thirds and at the end of
+it; of those weights the best count, since few pairs are soon overfitted. Candidates that start from knowledge run to
+the first milestone, where all but the best stop. Fine-tuning from nothing runs to the end: it is the baseline that the
 others are compared with and, on a target far from all known distortions, the likely winner.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,7 +23,7 @@ from ml.pairs import Split
 from ml.transfer import TransferSchedule, transfer_step
 
 Start = Literal["scratch", "prior", "uniform-transfer", "guided-transfer"]
-RUNG_SHARE: Final = 1 / 3
+MILESTONES: Final = (1 / 3, 2 / 3, 1)  # shares of the fine-tuning steps
 
 # After every step: (phase, candidate, step done by it, loss)
 AfterStep = Callable[[str, str, int, float], None]
@@ -40,8 +41,10 @@ class Candidate:
     gamma: Float[Tensor, "k"] | None  # Task weights of the transfer, None without one.
     transfer: TransferSchedule
     finetune: FinetuneSchedule
-    rung: Quality | None = None
-    final: list[Quality] = field(default_factory=list)
+    measured: dict[int, list[Quality]] = field(
+        default_factory=dict
+    )  # Fine-tuning steps → quality of each held-out pair.
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
     stopped: bool = False
 
     @property
@@ -57,6 +60,24 @@ class Candidate:
     def finetune_steps_done(self) -> int:
         return max(0, self.trainee.step - self.transfer_steps)
 
+    @property
+    def best_steps(self) -> int:
+        """The fine-tuning steps at which it measured best; of equals, the fewest."""
+        return max(self.measured, key=lambda steps: mean(self.measured[steps]).psnr)
+
+    @property
+    def quality(self) -> list[Quality]:
+        """Its best, for each held-out pair."""
+        return self.measured[self.best_steps]
+
+    def measure(self, split: Split) -> None:
+        """Measure the present weights on the held-out pairs, unless that is done; keep them if they are the best."""
+        steps = self.finetune_steps_done
+        if steps not in self.measured:
+            self.measured[steps] = quality_of(self.network, split.held_out)
+            if self.best_steps == steps:
+                self.best_weights = {name: value.clone() for name, value in self.network.state_dict().items()}
+
 
 @dataclass
 class Race:
@@ -71,9 +92,10 @@ class Race:
     plan: str = ""  # What the race depends on; a checkpoint of another plan is refused.
 
     @property
-    def rung_steps(self) -> int:
-        """Fine-tuning steps after which contenders that trail stop; none stop where only one contends."""
-        return max(1, round(RUNG_SHARE * self.candidates[0].finetune.steps))
+    def milestones(self) -> list[int]:
+        """The fine-tuning steps at which candidates are measured."""
+        steps = self.candidates[0].finetune.steps
+        return sorted({max(1, round(share * steps)) for share in MILESTONES})
 
     def contenders(self) -> list[Candidate]:
         """Candidates that start from knowledge, of which one runs to the end."""
@@ -85,27 +107,35 @@ class Race:
         total = sum(candidate.transfer_steps for candidate in self.candidates)
         total += finetune * sum(candidate.start == "scratch" for candidate in self.candidates)
         contenders = len(self.contenders())
-        return total + (finetune + (contenders - 1) * self.rung_steps if contenders else 0)
+        return total + (finetune + (contenders - 1) * self.milestones[0] if contenders else 0)
 
     def steps_done(self) -> int:
         return sum(candidate.trainee.step for candidate in self.candidates)
 
     def run(self, after_step: AfterStep) -> None:
-        """Train every candidate as far as it goes. Safe to call on a race that was loaded from a checkpoint."""
+        """Train every candidate as far as it goes; `measure` then does the last measurement.
+
+        Safe to call on a race that was loaded from a checkpoint.
+        """
         for candidate in self.candidates:
             self._train(candidate, candidate.transfer_steps, after_step)
+        for milestone in self.milestones:
+            for candidate in self.candidates:
+                if not candidate.stopped:
+                    self._train(candidate, candidate.transfer_steps + milestone, after_step)
+                    # A resumed candidate may be past this milestone, where it was measured before.
+                    if candidate.finetune_steps_done == milestone != self.milestones[-1]:
+                        candidate.measure(self.split)
+            self._stop_losers()
+
+    def _stop_losers(self) -> None:
+        """At the first milestone, of those that start from knowledge only the best goes on."""
         contenders = self.contenders()
-        if len(contenders) > 1:
-            for candidate in contenders:
-                self._train(candidate, candidate.transfer_steps + self.rung_steps, after_step)
-                if candidate.rung is None:
-                    candidate.rung = mean(quality_of(candidate.network, self.split.held_out))
-            leader = max(contenders, key=lambda candidate: _psnr(candidate.rung))
+        if len(self.milestones) > 1 and contenders:
+            first = self.milestones[0]
+            leader = max(contenders, key=lambda candidate: mean(candidate.measured[first]).psnr)
             for candidate in contenders:
                 candidate.stopped = candidate is not leader
-        for candidate in self.candidates:
-            if not candidate.stopped:
-                self._train(candidate, candidate.transfer_steps + candidate.finetune.steps, after_step)
 
     def _train(self, candidate: Candidate, until: int, after_step: AfterStep) -> None:
         trainee = candidate.trainee
@@ -136,15 +166,17 @@ class Race:
             after_step(phase, candidate.start, trainee.step, loss)
 
     def measure(self) -> None:
-        """Evaluate on the held-out pairs everyone who reached the end."""
+        """Measure those who reached the end."""
         for candidate in self.candidates:
-            if not candidate.stopped and not candidate.final:
-                candidate.final = quality_of(candidate.network, self.split.held_out)
+            if not candidate.stopped:
+                candidate.measure(self.split)
 
     def winner(self) -> Candidate:
-        """The best of those who reached the end and may be chosen."""
-        eligible = [c for c in self.candidates if c.final and c.start not in self.held_back]
-        return max(eligible, key=lambda candidate: mean(candidate.final).psnr)
+        """The best of those who reached the end and may be chosen, with its best weights in its network."""
+        eligible = [c for c in self.candidates if not c.stopped and c.start not in self.held_back]
+        best = max(eligible, key=lambda candidate: mean(candidate.quality).psnr)
+        best.network.load_state_dict(best.best_weights)
+        return best
 
     def save(self, path: Path) -> None:
         """Write everything that `load` needs to go on."""
@@ -153,9 +185,10 @@ class Race:
         for candidate in self.candidates:
             progress[candidate.start] = {
                 "step": candidate.trainee.step,
-                "rung": [candidate.rung.psnr, candidate.rung.ssim] if candidate.rung else None,
+                "measured": {steps: [astuple(q) for q in each] for steps, each in candidate.measured.items()},
             }
             tensors |= {f"{candidate.start}/{name}": value for name, value in candidate.trainee.tensors().items()}
+            tensors |= {f"{candidate.start}/best/{name}": value for name, value in candidate.best_weights.items()}
         checkpoint.save(path, tensors, {"candidates": progress, "plan": self.plan})
 
     def load(self, path: Path) -> None:
@@ -168,9 +201,7 @@ class Race:
         for candidate in self.candidates:
             progress = facts["candidates"][candidate.start]
             candidate.trainee.load(checkpoint.under(tensors, f"{candidate.start}/"), progress["step"])
-            candidate.rung = Quality(*progress["rung"]) if progress["rung"] else None
-
-
-def _psnr(quality: Quality | None) -> float:
-    assert quality is not None
-    return quality.psnr
+            candidate.best_weights = checkpoint.under(tensors, f"{candidate.start}/best/")
+            candidate.measured = {
+                int(steps): [Quality(*numbers) for numbers in each] for steps, each in progress["measured"].items()
+            }

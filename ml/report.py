@@ -39,14 +39,14 @@ def judge(
     """Compare the winner with the input and the baseline, and write down everything that a reader of the card asks."""
     winner = race.winner()
     baseline = next(candidate for candidate in race.candidates if candidate.start == "scratch")
-    given, reached, from_nothing = mean(untouched), mean(winner.final), mean(baseline.final)
+    given, reached, from_nothing = mean(untouched), mean(winner.quality), mean(baseline.quality)
     verdict: Literal["gain", "no_gain"] = "gain" if passes_gate(reached, given) else "no_gain"
     metrics: dict[str, Any] = {
         "protocol": race.split.protocol,
         "held_out": [pair.name for pair in race.split.held_out],
         "input": asdict(given),
-        "baseline": asdict(from_nothing) | {"steps": baseline.finetune_steps_done},
-        "result": asdict(reached) | {"steps": winner.finetune_steps_done},
+        "baseline": asdict(from_nothing) | {"steps": baseline.best_steps},
+        "result": asdict(reached) | {"steps": winner.best_steps},
         "chosen": winner.start,
         "gain_db": reached.psnr - given.psnr,
         "per_pair": [
@@ -59,7 +59,7 @@ def judge(
                 "result_ssim": after.ssim,
             }
             for pair, before, plain, after in zip(
-                race.split.held_out, untouched, baseline.final, winner.final, strict=True
+                race.split.held_out, untouched, baseline.quality, winner.quality, strict=True
             )
         ],
         "candidates": [describe(candidate) for candidate in race.candidates],
@@ -113,11 +113,9 @@ def explain(metrics: dict[str, Any], verdict: str) -> str:
 
 def describe(candidate: Candidate) -> dict[str, Any]:
     """A candidate's line in the report."""
-    quality = mean(candidate.final) if candidate.final else candidate.rung
-    assert quality is not None
     return {
         "name": candidate.start,
-        "psnr": quality.psnr,
+        "psnr": mean(candidate.quality).psnr,
         "steps": candidate.finetune_steps_done,
         "stopped_early": candidate.stopped,
     }

@@ -21,6 +21,7 @@ from tests.servers import (
     RunningService,
     create_postgres_database,
     embedded_service,
+    empty_postgres_database,
     postgres_server,
     valkey_server,
 )
@@ -52,11 +53,18 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres_url: str) -> str:
-    """The name of a migrated empty PostgreSQL database."""
+def migrated_postgres(postgres_url: str) -> str:
+    """A migrated PostgreSQL database for the whole session."""
     url = create_postgres_database(postgres_url)
     migrate(url)
-    return url.rpartition("/")[2]
+    return url
+
+
+@pytest.fixture
+def postgres_database(migrated_postgres: str) -> str:
+    """The session's PostgreSQL database, found empty; much quicker than one of the test's own."""
+    empty_postgres_database(migrated_postgres)
+    return migrated_postgres
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -65,9 +73,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "drtl.sqlite3")
         return f"sqlite:///{tmp_path / 'drtl.sqlite3'}"
-    return create_postgres_database(
-        request.getfixturevalue("postgres_url"), template=request.getfixturevalue("postgres_template")
-    )
+    return str(request.getfixturevalue("postgres_database"))
 
 
 @pytest.fixture

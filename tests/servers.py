@@ -21,6 +21,7 @@ import psycopg
 from redis import Redis
 from redis.exceptions import RedisError
 
+from app.core.tables import Table
 from app.embedded import find_broker, free_port
 from app.supervision import die_with_parent
 from tests.images import image_pairs
@@ -131,12 +132,23 @@ def postgres_server() -> Iterator[str]:
         shutil.rmtree(root)
 
 
-def create_postgres_database(server_url: str, template: str = "template1") -> str:
-    """A new database like `template`; returns its SQLAlchemy URL."""
+def create_postgres_database(server_url: str) -> str:
+    """A new database without tables; returns its SQLAlchemy URL."""
     name = f"drtl_{secrets.token_hex(6)}"
     with psycopg.connect(f"{server_url}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        connection.execute(f"CREATE DATABASE {name}")
     return f"{server_url.replace('postgresql:', 'postgresql+psycopg:')}/{name}"
+
+
+def empty_postgres_database(url: str) -> None:
+    """Remove every row, and whoever is still connected: an open transaction would hold this one up."""
+    tables = ", ".join(Table.metadata.tables)
+    with psycopg.connect(url.replace("postgresql+psycopg:", "postgresql:"), autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        connection.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
 
 
 @dataclass

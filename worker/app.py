@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from billiard.exceptions import WorkerLostError
-from celery import current_task, signals
+from celery import bootsteps, current_task, signals
 
 from app.core import jobs, queue
 from app.core.settings import settings
@@ -77,6 +77,23 @@ app.conf.update(
 )
 
 
+class ReplaceChildrenSoon(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no types.
+    """Look for ended children four times a second, so that the next job need not wait for a new one.
+
+    Celery is woken when a child closes its files, which is a moment before the kernel can say that it has ended; where
+    it looks in that moment it finds nothing, and looks again only five seconds later.
+    """
+
+    requires = ("celery.worker.components:Timer", "celery.worker.components:Pool")
+
+    def start(self, worker: Any) -> None:
+        if queue.TRAINING_QUEUE in worker.app.amqp.queues.consume_from:
+            worker.timer.call_repeatedly(0.25, worker.pool.maintain_pool)
+
+
+app.steps["worker"].add(ReplaceChildrenSoon)
+
+
 @signals.worker_init.connect  # type: ignore[untyped-decorator]  # Celery ships no types.
 def prepare(sender: Any, **_: Any) -> None:
     """Set the thread budget, then load the method before the first task, so that no task waits for it."""
@@ -84,7 +101,11 @@ def prepare(sender: Any, **_: Any) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # Spinning threads slow every other process on the machine.
     if queue.TRAINING_QUEUE in consumed:
         os.environ["OMP_NUM_THREADS"] = str(settings().training_threads)
-        import worker.training  # noqa: F401 - forked children find torch loaded; no operator runs in the parent.
+        # Forked children find torch loaded; no operator runs in the parent. The first optimizer would load the compiler
+        # (which nothing here uses), and each job has a fresh child: nearly two seconds a job.
+        import torch._dynamo  # noqa: F401
+
+        import worker.training  # noqa: F401
     if queue.INFERENCE_QUEUE in consumed:
         os.environ["OMP_NUM_THREADS"] = str(settings().inference_threads)
         inference()  # Here rather than in the first task: two tasks at once would make two.

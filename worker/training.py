@@ -82,10 +82,11 @@ def train(service: Service, lease: Lease, follower: JobFollower) -> None:
         resume = fetch_checkpoint(service, job.checkpoint_blob, scratch / "resume")
         try:
             outcome = method(resume=resume)
-        except ValueError as error:
+        except (ValueError, LookupError, TypeError, RuntimeError) as error:
             if resume is None or follower.has_trained():
                 raise
-            # A newer version of the method may refuse what an older one saved; the pairs are still good.
+            # A newer version of the method may not understand what an older one saved, or its networks may have other
+            # shapes; the pairs are still good. What is wrong with anything else shows again without the checkpoint.
             log.warning("job %s: the checkpoint does not fit, starting anew: %s", lease.job_id, error)
             outcome = method(resume=None)
     follower.progress("registering", 0.99)

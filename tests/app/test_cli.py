@@ -299,16 +299,28 @@ def test_a_service_that_cannot_start_is_told_with_its_reason(tmp_path: Path, mon
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_that_is_interrupted_leaves_nothing_running(tmp_path: Path, number: int) -> None:
     environment = os.environ | {"TMPDIR": str(tmp_path)}
+    names = ["a.png", "b.png", "c.png"]
+    pairs = make_pairs(tmp_path / "pairs", names, names)
     command = [
         sys.executable,
         "-u",
         "-c",
         "from app.cli import main; main()",
         "demo",
+        "--pairs",
+        str(pairs),
         "--output",
         str(tmp_path / "out"),
     ]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        # Where the tests run in a shell's background, they and their children ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
     try:
         assert running.stdout is not None
         for line in running.stdout:
@@ -320,6 +332,8 @@ def test_a_demo_that_is_interrupted_leaves_nothing_running(tmp_path: Path, numbe
         running.send_signal(number)
         rest = running.communicate(timeout=40)[0]
     finally:
+        for pid in children_of(running.pid):
+            os.kill(pid, signal.SIGTERM)  # Only where the test fails.
         running.kill()
     assert "stopped, with all its processes" in rest
     assert running.returncode not in (0, None)

@@ -22,11 +22,9 @@ from app.core.queue import TRAINING_QUEUE
 from app.core.settings import Settings
 from app.core.tables import IdempotencyKey, Job, utc_now
 from app.main import create_app
-from migrations import migrate
 from tests.app.conftest import connected, problem
 from tests.app.graphs import sample_graph
 from tests.app.material import pair_files, with_file, zip_of
-from tests.servers import create_postgres_database
 
 Counted = Callable[[], dict[str, int]]
 
@@ -48,8 +46,7 @@ def both_databases(request: pytest.FixtureRequest, api_settings: Settings) -> Se
     """The settings, on SQLite and on PostgreSQL."""
     if request.param == "sqlite":
         return api_settings
-    url = create_postgres_database(request.getfixturevalue("postgres_url"))
-    migrate(url)
+    url = request.getfixturevalue("postgres_database")
     return api_settings.model_copy(update={"database_url": url})
 
 

@@ -56,7 +56,7 @@ def ignore(phase: str, candidate: str, step: int, loss: float) -> None:
 
 
 def test_a_race_resumed_at_any_step_ends_as_an_uninterrupted_one(make_race: MakeRace, tmp_path: Path) -> None:
-    """Every point: in the transfer, at its last step, before and after the rung, in the final part, at the very end."""
+    """Every point: in the transfer, at its last step, around both milestones, at the very end."""
     whole = make_race()
     points: list[tuple[str, str, int]] = []
 
@@ -67,6 +67,7 @@ def test_a_race_resumed_at_any_step_ends_as_an_uninterrupted_one(make_race: Make
     whole.run(save_always)
     whole.measure()
     expected = state_of(whole)
+    assert [sorted(candidate.measured) for candidate in whole.candidates if not candidate.stopped] == [[2, 4, 6]] * 2
     assert ("transferring", "guided-transfer", 3) in points
     assert ("fine_tuning", "guided-transfer", 4) in points
     assert len(points) == whole.planned_steps() == whole.steps_done()
@@ -80,9 +81,11 @@ def test_a_race_resumed_at_any_step_ends_as_an_uninterrupted_one(make_race: Make
         assert done == points[index + 1 :]
         actual = state_of(resumed)
         assert all(torch.equal(expected[name], actual[name]) for name in expected), points[index]
-        assert [c.final for c in resumed.candidates] == [c.final for c in whole.candidates]
-        assert [c.rung for c in resumed.candidates] == [c.rung for c in whole.candidates]
-        assert resumed.winner().start == whole.winner().start
+        assert [c.measured for c in resumed.candidates] == [c.measured for c in whole.candidates]
+        chosen, expected_choice = resumed.winner(), whole.winner()
+        assert chosen.start == expected_choice.start
+        weights, expected_weights = chosen.network.state_dict(), expected_choice.network.state_dict()
+        assert all(torch.equal(expected_weights[name], weights[name]) for name in expected_weights)
 
 
 def test_the_same_race_twice_gives_the_same_weights(make_race: MakeRace) -> None:
@@ -94,7 +97,9 @@ def test_the_same_race_twice_gives_the_same_weights(make_race: MakeRace) -> None
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_candidates_that_trail_at_the_rung_stop_there(make_race: MakeRace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_candidates_that_trail_at_the_first_milestone_stop_there(
+    make_race: MakeRace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     race = make_race()
     quality = {"prior": 20.0, "guided-transfer": 30.0, "scratch": 10.0}
 
@@ -108,7 +113,7 @@ def test_candidates_that_trail_at_the_rung_stop_there(make_race: MakeRace, monke
     scratch, prior, guided = race.candidates
     assert (scratch.stopped, prior.stopped, guided.stopped) == (False, True, False)
     assert (scratch.finetune_steps_done, prior.finetune_steps_done, guided.finetune_steps_done) == (6, 2, 6)
-    assert prior.final == []
+    assert sorted(prior.measured) == [2]
     assert race.winner() is guided
 
 
@@ -116,14 +121,34 @@ def test_where_one_contends_nobody_stops(make_race: MakeRace) -> None:
     race = make_race(("scratch", "guided-transfer"))
     race.run(ignore)
     assert [candidate.finetune_steps_done for candidate in race.candidates] == [6, 6]
-    assert [candidate.rung for candidate in race.candidates] == [None, None]
+
+
+def test_the_weights_that_measured_best_are_chosen_not_the_last(
+    make_race: MakeRace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    race = make_race(("scratch",))
+    (candidate,) = race.candidates
+    seen: dict[int, dict[str, Tensor]] = {}
+
+    def measured(network: SameSize, pairs: list[TargetPair]) -> list[Quality]:
+        seen[candidate.finetune_steps_done] = {name: value.clone() for name, value in network.state_dict().items()}
+        return [Quality({2: 20.0, 4: 30.0, 6: 25.0}[candidate.finetune_steps_done], 0.5)]
+
+    monkeypatch.setattr(race_module, "quality_of", measured)
+    race.run(ignore)
+    race.measure()
+    chosen = race.winner()
+    assert chosen.best_steps == 4
+    assert sorted(seen) == [2, 4, 6]
+    assert all(torch.equal(seen[4][name], value) for name, value in chosen.network.state_dict().items())
+    assert not all(torch.equal(seen[6][name], value) for name, value in chosen.network.state_dict().items())
 
 
 def test_what_is_held_back_is_measured_but_never_chosen(make_race: MakeRace) -> None:
     race = make_race(("scratch", "guided-transfer"), held_back=frozenset({"scratch"}))
     race.run(ignore)
     race.measure()
-    race.candidates[0].final = [Quality(99.0, 1.0)]
+    race.candidates[0].measured[6] = [Quality(99.0, 1.0)]
     assert race.winner() is race.candidates[1]
 
 

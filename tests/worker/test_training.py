@@ -15,6 +15,7 @@ from app.core import jobs
 from app.core.settings import Settings
 from app.core.storage import FolderStorage
 from app.core.tables import PHASES, Dataset, Job, JobEvent, ModelVersion, Pair
+from ml import checkpoint
 from ml.prior import UnusablePrior
 from tests.images import image_pairs
 from tests.worker.conftest import MakeJob
@@ -42,10 +43,13 @@ def read(service: Service, job_id: str) -> Job:
         return session.get_one(Job, job_id)
 
 
-def weights(service: Service, job_id: str) -> dict[str, torch.Tensor]:
+def weights_blob(service: Service, job_id: str) -> str:
     with service.sessions() as session:
-        model = session.scalars(select(ModelVersion).where(ModelVersion.job_id == job_id)).one()
-    with service.storage.open(model.weights_blob) as file:
+        return session.scalars(select(ModelVersion.weights_blob).where(ModelVersion.job_id == job_id)).one()
+
+
+def weights(service: Service, job_id: str) -> dict[str, torch.Tensor]:
+    with service.storage.open(weights_blob(service, job_id)) as file:
         return load(file.read())
 
 
@@ -91,7 +95,10 @@ def test_an_interrupted_job_goes_on_and_ends_with_the_same_weights_to_the_bit(
     assert steps == [3, 4]
     expected, resumed = weights(service, whole), weights(service, interrupted)
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
-    assert len(blobs(service) - before) == 2  # Two models, and no checkpoint is left.
+    assert blobs(service) - before == {
+        weights_blob(service, whole),
+        weights_blob(service, interrupted),
+    }  # No checkpoint.
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -194,18 +201,24 @@ def test_a_full_disk_costs_checkpoints_but_not_the_job(service_settings: Setting
 
 def test_a_checkpoint_that_is_lost_or_damaged_is_not_used(service: Service, tmp_path: Path) -> None:
     assert isinstance(service.storage, FolderStorage)
-    checkpoint = service.storage.put(io.BytesIO(b"a checkpoint"))
-    assert training.fetch_checkpoint(service, checkpoint, tmp_path / "copy") is not None
-    service.storage._path(checkpoint).write_bytes(b"something else")
-    assert training.fetch_checkpoint(service, checkpoint, tmp_path / "copy") is None
-    service.storage.delete(checkpoint)
-    assert training.fetch_checkpoint(service, checkpoint, tmp_path / "copy") is None
+    saved = service.storage.put(io.BytesIO(b"a checkpoint"))
+    assert training.fetch_checkpoint(service, saved, tmp_path / "copy") is not None
+    service.storage._path(saved).write_bytes(b"something else")
+    assert training.fetch_checkpoint(service, saved, tmp_path / "copy") is None
+    service.storage.delete(saved)
+    assert training.fetch_checkpoint(service, saved, tmp_path / "copy") is None
 
 
-def test_a_checkpoint_that_the_method_refuses_means_starting_anew(service: Service, make_job: MakeJob) -> None:
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_checkpoint_of_another_version_means_starting_anew(
+    service: Service, make_job: MakeJob, tmp_path: Path, whole: bool
+) -> None:
     job_id = make_job(**SHORT)
+    path = tmp_path / "checkpoint"
+    checkpoint.save(path, {"other": torch.zeros(2)}, {"of": "another version"})
+    saved = path.read_bytes() if whole else b"no checkpoint"
     with service.sessions.begin() as session:
-        session.get_one(Job, job_id).checkpoint_blob = service.storage.put(io.BytesIO(b"of another version"))
+        session.get_one(Job, job_id).checkpoint_blob = service.storage.put(io.BytesIO(saved))
     training.run_next(service, "task")
     assert read(service, job_id).state == "succeeded"
 
