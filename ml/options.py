@@ -27,28 +27,36 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class Schedules:
-    """The training schedules of a preset. Fine-tuning rates differ: weights that know something must not be shaken."""
+    """The training schedules of a preset.
+
+    `finetune` has the learning rate after transfer. The prior's weights are also fine-tuned at a gentler rate, since a
+    target that is nearly clean wants small steps, and fresh weights at one of their own: the race finds what fits.
+    """
 
     transfer: TransferSchedule
     finetune: FinetuneSchedule
+    prior_rate: float
     scratch_rate: float
 
 
 # Ours, but for `paper`: its batch, crop, rates and decay are those of §4.2. The paper names no numbers of steps.
 PRESETS: Final[dict[Preset, Schedules]] = {
     "quick": Schedules(
-        TransferSchedule(steps=240, batch=8, learning_rate=2e-4),
-        FinetuneSchedule(steps=240, batch=8, learning_rate=5e-4, decay="cosine"),
+        TransferSchedule(steps=240, batch=8, learning_rate=5e-4),
+        FinetuneSchedule(steps=240, batch=8, learning_rate=1e-3, decay="cosine"),
+        prior_rate=5e-4,
         scratch_rate=1e-3,
     ),
     "standard": Schedules(
         TransferSchedule(steps=2_000, batch=16, learning_rate=1e-4),
-        FinetuneSchedule(steps=6_000, batch=16, learning_rate=2e-4, decay="cosine"),
+        FinetuneSchedule(steps=6_000, batch=16, learning_rate=4e-4, decay="cosine"),
+        prior_rate=2e-4,
         scratch_rate=5e-4,
     ),
     "paper": Schedules(
         TransferSchedule(steps=100_000),
         FinetuneSchedule(steps=30_000),
+        prior_rate=1e-4,
         scratch_rate=1e-4,
     ),
 }

@@ -11,8 +11,9 @@ from typing import Any
 from sqlalchemy import CursorResult, Update, func, select, update
 from sqlalchemy.orm import Session
 
+from app.core import repository
 from app.core.errors import JobCancelled, LeaseLost
-from app.core.tables import ACTIVE, Job, JobEvent, ModelAlias, ModelVersion, database_now, utc_now
+from app.core.tables import ACTIVE, Job, JobEvent, ModelVersion, database_now, utc_now
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def succeed(
     model = ModelVersion(name=job.name, version=version, job_id=job.id, weights_blob=weights_blob, card=card)
     session.add(model)
     if verdict == "gain":
-        session.merge(ModelAlias(name=job.name, alias="production", version=version))
+        repository.set_alias(session, job.name, repository.DEFAULT_ALIAS, version)
     record(session, job.id, "succeeded", verdict=verdict, model=job.name, version=version)
     return model
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from sqlalchemy import delete, select, union, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core.errors import IdempotencyMismatch, NameTaken, NotFound, RequestInFlight
@@ -113,8 +114,18 @@ def resolve_model(session: Session, name: str, reference: str | None) -> ModelVe
 
 
 def set_alias(session: Session, name: str, alias: str, version: int) -> ModelAlias:
+    """Point the alias at a version of the model. Raises NotFound where there is no such version."""
     get_model_version(session, name, version)
-    return session.merge(ModelAlias(name=name, alias=alias, version=version))
+    row = session.get(ModelAlias, (name, alias))
+    if row is None:
+        try:
+            with session.begin_nested():
+                row = ModelAlias(name=name, alias=alias, version=version)
+                session.add(row)
+        except IntegrityError:  # Somebody else has made it in this moment.
+            row = session.get_one(ModelAlias, (name, alias), populate_existing=True)
+    row.version = version
+    return row
 
 
 def begin_idempotent(session: Session, key: str, fingerprint: str, in_flight_s: float) -> str | None:

@@ -150,6 +150,7 @@ def tiny_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = options.Schedules(
         TransferSchedule(steps=3, batch=2, crop=32, learning_rate=1e-3),
         FinetuneSchedule(steps=6, batch=2, crop=32, learning_rate=1e-3, decay="cosine"),
+        prior_rate=5e-4,
         scratch_rate=2e-3,
     )
     monkeypatch.setitem(options.PRESETS, "quick", quick)

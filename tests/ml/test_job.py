@@ -352,9 +352,11 @@ def test_guided_transfer_is_weighted_by_the_relation_and_uniform_transfer_by_not
     assert uniform.gamma.tolist() == [1, 1, 1]
 
 
-def test_weights_that_know_something_are_trained_more_gently(lined_up: Callable[..., Race]) -> None:
+def test_every_start_is_fine_tuned_at_a_rate_of_its_own(lined_up: Callable[..., Race]) -> None:
     quick = PRESETS["quick"]
-    assert [c.finetune.learning_rate for c in lined_up().candidates] == [quick.scratch_rate, 1e-3, 1e-3]
+    rates = [quick.scratch_rate, quick.prior_rate, quick.finetune.learning_rate]
+    assert [candidate.finetune.learning_rate for candidate in lined_up().candidates] == rates
+    assert len(set(rates)) == 3
     nothing = lined_up(scheme="drtl-pretrain", init="scratch", transfer_steps=0).candidates[1]
     assert nothing.finetune.learning_rate == quick.scratch_rate
 

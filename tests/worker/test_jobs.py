@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.core import jobs
+from app.core import jobs, repository
 from app.core.errors import JobCancelled, LeaseLost
 from app.core.jobs import Lease
 from app.core.tables import Job, JobEvent, ModelAlias, ModelVersion, database_now
@@ -278,3 +278,19 @@ def test_a_forced_cancellation_shuts_the_worker_out(database: Database, make_job
 def test_the_databases_clock_counts_seconds(database: Database) -> None:
     with database() as session:
         assert session.scalars(select(database_now())).one() == pytest.approx(time.time(), abs=2.0)
+
+
+def test_an_alias_set_by_two_at_once_is_set_by_both(database: sessionmaker[Session], make_job: MakeJob) -> None:
+    job_id = make_job()
+    with database.begin() as session:
+        session.add(ModelVersion(name="model", version=1, job_id=job_id, weights_blob="0" * 64, card={}))
+
+    def point(alias: str) -> int:
+        with database.begin() as session:
+            return repository.set_alias(session, "model", alias, 1).version
+
+    with ThreadPoolExecutor(4) as pool:
+        for attempt in range(10):
+            assert list(pool.map(point, [f"alias-{attempt}"] * 4)) == [1, 1, 1, 1]
+    with database() as session:
+        assert repository.model_aliases(session, "model") == {f"alias-{attempt}": 1 for attempt in range(10)}
