@@ -42,12 +42,19 @@ class Material:
 
 
 def demo_material(folder: Path | None, work_dir: Path) -> Material:
-    """The user's pairs but for the last by name, or pairs made by the virtual camera."""
+    """The user's pairs but for the last by name, or pairs made by the virtual camera.
+
+    A folder with train/ and test/, as data sets often have, is trained on the one and shown on the first of the other.
+    """
     if folder is None:
         made = demo_pairs(work_dir / "pairs", SEED)
         unseen = PairPaths(made.unseen_clean.stem, made.unseen_clean, made.unseen_distorted)
         origin = "photographs that scikit-image carries, through a simulated camera (synthetic, not a real device)"
         return Material("virtual-camera", pairs_in(made.folder), unseen, origin)
+    if (folder / "train").is_dir() and (folder / "test").is_dir():
+        unseen = pairs_in(folder / "test")[0]
+        origin = f"{folder}/train; shown on {unseen.name} of test"
+        return Material(model_name(folder), pairs_in(folder / "train"), unseen, origin)
     pairs = pairs_in(folder)
     if len(pairs) < 3:
         raise ClientError(

@@ -138,10 +138,8 @@ def line_up(
         network = build(options.backbone, unshuffle, options.seed)
         knows = options.init == "prior" and start != "scratch" and prior.start(network, options.backbone)
         transfers = gamma is not None and transfer.steps > 0
-        if transfers:
-            rate = finetune.learning_rate
-        else:
-            rate = schedules.prior_rate if knows else schedules.scratch_rate
+        rate_without_transfer = schedules.prior_rate if knows else schedules.scratch_rate
+        rate = finetune.learning_rate if transfers else rate_without_transfer
         network = network.to(device())
         trainee = Trainee(network, adam(network, transfer.learning_rate))
         weights = gamma.to(device()) if gamma is not None else None

@@ -1,9 +1,10 @@
 """Candidates for one target, trained side by side and measured on the held-out pairs; the race can stop and resume.
 
 Every candidate is some start followed by the same fine-tuning, measured at a third, at two thirds and at the end of
-it; of those weights the best count, since few pairs are soon overfitted. Candidates that start from knowledge run to
-the first milestone, where all but the best stop. Fine-tuning from nothing runs to the end: it is the baseline that the
-others are compared with and, on a target far from all known distortions, the likely winner.
+it; of those weights the best count, since few pairs are soon overfitted. Of the candidates that start from knowledge
+all but the best stop at the last milestone but one; sooner, those with a gentle learning rate look better than they will
+be. Fine-tuning from nothing runs to the end: it is the baseline that the others are compared with and, on a
+target far from all known distortions, the likely winner.
 """
 
 from collections.abc import Callable, Sequence
@@ -107,7 +108,7 @@ class Race:
         total = sum(candidate.transfer_steps for candidate in self.candidates)
         total += finetune * sum(candidate.start == "scratch" for candidate in self.candidates)
         contenders = len(self.contenders())
-        return total + (finetune + (contenders - 1) * self.milestones[0] if contenders else 0)
+        return total + (finetune + (contenders - 1) * self.milestones[-2:][0] if contenders else 0)
 
     def steps_done(self) -> int:
         return sum(candidate.trainee.step for candidate in self.candidates)
@@ -120,20 +121,21 @@ class Race:
         for candidate in self.candidates:
             self._train(candidate, candidate.transfer_steps, after_step)
         for milestone in self.milestones:
+            if milestone == self.milestones[-1]:
+                self._stop_losers()
             for candidate in self.candidates:
                 if not candidate.stopped:
                     self._train(candidate, candidate.transfer_steps + milestone, after_step)
                     # A resumed candidate may be past this milestone, where it was measured before.
                     if candidate.finetune_steps_done == milestone != self.milestones[-1]:
                         candidate.measure(self.split)
-            self._stop_losers()
 
     def _stop_losers(self) -> None:
-        """At the first milestone, of those that start from knowledge only the best goes on."""
+        """Of those that start from knowledge only the best so far goes on."""
         contenders = self.contenders()
         if len(self.milestones) > 1 and contenders:
-            first = self.milestones[0]
-            leader = max(contenders, key=lambda candidate: mean(candidate.measured[first]).psnr)
+            before = self.milestones[:-1]
+            leader = max(contenders, key=lambda each: max(mean(each.measured[steps]).psnr for steps in before))
             for candidate in contenders:
                 candidate.stopped = candidate is not leader
 

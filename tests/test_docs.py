@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -176,3 +177,8 @@ def test_ci_runs_the_readmes_test_command() -> None:
     script = (ROOT / ".ci/run").read_text()
     assert "make test" in script
     assert "make test" in (ROOT / "README.md").read_text()
+
+
+def test_the_results_page_shows_what_was_recorded() -> None:
+    printed = subprocess.run([sys.executable, ROOT / "benchmarks/table.py"], capture_output=True, text=True, check=True)
+    assert printed.stdout.strip() in (ROOT / "docs/results.md").read_text()

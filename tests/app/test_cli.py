@@ -267,6 +267,15 @@ def test_arguments_of_the_prior_training_are_passed_on() -> None:
 # ---- the demo
 
 
+def test_of_a_folder_with_train_and_test_the_one_is_trained_on_and_the_other_shown(tmp_path: Path) -> None:
+    make_pairs(tmp_path / "set" / "train", ["a.png", "b.png"], ["a.png", "b.png"])
+    make_pairs(tmp_path / "set" / "test", ["c.png", "d.png"], ["c.png", "d.png"])
+    material = demo.demo_material(tmp_path / "set", tmp_path)
+    assert [pair.name for pair in material.pairs] == ["a", "b"]
+    assert material.unseen.name == "c"
+    assert material.name == "set"
+
+
 def test_the_last_pair_by_name_is_kept_aside(tmp_path: Path) -> None:
     names = ["a.png", "b.png", "c.png"]
     material = demo.demo_material(make_pairs(tmp_path / "My Pairs", names, names), tmp_path)

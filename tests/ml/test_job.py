@@ -365,7 +365,7 @@ def test_steps_may_be_chosen(lined_up: Callable[..., Race]) -> None:
     race = lined_up(transfer_steps=5, finetune_steps=9)
     assert {candidate.finetune.steps for candidate in race.candidates} == {9}
     assert [candidate.transfer_steps for candidate in race.candidates] == [0, 0, 5]
-    assert race.planned_steps() == 9 + 5 + 9 + 3
+    assert race.planned_steps() == 9 + 5 + 9 + 6
 
 
 def test_clean_images_come_from_the_operators_folder_the_trained_pairs_and_dead_leaves(
