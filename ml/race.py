@@ -1,9 +1,9 @@
 """Candidates for one target, trained side by side and measured on the held-out pairs; the race can stop and resume.
 
 Every candidate is some start followed by the same fine-tuning, measured at a third, at two thirds and at the end of
-it; of those weights the best count, since few pairs are soon overfitted. Of the candidates that start from knowledge
-all but the best stop at the last milestone but one; sooner, those with a gentle learning rate look better than they will
-be. Fine-tuning from nothing runs to the end: it is the baseline that the others are compared with and, on a
+it; of those weights the best count, since few pairs are soon overfitted. Of the candidates that start from knowledge,
+all but the best stop at the last milestone but one; sooner, those with a gentle learning rate look better than they
+will be. Fine-tuning from nothing runs to the end: it is the baseline that the others are compared with and, on a
 target far from all known distortions, the likely winner.
 """
 
