@@ -14,14 +14,15 @@ from tests.servers import RunningService, embedded_service, eventually, is_alive
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="the kernel's process table is read")
 
-STEPS = 20
+STEPS = 60
+BETWEEN_CHECKPOINTS = 20  # Steps on an idle machine; a checkpoint may cost no more than a twentieth of the time.
 
 
 def assert_succeeded_once(service: RunningService, job_id: str, name: str, attempt: int) -> None:
     job = service.wait_for_end(job_id)
     assert job["state"] == "succeeded", job["error"]
     assert job["attempt"] == attempt
-    assert job["metrics"]["result"]["steps"] == STEPS
+    assert [candidate["steps"] for candidate in job["metrics"]["candidates"]] == [STEPS]
     versions = service.http.get(f"/v1/models/{name}").raise_for_status().json()["versions"]
     assert len(versions) == 1
     kinds = [event["kind"] for event in service.events(job_id)]
@@ -45,21 +46,21 @@ def assert_resumed(service: RunningService, job_id: str) -> None:
     attempts = steps_by_attempt(service.events(job_id))
     assert len(attempts) > 1
     for before, after in itertools.pairwise(attempts):
-        assert after[0] > 3
-        assert after[0] >= before[-1] - 3
+        assert after[0] > 2
+        assert after[0] >= before[-1] - BETWEEN_CHECKPOINTS
 
 
 def test_a_job_goes_on_from_its_checkpoint_when_its_child_and_then_its_worker_are_killed(
     service: RunningService,
 ) -> None:
     job_id = service.post_job("killed", finetune_steps=STEPS)
-    service.wait_for_step(job_id, 6)
+    service.wait_for_step(job_id, 25)
     os.kill(service.training_child(), signal.SIGKILL)
     killed = time.monotonic()
     eventually(lambda: service.job(job_id)["attempt"] == 2, what="the second attempt")
     assert time.monotonic() - killed < 5.0  # The parent saw it, so nobody waited for the lease to run out.
 
-    service.wait_for_step(job_id, 12)
+    service.wait_for_step(job_id, 45)
     parent, child = service.pid("worker-training"), service.training_child()
     os.kill(parent, signal.SIGKILL)
     eventually(lambda: not is_alive(child), timeout_s=2, what="the end of the orphan")
@@ -70,7 +71,7 @@ def test_a_job_goes_on_from_its_checkpoint_when_its_child_and_then_its_worker_ar
 
 def test_a_worker_that_sleeps_through_its_lease_cannot_disturb_its_successor(service: RunningService) -> None:
     job_id = service.post_job("sleeper", finetune_steps=STEPS)
-    service.wait_for_step(job_id, 8)
+    service.wait_for_step(job_id, 25)
     child = service.training_child()
     os.kill(child, signal.SIGSTOP)
     eventually(lambda: service.job(job_id)["state"] == "queued", timeout_s=15, what="the recovery")
@@ -111,13 +112,13 @@ def test_nothing_outlives_a_killed_supervisor_and_the_next_one_goes_on(
     data_dir = tmp_path_factory.mktemp("killed") / "data"
     with embedded_service(data_dir) as service:
         job_id = service.post_job("supervisor", finetune_steps=STEPS)
-        service.wait_for_step(job_id, 8)
+        service.wait_for_step(job_id, 25)
         everybody = [*service.announced()["processes"].values(), service.training_child()]
         service.process.kill()
         for pid in everybody:
             eventually(lambda pid=pid: not is_alive(pid), timeout_s=3, what=f"the end of process {pid}")
     with embedded_service(data_dir) as service:
-        service.wait_for_step(job_id, 10)
+        eventually(lambda: all(steps_by_attempt(service.events(job_id))[1:2] or [[]]), what="the next attempt's steps")
         assert_resumed(service, job_id)
         child = service.training_child()
         began = time.monotonic()

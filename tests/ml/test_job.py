@@ -86,7 +86,7 @@ def test_a_job_interrupted_anywhere_and_resumed_gives_the_same_bits(
     recorder = Recorder(tmp_path)
     whole = run(files, recorder)
     steps = [(phase, facts["candidate"], facts["step"]) for phase, _, facts in recorder.said if facts]
-    assert recorder.steps == len(steps) == 6 + (3 + 2) + 6
+    assert recorder.steps == len(steps) == 6 + (3 + 4) + 6
     # The last step of the transfer, the first of fine-tuning, the rungs, and the end. test_race.py does every step.
     boundary = steps.index(("transferring", "guided-transfer", 3))
     for point in (1, boundary, boundary + 1, boundary + 3, boundary + 5, len(steps) - 1):
