@@ -1,6 +1,7 @@
-"""Prints the table of docs/results.md from what `make bench` recorded; a test keeps the page equal to it."""
+"""Prints a file of benchmarks/results/ as the tables of docs/results.md; a test keeps the page equal to them."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,4 +57,4 @@ def _scores(target: dict[str, Any]) -> list[dict[str, float]]:
 
 
 if __name__ == "__main__":
-    print(table(json.loads(RECORDED.read_text())))
+    print(table(json.loads(Path(*sys.argv[1:2] or [RECORDED]).read_text())))
