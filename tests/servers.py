@@ -183,7 +183,7 @@ class ServiceUnderTest:
         return list(answer.raise_for_status().json()["items"])
 
     def wait_for_step(self, job_id: str, step: int) -> None:
-        """Return once the job has trained that many steps and has a checkpoint of about then."""
+        """Return once the job has reported that many training steps."""
 
         def reached() -> bool:
             assert self.job(job_id)["state"] in {"queued", "running"}
