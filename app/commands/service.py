@@ -1,0 +1,56 @@
+"""Commands that start programs on this machine: the service, the demo, the benchmark, the training of the prior."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from app.client import ClientError
+from app.commands.output import console
+
+
+def up(
+    port: Annotated[int | None, typer.Option(help="Taken if free; 0 picks one.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Database, images, models and logs.")] = None,
+) -> None:
+    """Start the service on this machine and leave it running until Ctrl-C."""
+    if port is not None:
+        os.environ["DRTL_PORT"] = str(port)
+    if data_dir is not None:
+        os.environ["DRTL_DATA_DIR"] = str(data_dir.resolve())
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "app.embedded"])  # noqa: S606 - this process becomes the service
+
+
+def demo(
+    pairs: Annotated[
+        Path | None, typer.Option(help="A folder with clean/ and distorted/; otherwise demo pairs.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Where pictures, graph and numbers go.")] = Path("demo-output"),
+    preset: Annotated[str, typer.Option(help="quick, standard or paper.")] = "quick",
+) -> None:
+    """Run the main job from end to end, over HTTP, on a service of its own."""
+    from app.demo import run_demo  # Spares the other commands scipy and scikit-image.
+
+    run_demo(console, pairs, output, preset)
+
+
+def bench(context: typer.Context) -> None:
+    """Run the main job on the real pairs beside the checkout and record it under benchmarks/results/."""
+    script = Path(__file__).parents[2] / "benchmarks" / "main_job.py"
+    if not script.exists():
+        raise ClientError(f"{script} is missing: benchmarks are part of the source checkout only")
+    run_child(str(script), *context.args)
+
+
+def prior_train(context: typer.Context) -> None:
+    """Rebuild the prior from a folder of clean images; takes the arguments of `python -m ml.prior_training`."""
+    run_child("-m", "ml.prior_training", *context.args)
+
+
+def run_child(*arguments: str) -> NoReturn:
+    """Run Python in a process of its own (this side loads no torch) and end as it ends."""
+    raise typer.Exit(subprocess.run([sys.executable, *arguments], check=False).returncode)
