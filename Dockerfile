@@ -8,6 +8,7 @@ ENV PATH=/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN pip install --index-url "$TORCH_INDEX" "torch>=2.11,<2.14"
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
+COPY drtl_client drtl_client
 COPY worker worker
 COPY ml ml
 COPY migrations migrations

@@ -1,0 +1,91 @@
+"""`client.batches`: many images through one model."""
+
+import os
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from drtl_client.documents import Batch
+from drtl_client.downloads import saved
+from drtl_client.errors import WaitedTooLong
+from drtl_client.flow import Flow, OnUpload, Request, Sleep, fetch
+from drtl_client.images import ImageInput, as_part
+from drtl_client.jobs import fields_of
+from drtl_client.methods import AsyncResource, Resource, awaiting, blocking
+
+BatchRef: TypeAlias = Batch | str
+LOOK_EVERY_S: Final = 0.5
+ANSWERING_UPLOAD_S: Final = 180.0
+
+
+def _path(batch: BatchRef, rest: str = "") -> str:
+    return f"/v1/batches/{batch if isinstance(batch, str) else batch.id}{rest}"
+
+
+def create(
+    images: Sequence[ImageInput],
+    *,
+    model: str,
+    on_upload: OnUpload | None = None,
+    **options: str | float | bool | None,
+) -> Flow[Batch]:
+    """Upload images to be restored by `name`, `name@alias` or `name@version`; `options` as for super_resolve."""
+    request = Request(
+        "POST",
+        "/v1/batches",
+        headers={"Idempotency-Key": str(uuid.uuid4())},
+        form=fields_of({"model": model, **options}),
+        parts=tuple(as_part("images", image, f"{number:04}") for number, image in enumerate(images, start=1)),
+        repeatable=False,
+        read_timeout_s=ANSWERING_UPLOAD_S,
+        on_upload=on_upload,
+    )
+    return Batch.of((yield from fetch(request)))
+
+
+def get(batch: BatchRef) -> Flow[Batch]:
+    """How far the batch is."""
+    return Batch.of((yield from fetch(Request("GET", _path(batch)))))
+
+
+def wait(batch: BatchRef, *, timeout_s: float | None = None) -> Flow[Batch]:
+    """The batch once it has ended, however it has. Raises WaitedTooLong."""
+    began = time.monotonic()
+    while not (found := (yield from get(batch))).ended:
+        if timeout_s is not None and time.monotonic() - began > timeout_s:
+            raise WaitedTooLong(f"the batch is not done within {timeout_s:g} s")
+        yield Sleep(LOOK_EVERY_S)
+    return found
+
+
+def download(batch: BatchRef, path: str | os.PathLike[str]) -> Flow[Path]:
+    """The restored images as one zip, written to the path, or into it where it is a folder."""
+    name = f"{batch if isinstance(batch, str) else batch.id}.zip"
+    return (yield from saved(Request("GET", _path(batch, "/result")), path, name=name))
+
+
+def cancel(batch: BatchRef) -> Flow[Batch]:
+    """Ask it to stop; asking twice is the same."""
+    return Batch.of((yield from fetch(Request("POST", _path(batch, "/cancel")))))
+
+
+class Batches(Resource):
+    """Many images through one model."""
+
+    create = blocking(create)
+    get = blocking(get)
+    wait = blocking(wait)
+    download = blocking(download)
+    cancel = blocking(cancel)
+
+
+class AsyncBatches(AsyncResource):
+    """Many images through one model."""
+
+    create = awaiting(create)
+    get = awaiting(get)
+    wait = awaiting(wait)
+    download = awaiting(download)
+    cancel = awaiting(cancel)

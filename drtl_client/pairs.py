@@ -1,0 +1,97 @@
+"""Few-shot pairs, as folders on disk or as images in memory."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from drtl_client.documents import Dataset
+from drtl_client.errors import BadFolder
+from drtl_client.flow import Part
+from drtl_client.images import ImageInput, as_part
+
+PairsInput: TypeAlias = str | os.PathLike[str] | Dataset | Sequence["PairPaths | tuple[ImageInput, ImageInput]"]
+SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
+DATASET_ID: Final = re.compile(r"ds_[0-9a-f]{1,36}")
+
+
+@dataclass(frozen=True)
+class PairPaths:
+    """The two files of a pair on this machine."""
+
+    name: str
+    clean: Path
+    distorted: Path
+
+
+def pairs_in(folder: str | os.PathLike[str]) -> list[PairPaths]:
+    """The pairs in folder/clean and folder/distorted, by name: equal file stems, or else equal order.
+
+    Raises BadFolder that says what is missing.
+    """
+    files: dict[str, list[Path]] = {}
+    for kind in ("clean", "distorted"):
+        inside = Path(folder) / kind
+        if not inside.is_dir():
+            raise BadFolder(f"{folder} has no folder named {kind}")
+        files[kind] = sorted(path for path in inside.iterdir() if path.suffix.lower() in SUFFIXES)
+        if not files[kind]:
+            raise BadFolder(f"{inside} has no images")
+    clean, distorted = files["clean"], files["distorted"]
+    stems = {path.stem for path in clean}, {path.stem for path in distorted}
+    if stems[0] != stems[1]:
+        alone = sorted(stems[0] ^ stems[1])
+        if len(clean) != len(distorted) or stems[0] & stems[1]:
+            raise BadFolder(f"{folder}: without a partner: {', '.join(alone[:5])}{' …' if len(alone) > 5 else ''}")
+    return [PairPaths(a.stem, a, b) for a, b in zip(clean, distorted, strict=True)]
+
+
+def dataset_id(pairs: PairsInput) -> str | None:
+    """The id, where the pairs are a dataset that was uploaded before."""
+    if isinstance(pairs, Dataset):
+        return pairs.id
+    return pairs if isinstance(pairs, str) and DATASET_ID.fullmatch(pairs) else None
+
+
+def as_parts(pairs: PairsInput) -> tuple[Part, ...]:
+    """The pairs as files of a form. A zip is sent as it is; files of a pair get a common name, whatever theirs were.
+
+    Raises BadFolder.
+    """
+    if isinstance(pairs, str | os.PathLike):
+        path = Path(pairs)
+        if path.suffix.lower() == ".zip":
+            return (Part("archive", path.name, path),)
+        pairs = pairs_in(path)
+    assert not isinstance(pairs, Dataset)
+    images = [(pair.clean, pair.distorted) if isinstance(pair, PairPaths) else _two(pair) for pair in pairs]
+    parts = []
+    for name, pair in zip(_names([clean for clean, _ in images]), images, strict=True):
+        for kind, image in zip(("clean", "distorted"), pair, strict=True):
+            part = as_part(kind, image)
+            parts.append(Part(kind, f"{name}{Path(part.name).suffix}", part.content))
+    return tuple(parts)
+
+
+def _two(pair: Any) -> tuple[ImageInput, ImageInput]:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise BadFolder("a pair is a tuple of a clean and a distorted image")
+    return pair[0], pair[1]
+
+
+def _names(clean: Sequence[ImageInput]) -> list[str]:
+    """What the service will call the pairs: the clean files' stems where those tell them apart, or else numbers."""
+    stems = [Path(image).stem for image in clean if isinstance(image, str | os.PathLike)]
+    if len(set(stems)) == len(clean):
+        return stems
+    return [f"{number:03}" for number in range(1, len(clean) + 1)]
+
+
+def model_name(pairs: PairsInput) -> str:
+    """A model name made of the folder's, in the letters that the service allows."""
+    if not isinstance(pairs, str | os.PathLike):
+        return "my-device"
+    name = Path(pairs).resolve().name.removesuffix(".zip")
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")[:60] or "my-device"

@@ -1,0 +1,178 @@
+"""Which requests are sent again, when, and how often; what is raised in the end."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import anyio
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.core.errors import ServiceError
+from drtl_client import AsyncClient, Client, DRTLError, errors, transports
+from drtl_client.flow import Request
+from drtl_client.retries import LONGEST_RETRY_AFTER_S, pause_s
+
+PROBLEM = {"Content-Type": "application/problem+json"}
+JOB = {"items": [], "next": None}
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long the client would have slept."""
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+
+    async def at_once(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(transports.anyio, "sleep", at_once)
+    return pauses
+
+
+def scripted(
+    *answers: httpx.Response | Exception,
+) -> tuple[Callable[[httpx.Request], httpx.Response], list[httpx.Request]]:
+    """A service that gives these answers in turn, and the requests that it got."""
+    left: Iterator[httpx.Response | Exception] = iter(answers)
+    asked: list[httpx.Request] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        answer = next(left)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return respond, asked
+
+
+def client_of(respond: Callable[[httpx.Request], httpx.Response], retries: int = 4) -> Client:
+    http = httpx.Client(base_url="http://service", transport=httpx.MockTransport(respond))
+    return Client(http=http, retries=retries)
+
+
+def test_a_service_on_its_way_up_is_asked_again(slept: list[float]) -> None:
+    request = httpx.Request("GET", "http://service/v1/jobs")
+    respond, asked = scripted(
+        httpx.ConnectError("refused", request=request),
+        httpx.Response(502, text="bad gateway"),
+        httpx.Response(503, headers={"Retry-After": "5"}),
+        httpx.Response(429, headers={"Retry-After": "7"}),
+        httpx.Response(200, json=JOB),
+    )
+    assert list(client_of(respond).jobs.list()) == []
+    assert len(asked) == 5
+    assert 5 <= slept[2] <= 6
+    assert 7 <= slept[3] <= 9
+
+
+def test_the_awaiting_client_asks_again_just_so(slept: list[float]) -> None:
+    respond, asked = scripted(httpx.Response(503, headers={"Retry-After": "5"}), httpx.Response(200, json=JOB))
+
+    async def listed() -> None:
+        http = httpx.AsyncClient(base_url="http://service", transport=httpx.MockTransport(respond))
+        async with AsyncClient(http=http) as client:
+            assert [job async for job in client.jobs.list()] == []
+
+    anyio.run(listed)
+    assert len(asked) == 2
+    assert 5 <= slept[0] <= 6
+
+
+def test_patience_has_an_end_and_the_last_answer_is_raised(slept: list[float]) -> None:
+    answers = [httpx.Response(503, json={"type": "/problems/unavailable", "detail": "no database"}) for _ in range(3)]
+    respond, asked = scripted(*answers)
+    with pytest.raises(errors.Unavailable, match="no database"):
+        client_of(respond, retries=2).jobs.get("job_1")
+    assert len(asked) == 3
+    assert len(slept) == 2
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 413, 422, 500])
+def test_a_refusal_stands(status: int, slept: list[float]) -> None:
+    respond, asked = scripted(httpx.Response(status, json={"detail": "no"}))
+    with pytest.raises(errors.Problem, match="no"):
+        client_of(respond).jobs.get("job_1")
+    assert len(asked) == 1
+    assert not slept
+
+
+def test_work_that_goes_on_after_a_timeout_is_not_asked_for_twice(slept: list[float]) -> None:
+    late = httpx.Response(504, json={"type": "/problems/timed-out", "detail": "later"}, headers=PROBLEM)
+    respond, asked = scripted(late)
+    with pytest.raises(errors.TimedOut):
+        client_of(respond).models["x"].super_resolve(b"image")
+    assert len(asked) == 1
+
+
+def test_a_first_request_that_is_still_being_answered_is_waited_for(slept: list[float]) -> None:
+    busy = {"type": "/problems/request-in-flight", "detail": "wait"}
+    waits = [httpx.Response(409, json=busy, headers={"Retry-After": "1"}) for _ in range(20)]
+    respond, asked = scripted(*waits, httpx.Response(200, json={"id": "job_1"}))
+    assert client_of(respond, retries=1).jobs.create("ds_1", name="x").id == "job_1"
+    assert len({request.headers["Idempotency-Key"] for request in asked}) == 1
+    assert len({request.content for request in asked}) == 1
+
+
+def test_two_jobs_have_two_keys(slept: list[float]) -> None:
+    respond, asked = scripted(httpx.Response(200, json={}), httpx.Response(200, json={}))
+    client = client_of(respond)
+    client.jobs.create("ds_1", name="x")
+    client.jobs.create("ds_1", name="x")
+    assert len({request.headers["Idempotency-Key"] for request in asked}) == 2
+
+
+@given(st.integers(0, 20), st.integers(0, 10**6))
+def test_pauses_are_never_negative_nor_endless(attempt: int, asked_s: int) -> None:
+    response = httpx.Response(503, headers={"Retry-After": str(asked_s)})
+    pause = pause_s(Request("GET", "/"), response, attempt, retries=30)
+    assert pause is not None
+    assert min(asked_s, LONGEST_RETRY_AFTER_S) <= pause <= LONGEST_RETRY_AFTER_S + 8
+
+
+def test_an_image_that_takes_long_is_followed_to_its_result(slept: list[float]) -> None:
+    operation = {"id": "op_1", "state": "queued", "created_at": "2026-01-02T03:04:05Z"}
+    respond, asked = scripted(
+        httpx.Response(202, json=operation, headers={"Location": "/v1/operations/op_1"}),
+        httpx.Response(200, json=operation | {"state": "running", "progress": 0.5}),
+        httpx.Response(200, json=operation | {"state": "succeeded"}),
+        httpx.Response(200, content=b"image", headers={"X-DRTL-Model": "x@1"}),
+    )
+    restored = client_of(respond).models["x"].super_resolve(b"image", outscale=2.5, ensemble=True)
+    assert restored.content == b"image"
+    assert asked[0].url.params == httpx.QueryParams({"outscale": "2.5", "ensemble": "true"})
+    assert asked[0].headers["Prefer"].startswith("wait=")
+    assert [request.url.path for request in asked[1:]] == ["/v1/operations/op_1"] * 2 + ["/v1/operations/op_1/result"]
+
+
+def test_the_key_is_sent_from_the_argument_or_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRTL_KEY", "from-environment")
+    assert Client("http://service").http.headers["Authorization"] == "Bearer from-environment"
+    assert AsyncClient("http://service", key="given").http.headers["Authorization"] == "Bearer given"
+    monkeypatch.delenv("DRTL_KEY")
+    assert "Authorization" not in Client("http://service").http.headers
+
+
+def all_below(kind: type[ServiceError]) -> list[type[ServiceError]]:
+    return [narrow for child in kind.__subclasses__() for narrow in (child, *all_below(child))]
+
+
+@pytest.mark.parametrize("kind", all_below(ServiceError), ids=lambda kind: kind.code)
+def test_every_error_of_the_service_has_an_exception_of_the_same_name(kind: type[ServiceError]) -> None:
+    document = {"type": f"/problems/{kind.code}", "detail": "why", "pointer": "/name"}
+    raised = errors.problem_of(httpx.Response(kind.status, json=document))
+    assert type(raised).__name__ == kind.__name__
+    assert raised.pointer == "/name"
+    assert isinstance(raised, DRTLError)
+
+
+def test_an_error_of_a_later_service_is_known_by_its_status() -> None:
+    raised = errors.problem_of(httpx.Response(404, json={"type": "/problems/no-such-lens", "detail": "no lens"}))
+    assert isinstance(raised, errors.NotFound)
+    assert raised.type == "/problems/no-such-lens"
+
+
+def test_an_answer_of_something_else_than_the_service_is_still_readable() -> None:
+    assert str(errors.problem_of(httpx.Response(502, text="<html>"))) == "HTTP 502 Bad Gateway: <html>"
