@@ -15,8 +15,9 @@ from ml.checkpoint import Trainee, adam
 from ml.dead_leaves import dead_leaves
 from ml.evaluate import quality_of_input
 from ml.images import load_folder, to_uint8
+from ml.match import fingerprint
 from ml.options import PRESETS, TrainingOptions
-from ml.pairs import PairFile, Split, decode_pairs, split
+from ml.pairs import PairFile, Split, as_sent, decode_pairs, split
 from ml.precision import device
 from ml.prior import Prior, load_prior
 from ml.race import Candidate, Race, Start
@@ -70,6 +71,7 @@ def run_job(
     relation = relate(prior.drn.to(device()), prior.prototypes, parts.train, options.seed)
     graph = node_link_graph(relation, prior.version)
     follower.graph(graph)
+    reference = fingerprint(as_sent(files, parts.train, scale))
 
     clock.enter("training")
     least_side = PRESETS[options.preset].transfer.crop + 2 * MARGIN
@@ -94,7 +96,7 @@ def run_job(
     follower.progress("evaluating", SHARES["evaluating"])
     race.measure()
     untouched = quality_of_input(parts.held_out)
-    outcome = judge(race, untouched, options, scale, relation, prior, graph, clock.seconds())
+    outcome = judge(race, untouched, options, scale, relation, prior, reference, graph, clock.seconds())
     follower.progress("registering", SHARES["registering"])
     return outcome
 

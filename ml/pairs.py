@@ -79,6 +79,18 @@ def decode_pairs(files: Sequence[PairFile]) -> tuple[list[TargetPair], int]:
     return pairs, scales.pop()
 
 
+def as_sent(files: Sequence[PairFile], train: Sequence[TargetPair], scale: int) -> list[UInt8[Tensor, "3 _ _"]]:
+    """The distorted images of training pairs at the size of their files, as images will be sent to the model."""
+    if scale == 1:
+        return [pair.distorted for pair in train]
+    file_of = {file.name: file for file in files}
+    images = []
+    for pair in train:
+        height, width = pair.distorted.shape[1] // scale, pair.distorted.shape[2] // scale  # of a strip where it is one
+        images.append(to_uint8(decode(file_of[pair.name].distorted).pixels[:, :height, :width]))
+    return images
+
+
 def split(pairs: Sequence[TargetPair], seed: int) -> Split:
     """Hold out a fifth of the pairs, at least one, or of fewer than four pairs a strip at the right of each.
 

@@ -5,6 +5,7 @@ from typing import Any, Final, Literal
 
 from ml.backbones import parameter_count
 from ml.evaluate import Quality, mean, passes_gate
+from ml.match import MatchReference
 from ml.model_file import pack
 from ml.options import TrainingOptions
 from ml.prior import Prior
@@ -33,6 +34,7 @@ def judge(
     scale: int,
     relation: Relation,
     prior: Prior,
+    reference: MatchReference | None,
     graph: dict[str, Any],
     seconds: dict[str, float],
 ) -> Outcome:
@@ -75,6 +77,7 @@ def judge(
         "verdict": verdict,
         "gamma": dict(zip(relation.prototypes.names, relation.gamma.tolist(), strict=True)),
         "metrics": metrics,
+        "match": asdict(reference) if reference is not None else None,
         "prior": prior.version,
         "code_version": CODE_VERSION,
         "licence": "The weights belong to whoever trained them; the prior's photographs are "
