@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from app.core import operations, repository
-from app.core.errors import LeaseLost
+from app.core.errors import LeaseLost, OperationCancelled
 from app.core.operations import OperationLease
 from ml.restore import Restored, Restorer, load_restorer
 from worker.failures import diagnose
@@ -96,11 +96,14 @@ class Inference:
                     "tile": restored.tile,
                     "tiles": restored.tiles,
                     "precision": restored.precision,
-                    "seconds": restored.seconds,
+                    "seconds": {"restore": restored.seconds},
                 }
                 self.service.write(lambda session: operations.succeed(session, lease, blob, result), PATIENCE_S)
             except LeaseLost:
                 log.warning("operation %s: the lease was lost, its result is dropped", lease.operation_id)
+                return
+            except OperationCancelled:
+                self.service.write(lambda session: operations.confirm_cancelled(session, lease), PATIENCE_S)
                 return
             except WorkerStopping:
                 self.service.write(lambda session: operations.release(session, lease), PATIENCE_S)
@@ -121,6 +124,9 @@ class Inference:
     def _restore(self, lease: OperationLease, stop: Callable[[], None]) -> Restored:
         with self.service.read_sessions() as session:
             operation = repository.get_operation(session, lease.operation_id)
+            assert operation.model_name is not None
+            assert operation.model_version is not None
+            assert operation.input_blob is not None
             model = repository.get_model_version(session, operation.model_name, operation.model_version)
         with self.service.storage.open(operation.input_blob) as file:
             image = file.read()

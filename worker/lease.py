@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from app.core.errors import JobCancelled, LeaseLost
+from app.core.errors import JobCancelled, LeaseLost, OperationCancelled
 from worker.service import DatabaseDown
 
 log = logging.getLogger(__name__)
@@ -43,12 +43,12 @@ class Heartbeat:
     def __init__(self, renew: Callable[[], None], every_s: float) -> None:
         self._renew = renew
         self._every_s = every_s
-        self._ended: JobCancelled | LeaseLost | None = None
+        self._ended: JobCancelled | OperationCancelled | LeaseLost | None = None
         self._leave = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def check(self) -> None:
-        """Raise JobCancelled or LeaseLost once the renewal has met it."""
+        """Raise JobCancelled, OperationCancelled or LeaseLost once the renewal has met it."""
         if self._ended is not None:
             raise self._ended
 
@@ -56,7 +56,7 @@ class Heartbeat:
         while not self._leave.wait(self._every_s):
             try:
                 self._renew()
-            except (JobCancelled, LeaseLost) as end:
+            except (JobCancelled, OperationCancelled, LeaseLost) as end:
                 self._ended = end
                 return
             except DatabaseDown as error:

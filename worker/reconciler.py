@@ -4,17 +4,18 @@ import logging
 from datetime import timedelta
 
 from redis.exceptions import RedisError
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from app.core import jobs, operations, repository
 from app.core.queue import INFERENCE_QUEUE, TRAINING_QUEUE, Queue
-from app.core.tables import Dataset, IdempotencyKey, Job, Operation, utc_now
+from app.core.tables import Batch, Dataset, IdempotencyKey, Job, Operation, utc_now
 from worker.service import Service
 
 log = logging.getLogger(__name__)
 
 OPERATION_ATTEMPTS = 3
+WAKE_UPS = 16  # Whoever is woken restores everything that waits, so more than there are workers are wasted.
 ROUND_MARK = "drtl:reconciled"
 
 
@@ -30,7 +31,7 @@ def reconcile(service: Service) -> None:
 
 
 def stop_overdue(service: Service) -> None:
-    """Kill the processes of cancelled jobs that have not stopped of themselves, and let the jobs rest."""
+    """Let cancelled work rest that has not stopped of itself; a job's process is killed."""
     with service.read_sessions() as session:
         overdue = jobs.overdue_cancellations(session, service.settings.cancel_grace_s)
     for job in overdue:
@@ -39,26 +40,31 @@ def stop_overdue(service: Service) -> None:
             service.queue.kill_task(job.task_id)
         with service.sessions.begin() as session:
             jobs.force_cancelled(session, job.id)
+    with service.sessions.begin() as session:
+        forced = operations.force_overdue(session, service.settings.cancel_grace_s)
+    for operation_id in forced:
+        log.warning("operation %s: did not stop within %g s", operation_id, service.settings.cancel_grace_s)
+        service.queue.notify_done(operation_id)
 
 
 def recover(service: Service) -> None:
     """Take back what belongs to workers that have gone silent."""
     with service.sessions.begin() as session:
         requeued = jobs.recover_expired(session, service.settings.max_attempts)
-        failed = operations.recover_expired(session, OPERATION_ATTEMPTS)
+        ended = operations.recover_expired(session, OPERATION_ATTEMPTS)
     for job_id in requeued:
         log.warning("job %s: its worker is lost, queued again", job_id)
-    for operation_id in failed:
+    for operation_id in ended:
         service.queue.notify_done(operation_id)
 
 
 def top_up(service: Service) -> None:
-    """Send wake-ups until there are as many as there is work; one too many does no harm. Raises RedisError."""
+    """Send wake-ups until there are enough for the work; one too many does no harm. Raises RedisError."""
     with service.read_sessions() as session:
         waiting_jobs, waiting_operations = jobs.waiting(session), operations.waiting(session)
     for _ in range(waiting_jobs - service.queue.depth(TRAINING_QUEUE)):
         service.queue.send_training("any")
-    for _ in range(waiting_operations - service.queue.depth(INFERENCE_QUEUE)):
+    for _ in range(min(WAKE_UPS, waiting_operations) - service.queue.depth(INFERENCE_QUEUE)):
         service.queue.send_super_resolution("any")
 
 
@@ -87,9 +93,12 @@ def sweep(service: Service) -> None:
 
 
 def expire_operations(session: Session, retention_s: float) -> None:
-    """Forget ended operations; their images go with the sweep of blobs."""
+    """Forget ended operations, and batches when the last of theirs has expired; their images go with the blobs."""
     oldest = utc_now() - timedelta(seconds=retention_s)
-    session.execute(delete(Operation).where(Operation.finished_at < oldest))
+    session.execute(delete(Operation).where(Operation.batch_id.is_(None), Operation.finished_at < oldest))
+    of_batch = select(Operation.id).where(Operation.batch_id == Batch.id)
+    fresh = of_batch.where(or_(Operation.finished_at.is_(None), Operation.finished_at >= oldest)).exists()
+    session.execute(delete(Batch).where(Batch.created_at < oldest, ~fresh))  # Their operations go with them.
 
 
 def expire_datasets(session: Session, retention_s: float) -> None:

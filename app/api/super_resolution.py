@@ -205,7 +205,7 @@ def send_result(operation: Operation, services: Services) -> StreamingResponse:
         "X-DRTL-Model": f"{operation.model_name}@{operation.model_version}",
         "X-DRTL-Tile": str(facts.get("tile", "")),
         "X-DRTL-Precision": str(facts.get("precision", "")),
-        "Server-Timing": f"restore;dur={1000 * facts.get('seconds', 0.0):.1f}",
+        "Server-Timing": f"restore;dur={1000 * facts.get('seconds', {}).get('restore', 0.0):.1f}",
     }
     media_type = next(kind for kind, name in MEDIA_TYPES.items() if name == operation.options["output"])
     return send_blob(services.storage, operation.output_blob, media_type, headers)

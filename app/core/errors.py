@@ -105,3 +105,7 @@ class LeaseLost(Exception):
 
 class JobCancelled(Exception):
     """Somebody asked for the job to stop."""
+
+
+class OperationCancelled(Exception):
+    """Somebody asked for the image not to be restored."""

@@ -1,4 +1,6 @@
-"""The life of an operation (one image through a model): queued → running → succeeded | failed, guarded like a job's."""
+"""The life of an operation (one image through a model), in guarded transitions like a job's (see `app.core.jobs`):
+queued → running (→ cancelling) → succeeded | failed | cancelled.
+"""
 
 import secrets
 from dataclasses import dataclass
@@ -7,8 +9,8 @@ from typing import Any
 from sqlalchemy import CursorResult, Update, func, select, update
 from sqlalchemy.orm import Session
 
-from app.core.errors import LeaseLost
-from app.core.tables import Operation, database_now, utc_now
+from app.core.errors import LeaseLost, OperationCancelled
+from app.core.tables import Batch, Operation, database_now, utc_now
 
 
 @dataclass(frozen=True)
@@ -26,23 +28,34 @@ def _changed(session: Session, statement: Update) -> bool:
 
 
 def claim_next(session: Session, lease_s: float) -> OperationLease | None:
-    """Take the operation that has waited longest, or None where nothing waits."""
-    oldest = select(Operation.id).where(Operation.state == "queued").order_by(Operation.id).limit(1)
-    while (operation_id := session.scalar(oldest)) is not None:
-        token = secrets.token_hex(16)
-        taken = update(Operation).where(Operation.id == operation_id, Operation.state == "queued")
-        lease_until = database_now() + lease_s
-        taken = taken.values(state="running", attempt=Operation.attempt + 1, lease_token=token, lease_until=lease_until)
-        if _changed(session, taken):
-            return OperationLease(operation_id, token)
-    return None
+    """Take the operation whose turn is next, or None where nothing waits. One statement."""
+    waiting = select(Operation.id).where(Operation.state == "queued").order_by(Operation.turn, Operation.id).limit(1)
+    next_one = waiting.with_for_update(skip_locked=True).scalar_subquery()  # SQLite has one writer and no such clause.
+    token = secrets.token_hex(16)
+    taken = update(Operation).where(Operation.id == next_one, Operation.state == "queued")
+    taken = taken.values(
+        state="running",
+        attempt=Operation.attempt + 1,
+        lease_token=token,
+        lease_until=database_now() + lease_s,
+        started_at=func.coalesce(Operation.started_at, utc_now()),
+    )
+    without_sync = {"synchronize_session": False}
+    operation_id = session.scalar(taken.returning(Operation.id), execution_options=without_sync)
+    return None if operation_id is None else OperationLease(operation_id, token)
 
 
 def _write(session: Session, lease: OperationLease, **values: Any) -> None:
-    """Write to the leased operation while it runs. Raises LeaseLost when it is not ours."""
-    owned = update(Operation).where(Operation.id == lease.operation_id, Operation.lease_token == lease.token)
-    if not _changed(session, owned.where(Operation.state == "running").values(**values)):
-        raise LeaseLost(lease.operation_id)
+    """Write to the leased operation while it runs.
+
+    Raises OperationCancelled when it shall stop, LeaseLost when it is not ours.
+    """
+    owned = (Operation.id == lease.operation_id, Operation.lease_token == lease.token)
+    if _changed(session, update(Operation).where(*owned, Operation.state == "running").values(**values)):
+        return
+    if session.scalar(select(Operation.state).where(*owned)) == "cancelling":
+        raise OperationCancelled(lease.operation_id)
+    raise LeaseLost(lease.operation_id)
 
 
 def renew(session: Session, lease: OperationLease, lease_s: float) -> None:
@@ -50,46 +63,127 @@ def renew(session: Session, lease: OperationLease, lease_s: float) -> None:
     _write(session, lease, lease_until=database_now() + lease_s)
 
 
-def release(session: Session, lease: OperationLease) -> None:
-    """Give the operation back to the queue, because this worker stops; the attempt does not count."""
-    _write(session, lease, state="queued", attempt=Operation.attempt - 1, lease_token=None, lease_until=None)
+def report_progress(session: Session, lease: OperationLease, fraction: float) -> None:
+    """Publish how much of the image is done, in 0…1."""
+    _write(session, lease, progress=fraction)
 
 
-def succeed(session: Session, lease: OperationLease, output_blob: str, result: dict[str, Any]) -> None:
-    """End the operation with its result."""
-    ended = {"lease_token": None, "lease_until": None, "finished_at": utc_now()}
-    _write(session, lease, state="succeeded", output_blob=output_blob, result=result, **ended)
+def resolve(session: Session, lease: OperationLease, name: str, version: int) -> None:
+    """Publish which model was chosen for an operation that left the choice to the worker."""
+    _write(session, lease, model_name=name, model_version=version)
+
+
+def succeed(
+    session: Session, lease: OperationLease, output_blob: str, result: dict[str, Any], trust_blob: str | None = None
+) -> None:
+    """End the operation with its image, with facts about it, and with the trust map where one was asked for."""
+    images = {"output_blob": output_blob, "trust_blob": trust_blob}
+    _write(session, lease, progress=1.0, result=result, **images, **_ended("succeeded"))
+
+
+def _ended(state: str, code: str | None = None, message: str | None = None) -> dict[str, Any]:
+    """What every end sets; the cleared token shuts out whoever held the lease."""
+    return {
+        "state": state,
+        "error_code": code,
+        "error_message": message,
+        "lease_token": None,
+        "lease_until": None,
+        "finished_at": utc_now(),
+    }
 
 
 def fail(session: Session, lease: OperationLease, code: str, message: str) -> None:
-    """End the operation with the reason why there is no result."""
-    ended = {"lease_token": None, "lease_until": None, "finished_at": utc_now()}
-    _write(session, lease, state="failed", error_code=code, error_message=message, **ended)
+    """End the operation with the reason why there is no result. A cancelled one rests as cancelled.
+
+    Raises LeaseLost where the lease is no longer ours.
+    """
+    try:
+        _write(session, lease, **_ended("failed", code, message))
+    except OperationCancelled:
+        confirm_cancelled(session, lease)
+
+
+def confirm_cancelled(session: Session, lease: OperationLease) -> bool:
+    """The worker has stopped; the cancelled operation may rest. False where the lease is no longer ours."""
+    owned = (Operation.id == lease.operation_id, Operation.lease_token == lease.token)
+    return _changed(
+        session, update(Operation).where(*owned, Operation.state == "cancelling").values(_ended("cancelled"))
+    )
+
+
+def release(session: Session, lease: OperationLease) -> None:
+    """Give the operation back to the queue, because this worker stops; the attempt does not count, the turn stays.
+
+    A cancelled one rests as cancelled. Raises LeaseLost where the lease is no longer ours.
+    """
+    try:
+        _write(
+            session,
+            lease,
+            state="queued",
+            progress=0.0,
+            attempt=Operation.attempt - 1,
+            lease_token=None,
+            lease_until=None,
+        )
+    except OperationCancelled:
+        confirm_cancelled(session, lease)
+
+
+def request_cancel(session: Session, operation_id: str) -> None:
+    """Ask it to stop: at once where it waits, through its worker where it runs. An ended one stays as it is."""
+    _request_cancel(session, Operation.id == operation_id)
+
+
+def request_cancel_batch(session: Session, batch_id: str) -> None:
+    """Ask all of a batch to stop. What it has restored so far stays."""
+    _changed(session, update(Batch).where(Batch.id == batch_id).values(cancel_requested=True))
+    _request_cancel(session, Operation.batch_id == batch_id)
+
+
+def _request_cancel(session: Session, which: Any) -> None:
+    _changed(session, update(Operation).where(which, Operation.state == "queued").values(_ended("cancelled")))
+    asked = update(Operation).where(which, Operation.state == "running")
+    _changed(session, asked.values(state="cancelling", cancel_requested=database_now()))
 
 
 def recover_expired(session: Session, max_attempts: int) -> list[str]:
-    """Take back operations whose worker has gone silent; returns the ids of those that ended as failed."""
-    expired = (Operation.state == "running", Operation.lease_until < database_now())
-    stale = select(Operation.id).where(*expired, Operation.attempt >= max_attempts)
-    ended = []
-    for operation_id in session.scalars(stale).all():
-        failed = (
-            update(Operation)
-            .where(Operation.id == operation_id, *expired)
-            .values(
-                state="failed",
-                error_code="worker-lost",
-                error_message=f"The worker was lost {max_attempts} times while it restored this image.",
-                lease_token=None,
-                lease_until=None,
-                finished_at=utc_now(),
-            )
-        )
-        if _changed(session, failed):
-            ended.append(operation_id)
-    back = update(Operation).where(*expired, Operation.attempt < max_attempts)
-    _changed(session, back.values(state="queued", lease_token=None, lease_until=None))
+    """Take back operations whose worker has gone silent: queue them again, or end them as cancelled or failed.
+
+    Returns the ids of those that ended, for somebody may be waiting for them.
+    """
+    expired = Operation.lease_until < database_now()
+    lost = f"The worker was lost {max_attempts} times while it restored this image."
+    ended = [
+        *_end_all(session, "cancelled", None, None, Operation.state == "cancelling", expired),
+        *_end_all(
+            session,
+            "failed",
+            "worker-lost",
+            lost,
+            Operation.state == "running",
+            expired,
+            Operation.attempt >= max_attempts,
+        ),
+    ]
+    back = update(Operation).where(Operation.state == "running", expired, Operation.attempt < max_attempts)
+    _changed(session, back.values(state="queued", progress=0.0, lease_token=None, lease_until=None))
     return ended
+
+
+def force_overdue(session: Session, grace_s: float) -> list[str]:
+    """End cancelled operations that their worker has not confirmed within `grace_s` seconds; returns their ids.
+
+    The worker goes on to its next step and meets LeaseLost there. Its process is not killed: others' images are in it.
+    """
+    late = Operation.cancel_requested < database_now() - grace_s
+    return _end_all(session, "cancelled", None, None, Operation.state == "cancelling", late)
+
+
+def _end_all(session: Session, state: str, code: str | None, message: str | None, *where: Any) -> list[str]:
+    ended = update(Operation).where(*where).values(_ended(state, code, message)).returning(Operation.id)
+    return list(session.scalars(ended, execution_options={"synchronize_session": False}))
 
 
 def waiting(session: Session) -> int:

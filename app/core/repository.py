@@ -129,7 +129,7 @@ def set_alias(session: Session, name: str, alias: str, version: int) -> ModelAli
 
 
 def begin_idempotent(session: Session, key: str, fingerprint: str, in_flight_s: float) -> str | None:
-    """Note that a keyed request has begun, or return the job that it made before.
+    """Note that a keyed request has begun, or return the id of what it made before.
 
     Raises RequestInFlight while the first is unanswered, IdempotencyMismatch where the body differs. The unique
     key makes a second, simultaneous insert fail with IntegrityError at the flush; callers treat it as in flight.
@@ -142,23 +142,23 @@ def begin_idempotent(session: Session, key: str, fingerprint: str, in_flight_s: 
         return None
     if known.fingerprint != fingerprint:
         raise IdempotencyMismatch("The key was used with a different request.", pointer="Idempotency-Key")
-    if known.job_id is None:
+    if known.made_id is None:
         if known.created_at > utc_now() - timedelta(seconds=in_flight_s):
             raise RequestInFlight("The first request with this key has not been answered yet.", retry_after_s=1)
         known.created_at = utc_now()
-    return known.job_id
+    return known.made_id
 
 
-def finish_idempotent(session: Session, key: str, job_id: str | None) -> None:
+def finish_idempotent(session: Session, key: str, made_id: str | None) -> None:
     """Attach the answer to the key, or forget the key after a refusal so that a mended request may use it.
 
     An answered key keeps its answer, whoever was second after a take-over.
     """
-    unanswered = (IdempotencyKey.key == key, IdempotencyKey.job_id.is_(None))
-    if job_id is None:
+    unanswered = (IdempotencyKey.key == key, IdempotencyKey.made_id.is_(None))
+    if made_id is None:
         session.execute(delete(IdempotencyKey).where(*unanswered))
     else:
-        session.execute(update(IdempotencyKey).where(*unanswered).values(job_id=job_id))
+        session.execute(update(IdempotencyKey).where(*unanswered).values(made_id=made_id))
 
 
 def referenced_blobs(session: Session) -> set[str]:
@@ -170,6 +170,7 @@ def referenced_blobs(session: Session) -> set[str]:
         ModelVersion.weights_blob,
         Operation.input_blob,
         Operation.output_blob,
+        Operation.trust_blob,
     )
     names = session.scalars(union(*(select(column).where(column.is_not(None)) for column in columns)))
     return {name for name in names if name is not None}

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     DateTime,
     Float,
     ForeignKey,
@@ -183,25 +184,49 @@ class ModelAlias(Table):
     version: Mapped[int] = mapped_column(Integer)
 
 
+class Batch(Table):
+    """Many images sent at once through one model. Its state is that of its operations, and is stored nowhere else."""
+
+    __tablename__ = "batches"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True, default=lambda: new_id("batch"))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    model: Mapped[str] = mapped_column(String(160))  # As it was asked for: `name@version`, or `auto`.
+    options: Mapped[dict[str, Any]]
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+
+
 class Operation(Table):
-    """One image on its way through a model."""
+    """One image on its way through a model: sent alone, or as one of a batch."""
 
     __tablename__ = "operations"
-    __table_args__ = (Index("ix_operations_state_created", "state", "id"),)
+    __table_args__ = (
+        Index("ix_operations_state_turn", "state", "turn", "id"),
+        Index("ix_operations_batch_position", "batch_id", "position"),
+    )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True, default=lambda: new_id("op"))
+    batch_id: Mapped[str | None] = mapped_column(ForeignKey("batches.id", ondelete="CASCADE"))
+    position: Mapped[int | None] = mapped_column(Integer)  # in the batch
+    file_name: Mapped[str | None] = mapped_column(String(255))  # in the batch
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
-    model_name: Mapped[str] = mapped_column(String(64))
-    model_version: Mapped[int] = mapped_column(Integer)
-    input_blob: Mapped[str] = mapped_column(String(64), index=True)
+    model_name: Mapped[str | None] = mapped_column(String(64))  # None until a worker has chosen one.
+    model_version: Mapped[int | None] = mapped_column(Integer)
+    input_blob: Mapped[str | None] = mapped_column(String(64), index=True)  # None for a file that was refused.
     output_blob: Mapped[str | None] = mapped_column(String(64), index=True)
+    trust_blob: Mapped[str | None] = mapped_column(String(64), index=True)
     options: Mapped[dict[str, Any]]
-    state: Mapped[str] = mapped_column(String(16), default="queued")  # queued, running, succeeded, failed
+    pixels: Mapped[int] = mapped_column(BigInteger, default=0)  # of the input
+    turn: Mapped[float] = mapped_column(Float, default=time.time)  # The queue's order; see `app.core.turns`.
+    state: Mapped[str] = mapped_column(String(16), default="queued")  # as a job's
+    progress: Mapped[float] = mapped_column(Float, default=0.0)
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     lease_token: Mapped[str | None] = mapped_column(String(64))
-    lease_until: Mapped[float | None] = mapped_column(Float)
-    result: Mapped[dict[str, Any] | None]  # tile, precision, seconds, width, height
+    lease_until: Mapped[float | None] = mapped_column(Float)  # database_now() seconds
+    cancel_requested: Mapped[float | None] = mapped_column(Float)  # database_now() seconds
+    result: Mapped[dict[str, Any] | None]  # media_type, width, height, depth, tile, precision, match, seconds, …
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_message: Mapped[str | None] = mapped_column(Text)
 
@@ -216,4 +241,4 @@ class IdempotencyKey(Table):
     key: Mapped[str] = mapped_column(String(255))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     fingerprint: Mapped[str] = mapped_column(String(64))
-    job_id: Mapped[str | None] = mapped_column(String(40))  # None while the first request is still being answered
+    made_id: Mapped[str | None] = mapped_column(String(40))  # None while the first request is still being answered

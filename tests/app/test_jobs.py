@@ -217,7 +217,7 @@ def test_a_key_left_by_a_killed_process_blocks_only_for_a_while(
 ) -> None:
     accepted(post_job(client, key="k"))
     with rows.begin() as session:  # As if the process had died before it could make the job.
-        session.execute(update(IdempotencyKey).values(job_id=None))
+        session.execute(update(IdempotencyKey).values(made_id=None))
         session.execute(update(Job).values(state="cancelled"))
     problem(post_job(client, key="k"), 409, "request-in-flight")
     with rows.begin() as session:
@@ -475,4 +475,4 @@ def test_a_last_event_id_that_is_no_number_is_refused(client: httpx.Client) -> N
 def test_the_key_row_of_a_job_names_it(client: httpx.Client, rows: sessionmaker[Session]) -> None:
     job = accepted(post_job(client, key="k"))
     with rows() as session:
-        assert session.scalars(select(IdempotencyKey.job_id)).all() == [job["id"]]
+        assert session.scalars(select(IdempotencyKey.made_id)).all() == [job["id"]]

@@ -9,7 +9,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import Engine, inspect, text
 
 from app.core.database import open_database
 from app.core.tables import Table
@@ -50,6 +50,66 @@ def test_downgrading_leaves_nothing_and_upgrading_again_works(empty_url: str) ->
     assert table_names(empty_url) == {"alembic_version"}
     migrate(empty_url)
     assert table_names(empty_url) == {"alembic_version", *Table.metadata.tables}
+
+
+def test_operations_and_keys_survive_the_way_to_batches_and_back(empty_url: str) -> None:
+    engine = open_database(empty_url)
+    with engine.begin() as connection:
+        command.upgrade(alembic_config(connection), "0001")
+        for key, state, output in (("op_1", "queued", None), ("op_2", "succeeded", "b2")):
+            connection.execute(
+                text(
+                    "INSERT INTO operations (id, created_at, model_name, model_version, input_blob, output_blob,"
+                    " options, state, attempt) VALUES (:id, CURRENT_TIMESTAMP, 'm', 3, 'b1', :output, '{}', :state, 0)"
+                ),
+                {"id": key, "state": state, "output": output},
+            )
+        connection.execute(
+            text(
+                "INSERT INTO idempotency_keys (key, created_at, fingerprint, job_id)"
+                " VALUES ('k', CURRENT_TIMESTAMP, 'f', 'job_1')"
+            )
+        )
+        command.upgrade(alembic_config(connection), "head")
+    assert rows_of(engine, "SELECT id, state, progress, turn, pixels, model_version FROM operations ORDER BY id") == [
+        ("op_1", "queued", 0.0, 0.0, 0, 3),
+        ("op_2", "succeeded", 1.0, 0.0, 0, 3),
+    ]
+    assert rows_of(engine, "SELECT key, made_id FROM idempotency_keys") == [("k", "job_1")]
+
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO batches (id, created_at, model, options, cancel_requested)"
+                " VALUES ('batch_1', CURRENT_TIMESTAMP, 'auto', '{}', false)"
+            )
+        )
+        for key, state, blob, version in (
+            ("op_3", "cancelled", "b3", 1),
+            ("op_4", "queued", "b4", None),
+            ("op_5", "failed", None, 1),
+        ):
+            connection.execute(
+                text(
+                    "INSERT INTO operations (id, batch_id, position, created_at, model_name, model_version, input_blob,"
+                    " options, pixels, turn, progress, state, attempt) VALUES (:id, 'batch_1', 0, CURRENT_TIMESTAMP,"
+                    " 'm', :version, :blob, '{}', 1, 1, 0, :state, 0)"
+                ),
+                {"id": key, "state": state, "blob": blob, "version": version},
+            )
+        command.downgrade(alembic_config(connection), "0001")
+    assert rows_of(engine, "SELECT id, state, error_code, output_blob FROM operations ORDER BY id") == [
+        ("op_1", "queued", None, None),
+        ("op_2", "succeeded", None, "b2"),
+        ("op_3", "failed", "cancelled", None),
+    ]
+    assert rows_of(engine, "SELECT key, job_id FROM idempotency_keys") == [("k", "job_1")]
+    engine.dispose()
+
+
+def rows_of(engine: Engine, query: str) -> list[tuple[object, ...]]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(query))]
 
 
 def test_a_migration_that_fails_leaves_the_database_as_it_was(empty_url: str) -> None:

@@ -52,7 +52,7 @@ def worker(rows: sessionmaker[Session], api_settings: Settings) -> Iterator[dict
                 if "fail" in behaviour:
                     operations.fail(session, lease, *behaviour["fail"])
                 else:
-                    result = {"tile": 256, "precision": "bf16", "seconds": 0.25, "width": 83, "height": 71}
+                    result = {"tile": 256, "precision": "bf16", "seconds": {"restore": 0.25}, "width": 83, "height": 71}
                     operations.succeed(session, lease, output, result)
             if behaviour.get("tells", True):
                 queue.notify_done(lease.operation_id)

@@ -14,7 +14,7 @@ from app.core import jobs, operations
 from app.core.queue import HOUSEKEEPING_QUEUE, INFERENCE_QUEUE, TRAINING_QUEUE
 from app.core.settings import Settings
 from app.core.storage import FolderStorage
-from app.core.tables import Dataset, IdempotencyKey, Job, Operation, Table, utc_now
+from app.core.tables import Batch, Dataset, IdempotencyKey, Job, Operation, Table, utc_now
 from tests.worker.conftest import MakeJob
 from worker import reconciler
 from worker.service import Service
@@ -51,6 +51,14 @@ def test_lost_messages_are_sent_again_and_no_more_than_are_missing(
         assert service.queue.depth(INFERENCE_QUEUE) == 1
 
 
+def test_a_thousand_waiting_images_are_no_reason_for_a_thousand_messages(service: Service) -> None:
+    with service.sessions.begin() as session:
+        session.add_all(operation() for _ in range(1000))
+    for _ in range(2):
+        reconciler.reconcile(service)
+        assert service.queue.depth(INFERENCE_QUEUE) == reconciler.WAKE_UPS
+
+
 def test_a_job_whose_worker_is_lost_gets_its_message_in_the_same_round(service: Service, make_job: MakeJob) -> None:
     job_id = make_job()
     with service.sessions.begin() as session:
@@ -82,6 +90,18 @@ def test_a_cancellation_that_is_ignored_is_enforced_after_its_grace(service: Ser
     reconciler.reconcile(impatient)
     with service.sessions() as session:
         assert session.get_one(Job, job_id).state == "cancelled"
+
+
+def test_a_cancelled_image_whose_worker_does_not_answer_rests_and_its_waiter_hears_of_it(service: Service) -> None:
+    ignored = operation(state="cancelling", lease_token="t", lease_until=1e12, cancel_requested=0.0)
+    lost = operation(state="cancelling", lease_token="t", lease_until=0.0, cancel_requested=1e12)
+    for row in (ignored, lost):
+        add(service, row)
+    reconciler.reconcile(service)
+    for row in (ignored, lost):
+        assert service.queue.redis.llen(f"drtl:done:{row.id}") == 1
+        with service.sessions() as session:
+            assert session.get_one(Operation, row.id).state == "cancelled"
 
 
 def test_without_a_broker_the_rows_are_mended_all_the_same(service_settings: Settings, make_job: MakeJob) -> None:
@@ -128,10 +148,27 @@ def test_ended_operations_and_unused_datasets_expire_and_the_rest_stays(
         assert kept == [False, True, True]
 
 
+def test_a_batch_and_all_of_its_images_expire_together_when_the_last_one_has(service: Service) -> None:
+    long_ago = utc_now() - timedelta(days=365)
+    over, going_on, lately, young = (Batch(model="m", options={}, created_at=long_ago) for _ in range(4))
+    young.created_at = utc_now()
+    with service.sessions.begin() as session:
+        session.add_all([over, going_on, lately, young])
+        session.flush()
+        for batch, last in ((over, long_ago), (going_on, None), (lately, utc_now())):
+            session.add(operation(batch_id=batch.id, position=0, state="succeeded", finished_at=long_ago))
+            session.add(operation(batch_id=batch.id, position=1, finished_at=last))
+    reconciler.sweep(service)
+    with service.sessions() as session:
+        assert set(session.scalars(select(Batch.id))) == {going_on.id, lately.id, young.id}
+        kept = session.scalars(select(Operation.batch_id)).all()
+    assert sorted(kept) == sorted([going_on.id, lately.id] * 2)
+
+
 def test_old_idempotency_keys_may_be_used_anew(service: Service) -> None:
     long_ago = utc_now() - timedelta(seconds=service.settings.idempotency_retention_s + 1)
-    add(service, IdempotencyKey(key="old", fingerprint="f", job_id="job_00", created_at=long_ago))
-    add(service, IdempotencyKey(key="young", fingerprint="f", job_id="job_01"))
+    add(service, IdempotencyKey(key="old", fingerprint="f", made_id="job_00", created_at=long_ago))
+    add(service, IdempotencyKey(key="young", fingerprint="f", made_id="job_01"))
     reconciler.sweep(service)
     with service.sessions() as session:
         assert session.scalars(select(IdempotencyKey.key)).all() == ["young"]
