@@ -14,7 +14,7 @@ from celery import bootsteps, current_task, signals
 
 from app.core import jobs, queue
 from app.core.settings import settings
-from worker import reconciler
+from worker import onnx_export, reconciler
 from worker.lease import shutdown
 from worker.service import Service
 
@@ -34,6 +34,11 @@ def train(_job_id: str) -> None:
 def super_resolve(_operation_id: str) -> None:
     """Restore the images that wait."""
     inference().run_waiting()
+
+
+def export_onnx(reference: str) -> None:
+    """Make the ONNX file of `name@version`."""
+    onnx_export.export(service(), reference)
 
 
 def reconcile() -> None:
@@ -61,7 +66,13 @@ def inference() -> "Inference":
 
 
 app = queue.celery_app(settings().broker_url)
-TASKS = {queue.TRAIN: train, queue.SUPER_RESOLVE: super_resolve, queue.RECONCILE: reconcile, queue.SWEEP: sweep}
+TASKS = {
+    queue.TRAIN: train,
+    queue.SUPER_RESOLVE: super_resolve,
+    queue.EXPORT_ONNX: export_onnx,
+    queue.RECONCILE: reconcile,
+    queue.SWEEP: sweep,
+}
 CLOCK = {queue.RECONCILE: settings().reconcile_every_s, queue.SWEEP: settings().sweep_every_s}
 for name, task in TASKS.items():
     app.task(task, name=name)

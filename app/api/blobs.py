@@ -1,9 +1,11 @@
-"""Sends blobs from the storage, a chunk at a time."""
+"""Sends blobs from the storage, a chunk at a time; whole, in part, or not at all where the client has them."""
 
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
+from fastapi import Response
 from fastapi.responses import StreamingResponse
 
 from app.core.storage import CHUNK_BYTES, Storage
@@ -13,12 +15,53 @@ def send_blob(storage: Storage, key: str, media_type: str, headers: dict[str, st
     """The whole blob, with its length and its hash as entity tag. Raises FileNotFoundError before anything is sent."""
     file = storage.open(key)
     size = file.seek(0, io.SEEK_END)
-    file.seek(0)
     headers = {"Content-Length": str(size), "ETag": f'"{key}"', **headers}
-    return StreamingResponse(_chunks(file), media_type=media_type, headers=headers)
+    return StreamingResponse(_chunks(file, 0, size), media_type=media_type, headers=headers)
 
 
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
+def send_file(
+    asked: Mapping[str, str], storage: Storage, key: str, media_type: str, headers: dict[str, str]
+) -> Response:
+    """The blob to a client whose request had the headers `asked`: 304 where it has it, 206 for a part, else 200.
+
+    Understands `If-None-Match`, `Range` with one range, and `If-Range` (RFC 9110 §13, §14). Any other range is answered
+    with the whole, as the RFC allows. Raises FileNotFoundError before anything is sent.
+    """
+    tag = f'"{key}"'
+    headers = {"ETag": tag, "Accept-Ranges": "bytes", **headers}
+    if names(asked.get("if-none-match", ""), tag):
+        return Response(status_code=304, headers=headers)
+    file = storage.open(key)
+    size = file.seek(0, io.SEEK_END)
+    part = byte_range(asked.get("range", ""), size) if asked.get("if-range", tag) == tag else None
+    start, stop = part or (0, size)
+    headers["Content-Length"] = str(stop - start)
+    if part is not None:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    status = 200 if part is None else 206
+    return StreamingResponse(_chunks(file, start, stop), status, headers, media_type)
+
+
+def names(if_none_match: str, tag: str) -> bool:
+    """Whether the header names this entity tag; a weak one counts, as the RFC says for this header."""
+    return if_none_match.strip() == "*" or tag in re.findall(r'"[^"]*"', if_none_match)
+
+
+def byte_range(asked: str, size: int) -> tuple[int, int] | None:
+    """The first byte and the one after the last that a `Range` header asks for; None for what is not one such range."""
+    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", asked.strip())
+    if match is None or match.groups() == ("", ""):
+        return None
+    first, last = match.groups()
+    if not first:  # so many of the last bytes
+        start, stop = max(0, size - int(last)), size
+    else:
+        start, stop = int(first), min(size, int(last) + 1) if last else size
+    return (start, stop) if start < stop else None
+
+
+def _chunks(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
     with file:
-        while chunk := file.read(CHUNK_BYTES):
+        file.seek(start)
+        while chunk := file.read(min(CHUNK_BYTES, stop - file.tell())):
             yield chunk

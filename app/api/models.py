@@ -1,14 +1,12 @@
 """`/v1/models`: the registry of trained models, their versions and aliases."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
-from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
 from app.api import examples
-from app.api.blobs import send_blob
-from app.api.deps import LimitQuery, ReadSessionDep, ServicesDep, SessionDep
+from app.api.deps import LimitQuery, ReadSessionDep, SessionDep
 from app.api.problems import problems
 from app.api.schemas import (
     LARGEST_INTEGER,
@@ -24,14 +22,6 @@ from app.core import repository
 from app.core.errors import BadRequest, NotFound, Unprocessable
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
-
-SAFETENSORS: Final = "application/octet-stream"
-WEIGHTS: Final[dict[int | str, dict[str, Any]]] = {
-    200: {
-        "description": "A safetensors file with the model card in its metadata",
-        "content": {SAFETENSORS: {"schema": {"type": "string", "format": "binary"}, "example": "…"}},
-    }
-}
 
 VersionPath = Annotated[int, Path(ge=1, le=LARGEST_INTEGER, examples=[1])]
 # A name of digits only would be taken for a version.
@@ -73,23 +63,6 @@ def get_version(name: ModelNamePath, version: VersionPath, session: ReadSessionD
     """One version with its card: data, γ, metrics, seed, prior, code and licence."""
     model = repository.get_model_version(session, name, version)
     return VersionOut.of(model, repository.model_aliases(session, name))
-
-
-@router.get(
-    "/{name}/versions/{version}/weights",
-    response_class=StreamingResponse,
-    responses={**problems(NotFound), **WEIGHTS},
-)
-def get_weights(
-    name: ModelNamePath, version: VersionPath, session: ReadSessionDep, services: ServicesDep
-) -> StreamingResponse:
-    """The weights as safetensors; the entity tag is the file's SHA-256."""
-    model = repository.get_model_version(session, name, version)
-    headers = {
-        "Content-Disposition": f'attachment; filename="{name}-v{version}.safetensors"',
-        "Cache-Control": "private, max-age=31536000, immutable",  # A version never changes.
-    }
-    return send_blob(services.storage, model.weights_blob, SAFETENSORS, headers)
 
 
 @router.put("/{name}/aliases/{alias}", responses=problems(BadRequest, NotFound, Unprocessable))

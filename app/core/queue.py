@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 
 TRAIN = "drtl.train"
 SUPER_RESOLVE = "drtl.super_resolve"
+EXPORT_ONNX = "drtl.export_onnx"
 RECONCILE = "drtl.reconcile"
 SWEEP = "drtl.sweep"
 TRAINING_QUEUE = "training"
@@ -31,6 +32,7 @@ def celery_app(broker_url: str) -> Celery:
         task_routes={
             TRAIN: {"queue": TRAINING_QUEUE},
             SUPER_RESOLVE: {"queue": INFERENCE_QUEUE},
+            EXPORT_ONNX: {"queue": HOUSEKEEPING_QUEUE},  # Served by inference workers, beside the images.
             RECONCILE: {"queue": HOUSEKEEPING_QUEUE},
             SWEEP: {"queue": HOUSEKEEPING_QUEUE},
         },
@@ -55,8 +57,8 @@ class Queue:
         try:
             self.celery.send_task(task, args=[identifier])
         except (OperationalError, RedisError, OSError) as error:
-            # The row is committed and the reconciler sends again, so the caller need not fail.
-            log.warning("message %s for %s not sent, the reconciler will: %s", task, identifier, error)
+            # Whatever it was about, it will be sent again: by the reconciler, or by the next request for an export.
+            log.warning("message %s for %s not sent, it will be later: %s", task, identifier, error)
 
     def send_training(self, job_id: str) -> None:
         """Wake a training worker. Call after the commit."""
@@ -65,6 +67,10 @@ class Queue:
     def send_super_resolution(self, operation_id: str) -> None:
         """Wake an inference worker. Call after the commit."""
         self._send(SUPER_RESOLVE, operation_id)
+
+    def send_onnx_export(self, reference: str) -> None:
+        """Have the ONNX file of `name@version` made. Sending again while it is being made does no harm."""
+        self._send(EXPORT_ONNX, reference)
 
     def depth(self, queue: str) -> int:
         """How many messages wait in a queue. Raises RedisError."""

@@ -128,6 +128,17 @@ def set_alias(session: Session, name: str, alias: str, version: int) -> ModelAli
     return row
 
 
+def note_onnx_export(
+    session: Session, name: str, version: int, *, blob: str | None = None, error: str | None = None
+) -> None:
+    """Note how an export ended, with a file or with a reason; without both, forget that reason.
+
+    A file that is there stays, whoever comes second.
+    """
+    missing = update(ModelVersion).where(ModelVersion.name == name, ModelVersion.version == version)
+    session.execute(missing.where(ModelVersion.onnx_blob.is_(None)).values(onnx_blob=blob, onnx_error=error))
+
+
 def begin_idempotent(session: Session, key: str, fingerprint: str, in_flight_s: float) -> str | None:
     """Note that a keyed request has begun, or return the id of what it made before.
 
@@ -168,6 +179,7 @@ def referenced_blobs(session: Session) -> set[str]:
         Pair.distorted_blob,
         Job.checkpoint_blob,
         ModelVersion.weights_blob,
+        ModelVersion.onnx_blob,
         Operation.input_blob,
         Operation.output_blob,
         Operation.trust_blob,

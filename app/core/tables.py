@@ -171,6 +171,8 @@ class ModelVersion(Table):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     weights_blob: Mapped[str] = mapped_column(String(64), index=True)
+    onnx_blob: Mapped[str | None] = mapped_column(String(64), index=True)  # Made when somebody first asks for it.
+    onnx_error: Mapped[str | None] = mapped_column(Text)  # Why the last attempt failed, until somebody has been told.
     card: Mapped[dict[str, Any]]
 
 

@@ -8,10 +8,12 @@ import httpx
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.core.queue import HOUSEKEEPING_QUEUE, Queue
 from app.core.settings import Settings
 from app.core.storage import FolderStorage
 from app.core.tables import Dataset, Job, ModelAlias, ModelVersion
-from tests.app.conftest import problem
+from app.main import create_app
+from tests.app.conftest import connected, problem
 
 Register = Callable[..., None]
 
@@ -103,3 +105,89 @@ def test_weights_are_downloaded_whole(client: httpx.Client, register: Register) 
 def test_unknown_models_and_versions_are_not_found(client: httpx.Client, register: Register, path: str) -> None:
     register()
     problem(client.get(f"/v1/models{path}"), 404, "not-found")
+
+
+WEIGHTS = b"weights of scanner 1"
+
+
+@pytest.mark.parametrize(
+    ("asked", "start", "stop"),
+    [("bytes=0-3", 0, 4), ("bytes=8-", 8, 20), ("bytes=-4", 16, 20), ("bytes=19-400", 19, 20), ("bytes=-99", 0, 20)],
+)
+def test_a_part_of_the_weights_can_be_asked_for(
+    client: httpx.Client, register: Register, asked: str, start: int, stop: int
+) -> None:
+    register()
+    answer = client.get("/v1/models/scanner/versions/1/weights", headers={"Range": asked})
+    assert answer.status_code == 206
+    assert answer.content == WEIGHTS[start:stop]
+    assert answer.headers["content-range"] == f"bytes {start}-{stop - 1}/20"
+    assert answer.headers["content-length"] == str(stop - start)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["bytes=20-", "bytes=5-4", "bytes=-0", "bytes=-", "bytes=0-1,4-5", "lines=1-2", "bytes=a-b", f"bytes={9**50}-"],
+)
+def test_a_range_that_makes_no_sense_gives_the_whole(client: httpx.Client, register: Register, asked: str) -> None:
+    register()
+    answer = client.get("/v1/models/scanner/versions/1/weights", headers={"Range": asked})
+    assert (answer.status_code, answer.content) == (200, WEIGHTS)
+
+
+def test_a_download_goes_on_only_where_the_file_is_still_the_same(client: httpx.Client, register: Register) -> None:
+    register()
+    path = "/v1/models/scanner/versions/1/weights"
+    tag = client.get(path).headers["etag"]
+    rest = client.get(path, headers={"Range": "bytes=8-", "If-Range": tag})
+    assert (rest.status_code, rest.content) == (206, WEIGHTS[8:])
+    other = client.get(path, headers={"Range": "bytes=8-", "If-Range": '"another"'})
+    assert (other.status_code, other.content) == (200, WEIGHTS)
+
+
+def test_what_the_client_has_is_not_sent_again(client: httpx.Client, register: Register) -> None:
+    register()
+    path = "/v1/models/scanner/versions/1/weights"
+    tag = client.get(path).headers["etag"]
+    for known in (tag, f'"other", W/{tag}', "*"):
+        answer = client.get(path, headers={"If-None-Match": known})
+        assert (answer.status_code, answer.content) == (304, b"")
+        assert answer.headers["etag"] == tag
+    assert client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_an_onnx_file_that_is_not_made_in_time_is_not_ready(api_settings: Settings, register: Register) -> None:
+    register()
+    with connected(create_app(api_settings.model_copy(update={"wait_s": 0.2}))) as impatient:
+        answer = impatient.get("/v1/models/scanner/versions/1/onnx")
+        problem(answer, 409, "not-ready")
+        assert answer.headers["retry-after"] == "2"
+        problem(impatient.get("/v1/models/scanner/versions/2/onnx"), 404, "not-found")
+    with Queue(api_settings.broker_url).redis as broker:
+        assert broker.llen(HOUSEKEEPING_QUEUE) >= 1
+        broker.delete(HOUSEKEEPING_QUEUE)
+
+
+def test_an_onnx_file_that_is_there_is_sent_at_once(
+    client: httpx.Client, register: Register, rows: sessionmaker[Session], api_settings: Settings
+) -> None:
+    register()
+    assert api_settings.blob_dir is not None
+    blob = FolderStorage(api_settings.blob_dir).put(io.BytesIO(b"onnx"))
+    with rows.begin() as session:
+        session.get_one(ModelVersion, ("scanner", 1)).onnx_blob = blob
+    answer = client.get("/v1/models/scanner/versions/1/onnx", headers={"Range": "bytes=1-2"})
+    assert (answer.status_code, answer.content) == (206, b"nn")
+    assert answer.headers["etag"] == f'"{blob}"'
+
+
+def test_why_an_export_failed_is_told_once(
+    client: httpx.Client, register: Register, rows: sessionmaker[Session]
+) -> None:
+    register()
+    with rows.begin() as session:
+        session.get_one(ModelVersion, ("scanner", 1)).onnx_error = "It cannot be exported (reference 12)."
+    answer = client.get("/v1/models/scanner/versions/1/onnx")
+    assert problem(answer, 500, "internal")["detail"] == "It cannot be exported (reference 12)."
+    with rows() as session:
+        assert session.get_one(ModelVersion, ("scanner", 1)).onnx_error is None

@@ -1,0 +1,93 @@
+"""`/v1/models/{name}/versions/{version}/…`: a trained model as a file, to be run elsewhere."""
+
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from app.api.blobs import send_file
+from app.api.deps import ReadSessionDep, Services, ServicesDep
+from app.api.models import VersionPath
+from app.api.problems import problems
+from app.api.schemas import ModelNamePath
+from app.core import repository
+from app.core.errors import NotFound, NotReady, ServiceError
+
+router = APIRouter(prefix="/v1/models/{name}/versions/{version}", tags=["models"])
+
+ONNX_WAIT_S: Final = 15.0  # A few seconds is what making one takes; beyond that, clients come back.
+RETRY_S: Final = 2
+MEDIA_TYPE: Final = "application/octet-stream"  # Neither format has a registered type.
+BINARY: Final = {"schema": {"type": "string", "format": "binary"}, "example": "…"}
+
+
+def file_answers(description: str) -> dict[int | str, dict[str, Any]]:
+    return {
+        200: {"description": description, "content": {MEDIA_TYPE: BINARY}},
+        206: {"description": "The part that `Range` asked for", "content": {MEDIA_TYPE: BINARY}},
+        304: {"description": "The client has it (`If-None-Match`)"},
+    }
+
+
+@router.get(
+    "/weights",
+    response_class=StreamingResponse,
+    responses={**problems(NotFound), **file_answers("A safetensors file with the model card in its metadata")},
+)
+def get_weights(
+    name: ModelNamePath, version: VersionPath, request: Request, session: ReadSessionDep, services: ServicesDep
+) -> Response:
+    """The weights as safetensors, with the model card inside; the entity tag is the file's SHA-256."""
+    model = repository.get_model_version(session, name, version)
+    headers = file_headers(f"{name}-v{version}.safetensors")
+    return send_file(request.headers, services.storage, model.weights_blob, MEDIA_TYPE, headers)
+
+
+@router.get(
+    "/onnx",
+    response_class=StreamingResponse,
+    responses={**problems(NotFound, NotReady), **file_answers("An ONNX file with the model card in its metadata")},
+)
+def get_onnx(name: ModelNamePath, version: VersionPath, request: Request, services: ServicesDep) -> Response:
+    """The model as ONNX: float32 RGB in [0, 1], batch × 3 × height × width, any size in; the restored image out.
+
+    It is made when somebody first asks for it, which takes seconds; where it takes longer than this call waits, the
+    answer is 409 with `Retry-After`. The entity tag is the file's SHA-256.
+    """
+    blob = onnx_blob(name, version, services) or make_onnx(name, version, services)
+    return send_file(request.headers, services.storage, blob, MEDIA_TYPE, file_headers(f"{name}-v{version}.onnx"))
+
+
+def onnx_blob(name: str, version: int, services: Services) -> str | None:
+    """The blob of the file, None where there is none. Raises what an attempt failed for; the next may try anew."""
+    with services.read_sessions() as session:
+        model = repository.get_model_version(session, name, version)
+    if model.onnx_error is None:
+        return model.onnx_blob
+    with services.sessions.begin() as session:
+        repository.note_onnx_export(session, name, version)
+    raise ServiceError(model.onnx_error)
+
+
+def make_onnx(name: str, version: int, services: Services) -> str:
+    """Have a worker make the file, and wait for it. Raises NotReady where that takes too long."""
+    reference = f"{name}@{version}"
+
+    def ended() -> bool:
+        with services.read_sessions() as session:
+            model = repository.get_model_version(session, name, version)
+        return model.onnx_blob is not None or model.onnx_error is not None
+
+    services.queue.send_onnx_export(reference)
+    services.queue.wait_done(reference, ended, min(ONNX_WAIT_S, services.settings.wait_s))
+    blob = onnx_blob(name, version, services)
+    if blob is None:
+        raise NotReady(f"The ONNX file of {reference} is being made.", retry_after_s=RETRY_S)
+    return blob
+
+
+def file_headers(file_name: str) -> dict[str, str]:
+    return {
+        "Content-Disposition": f'attachment; filename="{file_name}"',
+        "Cache-Control": "private, max-age=31536000, immutable",  # A version never changes.
+    }

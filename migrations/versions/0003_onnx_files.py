@@ -1,0 +1,21 @@
+"""Models may have an ONNX file beside their weights."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("model_versions", sa.Column("onnx_blob", sa.String(length=64), nullable=True))
+    op.add_column("model_versions", sa.Column("onnx_error", sa.Text(), nullable=True))
+    op.create_index("ix_model_versions_onnx_blob", "model_versions", ["onnx_blob"])
+
+
+def downgrade() -> None:
+    op.drop_index("ix_model_versions_onnx_blob", "model_versions")
+    op.drop_column("model_versions", "onnx_error")
+    op.drop_column("model_versions", "onnx_blob")

@@ -1,0 +1,77 @@
+"""Makes the ONNX file of a model version, in a process of its own (docs/adr/0010-onnx.md says why)."""
+
+import logging
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Final
+
+from app.core import repository
+from app.core.errors import NotFound
+from worker.service import PATIENCE_S, Service
+
+log = logging.getLogger(__name__)
+
+LONGEST_S: Final = 300.0
+
+_in_the_making: set[str] = set()
+_looking = threading.Lock()
+
+
+def export(service: Service, reference: str) -> None:
+    """Make, store and note the file of `name@version`, unless it is there or being made in this process.
+
+    What may go well another time (a lost database, a full disk, a killed child) is logged and raised, and the next
+    request tries anew; that the model cannot be exported is noted for whoever asks.
+    """
+    with _looking:
+        if reference in _in_the_making:
+            return
+        _in_the_making.add(reference)
+    try:
+        _export(service, reference)
+    finally:
+        with _looking:
+            _in_the_making.discard(reference)
+        service.queue.notify_done(reference)
+
+
+def _export(service: Service, reference: str) -> None:
+    name, _, version = reference.partition("@")
+    try:
+        with service.read_sessions() as session:
+            model = repository.get_model_version(session, name, int(version))
+    except NotFound:
+        log.warning("model %s: it is gone, nothing to export", reference)
+        return
+    if model.onnx_blob is not None:
+        return
+    with tempfile.TemporaryDirectory(prefix="drtl-onnx-") as folder:
+        weights = service.fetch(model.weights_blob, Path(folder) / "model.safetensors")
+        file = Path(folder) / "model.onnx"
+        child = subprocess.run(
+            [sys.executable, "-m", "ml.onnx_export", weights, file],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},  # The images that are restored meanwhile need the cores.
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_S,
+            check=False,
+        )
+        if child.returncode < 0:
+            raise RuntimeError(f"model {reference}: its export was killed by signal {-child.returncode}")
+        blob = error = None
+        if child.returncode == 0:
+            with file.open("rb") as made:
+                blob = service.storage.put(made)
+        else:
+            mark = secrets.token_hex(4)
+            error = f"This model cannot be exported to ONNX (reference {mark})."
+            log.error("model %s: not exported (reference %s): %s", reference, mark, child.stderr)
+    service.write(
+        lambda session: repository.note_onnx_export(session, name, model.version, blob=blob, error=error), PATIENCE_S
+    )
+    log.info("model %s: %s", reference, "exported to ONNX" if blob else "not exported")
