@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ml.backbones import SameSize, receptive_radius
+from ml.backbones import SameSize
 from ml.precision import autocast
 
 TILE = 768  # Side of the part of a tile that is kept; a whole image up to this size is one tile.
@@ -65,7 +65,7 @@ def restore_tiled(
     """
     on = next(network.parameters()).device
     restored = torch.empty_like(image)
-    for tile in tiles(image.shape[1], image.shape[2], side, receptive_radius(network), network.unshuffle):
+    for tile in tiles(image.shape[1], image.shape[2], side, network.radius, network.align):
         part = image[:, tile.read_top : tile.read_bottom, tile.read_left : tile.read_right]
         part = part[None].to(on, memory_format=torch.channels_last)  # (1, 3, th, tw)
         with torch.inference_mode(), autocast(on):

@@ -50,9 +50,9 @@ def test_tiles_give_the_untiled_result(
 def test_tiles_without_enough_overlap_would_show(
     random_network: Callable[..., SameSize], odd_image: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the property above rests on: one pixel less than the receptive radius, at the grid of cells, is seen."""
+    """What the property above rests on: one pixel less than the network's radius is seen."""
     network = random_network(1, depth=4)
-    monkeypatch.setattr(tiling, "receptive_radius", lambda network: 3)
+    monkeypatch.setattr(SameSize, "radius", 3)
     assert float((restore_tiled(network, odd_image, side=8) - whole(network, odd_image)).abs().max()) > 1e-5
 
 
