@@ -42,12 +42,16 @@ def train_prior(
     batch: int = 8,
     learning_rate: float = 4e-4,
     unshuffle: int = 2,
+    backbone: Annotated[list[str] | None, typer.Option(help="Give it once for each; by default vdsr.")] = None,
     threads: Annotated[int, typer.Option(help="0 lets torch decide.")] = 0,
 ) -> None:
-    """Train the DRN, its memory bank and prototypes, and the backbones on all auxiliary tasks.
+    """Train the DRN, its memory bank and prototypes, and backbones on all auxiliary tasks.
 
     Progress is saved beside the output every minute; the same command resumes from there and ends with the same bits.
     """
+    backbones = backbone or ["vdsr"]
+    if unknown := set(backbones) - set(BACKBONES):
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: known are {', '.join(BACKBONES)}")
     if threads:
         torch.set_num_threads(threads)
     work = output.with_name(f"{output.name}.work")
@@ -73,9 +77,9 @@ def train_prior(
         prototypes = compute_prototypes(drn, images, tasks, PROTOTYPE_SAMPLES, seed)
         schedule = TransferSchedule(theta_steps, batch, learning_rate=learning_rate)
         thetas, losses = {}, {}
-        for backbone in BACKBONES:
-            theta = theta_name(backbone, unshuffle)
-            trained = _train_theta(backbone, unshuffle, images, tasks, seed, schedule, work, progress)
+        for name in backbones:
+            theta = theta_name(name, unshuffle)
+            trained = _train_theta(name, unshuffle, images, tasks, seed, schedule, work, progress)
             thetas[theta], losses[theta] = trained
     card: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),

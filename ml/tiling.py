@@ -1,77 +1,176 @@
-"""Runs a network over an image of any size, in tiles whose overlap hides their borders."""
+"""Divides an image into tiles that need nothing beyond what they read, and restores it band by band as its rows arrive.
 
-from collections.abc import Callable
-from dataclasses import dataclass
+What a tile reads around itself is the network's receptive radius, so the result is that of the whole image at once, up
+to the rounding of the arithmetic. Memory holds one band of tiles, however long the image is.
+"""
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Final
+
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ml.backbones import SameSize, receptive_radius
-from ml.precision import autocast
+from ml.backbones import Part, SameSize
+from ml.precision import compute, fastest
 
-TILE = 768  # Side of the part of a tile that is kept; a whole image up to this size is one tile.
+Rows = NDArray[np.uint8] | NDArray[np.uint16]
+
+TILE: Final = 384  # Side of the kept part: features stay in the caches, and a cancelled image stops within a second.
+WIDE_TILE: Final = 1024  # For networks that see far: the wider the tile, the smaller the share that is computed twice.
+FAR_RADIUS: Final = 64
+SMALLEST_TILE: Final = 32
 
 
 @dataclass(frozen=True)
-class Tile:
-    """Where one tile is read, with its surroundings, and which part of its result is kept; in pixels."""
+class Span:
+    """One side of a tile: the pixels that are kept, and those that are read for them."""
 
-    top: int
-    bottom: int
-    left: int
-    right: int
-    read_top: int
-    read_bottom: int
-    read_left: int
-    read_right: int
+    start: int
+    stop: int
+    read_start: int
+    read_stop: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """What two tiles must share to go through a network together: what is read, what is kept of it."""
+        return self.start - self.read_start, self.stop - self.start, self.read_stop - self.read_start
 
 
-def tiles(height: int, width: int, side: int, overlap: int, align: int) -> list[Tile]:
-    """Cover an image with tiles that are read `overlap` pixels further on every side that has an image there.
+@dataclass(frozen=True)
+class Grid:
+    """Tiles of `side` pixels that start at multiples of `align` and see `radius` pixels further.
 
-    Reading starts at multiples of `align`, so that a pixel-unshuffling network groups the same pixels as in the whole
-    image; `side` is rounded up to such a multiple.
+    `align` keeps the cells of a pixel-unshuffle and the windows of a network together; `side` is rounded up to it.
     """
-    side += -side % align
-    overlap += -overlap % align
-    return [
-        Tile(
-            top,
-            min(height, top + side),
-            left,
-            min(width, left + side),
-            max(0, top - overlap),
-            min(height, top + side + overlap),
-            max(0, left - overlap),
-            min(width, left + side + overlap),
-        )
-        for top in range(0, height, side)
-        for left in range(0, width, side)
-    ]
+
+    side: int
+    radius: int
+    align: int
+
+    def spans(self, start: int, stop: int, length: int) -> list[Span]:
+        """Cover `start`…`stop` of an image's side of `length` pixels; `start` is a multiple of `align`."""
+        side = self.side + -self.side % self.align
+        beyond = self.radius + -self.radius % self.align
+        return [
+            Span(at, min(stop, at + side), max(0, at - beyond), min(length, min(stop, at + side) + beyond))
+            for at in range(start, stop, side)
+        ]
+
+    def halved(self) -> "Grid | None":
+        """A grid that needs about a quarter of the memory; None where a tile is as small as may be."""
+        side = self.side // 2
+        return replace(self, side=side) if side >= max(self.align, SMALLEST_TILE) else None
+
+
+def grid_for(radius: int, align: int) -> Grid:
+    """The grid that suits a network of this geometry."""
+    return Grid(TILE if radius <= FAR_RADIUS else WIDE_TILE, radius, align)
+
+
+class RowBuffer:
+    """The rows of an image that tiles may still need. Each is read once, from the top."""
+
+    def __init__(self, read_rows: Callable[[int], Rows]) -> None:
+        self._read_rows = read_rows
+        self._rows: Rows | None = None
+        self._top = 0  # Where in the image the buffer begins.
+
+    def window(self, top: int, bottom: int) -> Rows:
+        """Rows `top`…`bottom` as (rows, width, channels); never again any above `top`."""
+        if self._rows is None:
+            self._rows = self._read_rows(bottom)
+        elif (missing := bottom - self._top - len(self._rows)) > 0:
+            self._rows = np.concatenate([self._rows[top - self._top :], self._read_rows(missing)])
+            self._top = top
+        return self._rows[top - self._top : bottom - self._top]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A restored part of an image, with the spread of an ensemble's results where there was one."""
+
+    rows: Rows  # (rows, width, channels)
+    spread: NDArray[np.uint8] | None = None  # (rows, width, 1)
+
+
+# Restores the tiles of one band that share a shape: (the image's rows, the band, the tiles' columns) → their pieces.
+RestoreTiles = Callable[[RowBuffer, Span, list[Span]], list[Piece]]
+
+
+class OutOfMemory(Exception):
+    """Memory did not suffice for a tile."""
+
+
+def restore_bands(
+    rows: RowBuffer,
+    size: tuple[int, int],
+    grid: Grid,
+    restore_tiles: RestoreTiles,
+    *,
+    at_once: int = 1,
+    after_tiles: Callable[[float], None] = lambda done: None,
+) -> Iterator[Piece]:
+    """Restore an image of `size` (height, width) from top to bottom; yields bands of its full width.
+
+    Up to `at_once` tiles go through the network together. Where that raises OutOfMemory, tiles halve and the image goes
+    on; with the smallest tiles it is raised. `after_tiles` hears the share that is done, 0…1, and may raise to stop.
+    """
+    height, width = size
+    top = 0
+    while top < height:
+        band = grid.spans(top, height, height)[0]
+        pieces: list[Piece] = []
+        try:
+            for columns in _alike(grid.spans(0, width, width), at_once):
+                pieces += restore_tiles(rows, band, columns)
+                after_tiles((top + (band.stop - top) * columns[-1].stop / width) / height)
+        except OutOfMemory:
+            smaller, at_once = (grid, 1) if at_once > 1 else (grid.halved(), 1)
+            if smaller is None:
+                raise
+            grid = smaller
+            continue
+        yield _side_by_side(pieces)
+        top = band.stop
+
+
+def _alike(spans: list[Span], at_once: int) -> Iterator[list[Span]]:
+    """The spans in order, neighbours of one shape together, at most `at_once` of them."""
+    for _, group in groupby(spans, key=lambda span: span.shape):
+        alike = list(group)
+        for first in range(0, len(alike), at_once):
+            yield alike[first : first + at_once]
+
+
+def _side_by_side(pieces: list[Piece]) -> Piece:
+    if len(pieces) == 1:
+        return pieces[0]
+    spreads = [piece.spread for piece in pieces if piece.spread is not None]
+    return Piece(
+        np.concatenate([piece.rows for piece in pieces], axis=1), np.concatenate(spreads, axis=1) if spreads else None
+    )
 
 
 def restore_tiled(
-    network: SameSize,
-    image: Float[Tensor, "3 h w"],
-    *,
-    side: int = TILE,
-    after_tile: Callable[[], None] = lambda: None,
+    network: SameSize, image: Float[Tensor, "3 h w"], *, side: int | None = None
 ) -> Float[Tensor, "3 h w"]:
-    """The network's output for the whole image, equal to the untiled one up to rounding of the arithmetic.
-
-    The overlap is the network's receptive radius, so no kept pixel depends on anything beyond its tile. `after_tile`
-    may raise to stop.
-    """
-    on = next(network.parameters()).device
+    """The network's output for an image in memory, by tiles of `side` pixels or what suits the network."""
+    height, width = image.shape[1:]
+    grid = grid_for(network.radius, network.align)
+    if side is not None:
+        grid = replace(grid, side=side)
+    arithmetic = fastest(next(network.parameters()).device)
     restored = torch.empty_like(image)
-    for tile in tiles(image.shape[1], image.shape[2], side, receptive_radius(network), network.unshuffle):
-        part = image[:, tile.read_top : tile.read_bottom, tile.read_left : tile.read_right]
-        part = part[None].to(on, memory_format=torch.channels_last)  # (1, 3, th, tw)
-        with torch.inference_mode(), autocast(on):
-            result = network(part)[0].float().cpu()  # (3, th, tw)
-        top, left = tile.top - tile.read_top, tile.left - tile.read_left
-        height, width = tile.bottom - tile.top, tile.right - tile.left
-        restored[:, tile.top : tile.bottom, tile.left : tile.right] = result[:, top : top + height, left : left + width]
-        after_tile()
+    for band in grid.spans(0, height, height):
+        for column in grid.spans(0, width, width):
+            read = image[None, :, band.read_start : band.read_stop, column.read_start : column.read_stop]
+            top, left = band.start - band.read_start, column.start - column.read_start
+            kept = Part(top, top + band.stop - band.start, left, left + column.stop - column.start)
+            result = compute(network, read, kept, arithmetic).result  # (1, 3, rows, columns)
+            restored[:, band.start : band.stop, column.start : column.stop] = result[0]
     return restored

@@ -101,8 +101,10 @@ class JobOptions(Wire):
     scheme: Literal["auto", "baseline", "pretrain", "drtl-pretrain"] = Field(
         "auto", description="`auto` lets several ways to start race on held-out pairs; the others are the paper's."
     )
-    backbone: Literal["vdsr"] = "vdsr"
-    unshuffle: Annotated[Literal[1, 2] | None, BeforeValidator(_digits_as_number)] = Field(
+    backbone: Literal["vdsr", "dncnn", "rcan", "rdn"] = Field(
+        "vdsr", description="The network to train; `rcan` and `rdn` are some twenty-five times as large as the others."
+    )
+    unshuffle: Annotated[Literal[1, 2, 4] | None, BeforeValidator(_digits_as_number)] = Field(
         None, description="Pixel-unshuffle factor; at least the scale of the pairs. Null: 2, or more if need be."
     )
     init: Literal["prior", "scratch"] = Field("prior", description="Start from the prior, or as the paper does.")

@@ -16,6 +16,8 @@ def create(
     name: Annotated[str | None, typer.Option(help="Name of the model to make; otherwise the folder's.")] = None,
     preset: Annotated[str, typer.Option(help="quick, standard or paper.")] = "quick",
     scheme: Annotated[str, typer.Option(help="auto, baseline, pretrain or drtl-pretrain.")] = "auto",
+    backbone: Annotated[str, typer.Option(help="vdsr, dncnn, rcan or rdn.")] = "vdsr",
+    unshuffle: Annotated[int | None, typer.Option(help="1, 2 or 4: work at that part of the resolution.")] = None,
     init: Annotated[str, typer.Option(help="prior, or scratch as in the paper.")] = "prior",
     seed: Annotated[int, typer.Option(help="The same seed on the same machine gives the same model.")] = 0,
     new_version: Annotated[bool, typer.Option("--new-version", help="Add a version to the model that exists.")] = False,
@@ -24,7 +26,9 @@ def create(
 ) -> None:
     """Upload pairs and start training on them."""
     options: dict[str, Any] = {"name": name or http.model_name(folder), "preset": preset, "scheme": scheme}
-    options |= {"init": init, "seed": seed, "new_version": new_version}
+    options |= {"backbone": backbone, "init": init, "seed": seed, "new_version": new_version}
+    if unshuffle is not None:
+        options["unshuffle"] = unshuffle
     with connect(url) as client:
         pairs = http.pairs_in(folder)
         job = client.create_job(pairs, options)

@@ -89,7 +89,9 @@ def test_a_dataset_serves_several_jobs(client: httpx.Client) -> None:
 def test_an_unknown_backbone_is_pointed_at_and_nothing_is_stored(client: httpx.Client, stored: Counted) -> None:
     document = problem(post_job(client, backbone="resnet"), 422, "unprocessable")
     assert document["pointer"] == "/backbone"
-    assert document["errors"] == [{"pointer": "/backbone", "detail": "Input should be 'vdsr'"}]
+    assert document["errors"] == [
+        {"pointer": "/backbone", "detail": "Input should be 'vdsr', 'dncnn', 'rcan' or 'rdn'"}
+    ]
     assert stored() == {}
 
 

@@ -15,7 +15,8 @@ from safetensors.torch import load
 from torch import Tensor
 
 from ml import job
-from ml.evaluate import quality_of
+from ml.backbones import BACKBONES
+from ml.evaluate import mean, quality_of
 from ml.images import load_folder
 from ml.job import Follower, clean_images, line_up, run_job
 from ml.model_file import unpack
@@ -261,6 +262,21 @@ def test_pairs_of_every_scale_give_a_model_of_that_scale(
     assert outcome.card["unshuffle"] == {1: 2, 2: 2, 3: 4}[scale]
     assert outcome.metrics["protocol"] == "halves"
     assert "held-out parts" in outcome.explanation
+
+
+@pytest.mark.parametrize("backbone", sorted(BACKBONES.keys() - {"vdsr"}))
+def test_every_backbone_goes_from_pairs_to_a_model_file_without_pre_trained_weights(
+    run: Callable[..., Outcome], pair_files: PairFiles, tmp_path: Path, backbone: str
+) -> None:
+    """At its full size; from nothing, and after a transfer that begins from nothing."""
+    files = pair_files(4, 40, 44)
+    outcome = run(files, backbone=backbone, unshuffle=4, transfer_steps=1, finetune_steps=2)
+    assert [candidate["name"] for candidate in outcome.metrics["candidates"]] == ["scratch", "guided-transfer"]
+    (tmp_path / "model").write_bytes(outcome.weights)
+    network, card = unpack(tmp_path / "model")
+    assert (card["backbone"], card["unshuffle"]) == (backbone, 4)
+    held_out = [pair for pair in decode_pairs(files)[0] if pair.name in outcome.metrics["held_out"]]
+    assert mean(quality_of(network, held_out)).psnr == pytest.approx(outcome.metrics["result"]["psnr"], abs=1e-4)
 
 
 def test_too_little_unshuffling_for_the_scale_is_refused(run: Callable[..., Outcome], pair_files: PairFiles) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from PIL import Image
 
 from ml import backbones, prior_training
-from ml.backbones import vdsr
+from ml.backbones import dncnn, vdsr
 from ml.dead_leaves import dead_leaves
 from ml.distortions import DISTORTIONS
 from ml.drn import DrnShape
@@ -92,6 +93,17 @@ def test_the_card_says_how_the_prior_was_made(clean: Path, tmp_path: Path) -> No
     assert (card["drn_steps"], card["theta_steps"], card["theta_batch"], card["seed"]) == (3, 3, 2, 0)
     assert list(prior.thetas) == ["vdsr-u2"]
     assert prior.version.startswith(card["date"])
+
+
+def test_other_backbones_may_be_asked_for_and_unknown_ones_are_refused(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(backbones.BACKBONES, "dncnn", lambda unshuffle: dncnn(unshuffle, depth=3, width=4))
+    train_prior([clean], tmp_path / "two", drn_steps=0, theta_steps=1, batch=1, backbone=["dncnn", "vdsr"])
+    assert load_prior(tmp_path / "two").thetas.keys() == {"dncnn-u2", "vdsr-u2"}
+    with pytest.raises(typer.BadParameter, match="resnet"):
+        train_prior([clean], tmp_path / "none", backbone=["resnet"])
+    assert not (tmp_path / "none.work").exists()
 
 
 def test_training_moves_every_part_of_the_prior(clean: Path, tmp_path: Path) -> None:
