@@ -1,4 +1,4 @@
-"""Files and pixels: the only place in `ml` that knows of bytes, bit depth, orientation and colour profiles.
+"""Whole images for training: files become tensors, through the same reader as in inference.
 
 Inside `ml` an image is RGB, float32, in [0, 1], channels first.
 """
@@ -11,8 +11,10 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Generator, Tensor
+
+from ml.image_reader import open_image
 
 FileFormat = Literal["png", "jpeg"]
 MEDIA_TYPES: dict[FileFormat, str] = {"png": "image/png", "jpeg": "image/jpeg"}
@@ -30,26 +32,19 @@ class Picture:
     icc_profile: bytes | None = None
 
 
-def decode(file: bytes) -> Picture:
-    """Read an image file, turned upright by its EXIF orientation. Raises ValueError for what is no readable image."""
-    try:
-        with Image.open(io.BytesIO(file)) as opened:
-            # A profile of CMYK says nothing about the RGB that leaves here.
-            icc_profile = opened.info.get("icc_profile") if opened.mode != "CMYK" else None
-            image = ImageOps.exif_transpose(opened)
-            has_alpha = image.has_transparency_data
-            grey = image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16")
-            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-                # Sixteen-bit grey: Pillow's own conversion to 8 bits clips instead of scaling.
-                brightest = 1 if image.mode == "F" else 65535  # Judged by type: floats are taken to lie in [0, 1].
-                values = torch.from_numpy(np.asarray(image).astype(np.float32)) / brightest  # (h, w)
-                return Picture(values.clamp(0, 1).expand(3, -1, -1).contiguous(), grey=True, icc_profile=icc_profile)
-            array = np.array(image.convert("RGBA" if has_alpha else "RGB"))  # (h, w, 3 or 4)
-    except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:
-        # Pillow's AVIF decoder says RuntimeError, its PNG reader SyntaxError.
-        raise ValueError(f"file: not a readable image ({error})") from error
-    channels = from_uint8(torch.from_numpy(array).permute(2, 0, 1))
-    return Picture(channels[:3].contiguous(), channels[3:].contiguous() if has_alpha else None, grey, icc_profile)
+def decode(file: Path | bytes, *, max_pixels: int | None = None) -> Picture:
+    """Read a whole image file, as inference reads its strips. Raises ValueError for what is no readable image."""
+    with open_image(file, max_pixels=max_pixels) as reader:
+        rows = reader.read_all()  # (h, w, c)
+        colours = rows.shape[2] - reader.has_alpha
+        brightest = 255 if reader.depth == 8 else 65535
+        channels = torch.from_numpy(rows.astype(np.float32)).permute(2, 0, 1) / brightest  # (c, h, w)
+        return Picture(
+            channels[:colours].expand(3, -1, -1).contiguous(),
+            channels[colours:].contiguous() if reader.has_alpha else None,
+            reader.grey,
+            reader.metadata.icc_profile,
+        )
 
 
 def encode(picture: Picture, file_format: FileFormat = "png") -> bytes:
@@ -103,4 +98,4 @@ def load_folder(
         raise ValueError(f"folder: no images in {folder}")
     if most is not None and len(files) > most:
         files = [files[index] for index in sorted(torch.randperm(len(files), generator=generator)[:most].tolist())]
-    return [to_uint8(decode(path.read_bytes()).pixels) for path in files]
+    return [to_uint8(decode(path).pixels) for path in files]

@@ -78,20 +78,18 @@ def test_sixteen_bit_grey_keeps_its_brightness() -> None:
     assert np.abs(np.asarray(back) / 255 - values / 65535).max() <= 0.5 / 255 + 1e-6
 
 
-def test_floating_point_grey_is_read_as_lying_between_zero_and_one() -> None:
-    values = RNG.random((37, 31), dtype=np.float32)
-    values[0, :2] = -0.5, 1.5
-    picture = decode(file_of(Image.fromarray(values), "TIFF"))
-    assert picture.grey
-    assert torch.equal(picture.pixels[2], torch.from_numpy(values.clip(0, 1)))
+def test_floating_point_pixels_are_refused_for_nothing_says_what_is_white() -> None:
+    with pytest.raises(ValueError, match="type float"):
+        decode(file_of(Image.fromarray(RNG.random((37, 31), dtype=np.float32)), "TIFF"))
 
 
 def test_a_cmyk_jpeg_becomes_rgb_without_its_cmyk_profile() -> None:
-    flat = Image.new("RGB", (31, 37), (200, 60, 30)).convert("CMYK")
+    flat = Image.new("CMYK", (31, 37), (0, 255, 255, 0))  # magenta and yellow, which print as red
     picture = decode(file_of(flat, "JPEG", quality=95, icc_profile=b"a profile of inks"))
-    assert picture.pixels.shape == (3, 37, 31)
-    assert (picture.pixels.mean(dim=(1, 2)) * 255).tolist() == pytest.approx([200, 60, 30], abs=3)
-    assert picture.icc_profile is None
+    red, green, blue = (picture.pixels.mean(dim=(1, 2)) * 255).tolist()
+    assert red > 200
+    assert max(green, blue) < 80
+    assert picture.icc_profile is None or picture.icc_profile[16:20] == b"RGB "
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -179,10 +177,9 @@ def test_what_is_no_image_is_refused(file: bytes) -> None:
         decode(file)
 
 
-def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(ValueError, match="not a readable image"):
-        decode(FILES["png"])
+def test_an_image_of_too_many_pixels_is_refused() -> None:
+    with pytest.raises(ValueError, match="31×37 pixels; at most 100"):
+        decode(FILES["png"], max_pixels=100)
 
 
 def test_eight_bits_survive_the_way_through_floats() -> None:
