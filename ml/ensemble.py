@@ -5,13 +5,17 @@ and is turned back; where the eight results disagree, the network is guessing. T
 Timofte et al., Seven ways to improve example-based single image super resolution, CVPR 2016 (arXiv:1511.02228).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
+
+# Image in, image of the same size out.
+Restore = Callable[[Float[Tensor, "b 3 h w"]], Float[Tensor, "b 3 h w"]]
 
 TRANSFORMS: Final = 8
 SATURATION_LEVELS: Final = 16  # of 255: a standard deviation of this or more is white in the trust map
@@ -38,7 +42,7 @@ def inverse(image: Float[Tensor, "*b h w"], index: int) -> Float[Tensor, "*b h2 
 
 
 @torch.inference_mode()
-def ensemble(network: nn.Module, image: Float[Tensor, "b 3 h w"], align: int) -> Ensemble:
+def ensemble(network: Restore, image: Float[Tensor, "b 3 h w"], align: int) -> Ensemble:
     """Run the network on all eight turned images; one at a time, so that memory grows by two images only.
 
     The image is continued by its edge pixels to whole cells of `align` pixels before it is turned, not after: so every

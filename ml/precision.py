@@ -1,8 +1,22 @@
-"""Where and how exactly to compute: the fastest the device does well."""
+"""Where and how exactly to compute: the fastest the device does well, and what to do where that is not enough."""
 
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ml.backbones import Part, SameSize
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Arithmetic = Literal["fp32", "bf16", "fp16"]
+DTYPES: Final[dict[Arithmetic, torch.dtype]] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 def device() -> torch.device:
@@ -17,6 +31,45 @@ def has_fast_bf16(on: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # noqa: SLF001
 
 
+def fastest(on: torch.device) -> Arithmetic:
+    """bfloat16 where the hardware has it; half precision on older accelerators; float32 on other CPUs."""
+    if has_fast_bf16(on):
+        return "bf16"
+    return "fp16" if on.type == "cuda" else "fp32"
+
+
 def autocast(on: torch.device) -> AbstractContextManager[object]:
-    """Convolutions in bfloat16 where the hardware has it, float32 elsewhere. Weights and losses stay float32."""
+    """For training: convolutions in bfloat16 where the hardware has it. Weights and losses stay float32."""
     return torch.autocast(on.type, dtype=torch.bfloat16, enabled=has_fast_bf16(on))
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A network's result in float32 on the CPU; `fell_back` where the arithmetic asked for could not hold it."""
+
+    result: Float[Tensor, "b 3 _ _"]
+    fell_back: bool
+
+
+def compute(network: SameSize, batch: Float[Tensor, "b 3 h w"], part: Part, arithmetic: Arithmetic) -> Computed:
+    """What the network makes of `part` of each image in the batch.
+
+    Half precision has no numbers beyond 65,504, and images came out black where a feature exceeded them. So results
+    are looked at, and computed again in float32 where they are not finite.
+    """
+    on = next(network.parameters()).device
+    with torch.inference_mode():
+        batch = batch.to(on, memory_format=torch.channels_last)
+        with torch.autocast(on.type, dtype=DTYPES[arithmetic], enabled=arithmetic != "fp32"):
+            result = network.restore_part(batch, part).float()
+        fell_back = arithmetic != "fp32" and not bool(result.isfinite().all())
+        if fell_back:
+            result = network.restore_part(batch, part)
+        return Computed(result.cpu(), fell_back)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """On an accelerator torch has a type for it; on the CPU it raises a RuntimeError that only its words tell apart."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -4,9 +4,9 @@ import errno
 import secrets
 from dataclasses import dataclass
 
-import torch
-
+from ml.precision import is_out_of_memory
 from ml.prior import UnusablePrior
+from ml.tiling import OutOfMemory
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Failure:
 
 def diagnose(error: Exception, *, bad_value: str) -> Failure:
     """Classify an exception of `ml` or of the storage. `bad_value` is the code for a ValueError: the user's mistake."""
-    if is_out_of_memory(error):
+    if isinstance(error, OutOfMemory) or is_out_of_memory(error):
         return Failure("out-of-memory", "Memory ran out. Smaller images or fewer pairs need less.", foreseen=True)
     if isinstance(error, ValueError):
         return Failure(bad_value, str(error), foreseen=True)
@@ -36,10 +36,3 @@ def diagnose(error: Exception, *, bad_value: str) -> Failure:
         )
     reference = secrets.token_hex(4)
     return Failure("internal", f"Something failed on our side (reference {reference}).", foreseen=False)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """On an accelerator torch has a type for it; on the CPU it raises a RuntimeError that only its words tell apart."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -1,70 +1,89 @@
-"""Restores images with models that stay loaded, one image at a time."""
+"""Restores images with models that stay loaded, several at a time; one device is shared among them."""
 
-import io
 import logging
 import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, Final
 
 import torch
+from sqlalchemy.orm import Session
 
 from app.core import operations, repository
 from app.core.errors import LeaseLost, OperationCancelled
 from app.core.operations import OperationLease
-from ml.restore import Restored, Restorer, load_restorer
+from app.core.tables import ModelVersion, Operation
+from ml.match import nearest, reference_in
+from ml.precision import device
+from ml.restore import Restored, RestoreOptions, Restorer, describe_file, load_restorer
+from worker.batcher import Batcher
 from worker.failures import diagnose
 from worker.lease import Heartbeat, WorkerStopping, shutdown
 from worker.service import PATIENCE_S, DatabaseDown, Service
 
 log = logging.getLogger(__name__)
 
+IMAGES_AT_ONCE: Final = 12  # Each in a thread of its own, which reads and writes while others have the device.
+BEAT_S: Final = 0.5  # How soon a cancelled image is noticed.
+CPU_BATCH, ACCELERATOR_BATCH = 4, 32
+
 
 class WarmModels:
-    """The models used last, loaded and ready; the one unused for longest makes room."""
+    """The models used last, loaded and ready, in at most `budget_bytes` of weights; the one unused for longest goes."""
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
+    def __init__(self, budget_bytes: int) -> None:
+        self.budget_bytes = budget_bytes
         self._models: OrderedDict[str, Restorer] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, weights_blob: str, service: Service) -> Restorer:
-        """The model with these weights, loaded at first use."""
-        if weights_blob not in self._models:
-            with tempfile.TemporaryDirectory(prefix="drtl-model-") as folder:
-                path = service.fetch(weights_blob, Path(folder) / "model.safetensors")
-                try:
-                    model = load_restorer(path)
-                except ValueError as error:  # Which must not be taken for a mistake in the image.
-                    raise RuntimeError(f"the model in blob {weights_blob} cannot be loaded") from error
-            while len(self._models) >= self.capacity:
+        """The model with these weights, loaded at first use. Whoever uses one that is evicted meanwhile keeps it."""
+        with self._lock:
+            if weights_blob not in self._models:
+                self._models[weights_blob] = self._load(weights_blob, service)
+            self._models.move_to_end(weights_blob)
+            while (
+                len(self._models) > 1 and sum(model.size_bytes for model in self._models.values()) > self.budget_bytes
+            ):
                 self._models.popitem(last=False)
-            self._models[weights_blob] = model
-        self._models.move_to_end(weights_blob)
-        return self._models[weights_blob]
+            return self._models[weights_blob]
+
+    @staticmethod
+    def _load(weights_blob: str, service: Service) -> Restorer:
+        with tempfile.TemporaryDirectory(prefix="drtl-model-") as folder:
+            path = service.fetch(weights_blob, Path(folder) / "model.safetensors")
+            try:
+                return load_restorer(path)
+            except ValueError as error:  # Which must not be taken for a mistake in the image.
+                raise RuntimeError(f"the model in blob {weights_blob} cannot be loaded") from error
 
 
 class Inference:
-    """Works through the queued operations in one thread at a time, whichever message woke it.
+    """Works through the queued operations, several at a time, whichever message woke it.
 
-    Messages are hints, so a task that finds the work going on leaves its operation to the thread that is at it. The
-    worker's other thread thus stays free for housekeeping, and two images never fight for the same cores.
+    Messages are hints, so a task that finds all places taken leaves its operation to the threads that are at it. The
+    worker's other threads thus stay free for housekeeping.
     """
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.models = WarmModels(service.settings.warm_models)
-        self._busy = threading.Lock()
-        torch.set_num_threads(service.settings.inference_threads)
+        self.models = WarmModels(service.settings.warm_model_bytes)
+        together = CPU_BATCH if device().type == "cpu" else ACCELERATOR_BATCH
+        self.batcher = Batcher(together, service.settings.inference_threads)
+        self._places = threading.BoundedSemaphore(IMAGES_AT_ONCE)
+        torch.set_num_threads(1)  # Of the threads that prepare tiles; the network has the batcher's.
 
     def run_waiting(self) -> None:
-        """Restore everything that is queued, unless another thread is doing so already."""
-        while self._busy.acquire(blocking=False):
+        """Restore everything that is queued, unless enough threads are doing so already."""
+        while self._places.acquire(blocking=False):
             try:
                 while (lease := self._claim()) is not None:
                     self._run(lease)
             finally:
-                self._busy.release()
+                self._places.release()
             # Whoever came between the last claim and the release was turned away, so look once more.
             with self.service.read_sessions() as session:
                 if shutdown.is_set() or not operations.waiting(session):
@@ -76,34 +95,30 @@ class Inference:
         return self.service.write(lambda session: operations.claim_next(session, self.service.settings.lease_s))
 
     def _run(self, lease: OperationLease) -> None:
+        progress = Progress()
+
         def renew() -> None:
-            self.service.write(lambda session: operations.renew(session, lease, self.service.settings.lease_s))
+            def write(session: Session) -> None:
+                operations.renew(session, lease, self.service.settings.lease_s)
+                operations.report_progress(session, lease, progress.done)
 
-        with Heartbeat(renew, self.service.settings.heartbeat_s) as heartbeat:
+            self.service.write(write)
 
-            def stop() -> None:
+        with Heartbeat(renew, min(BEAT_S, self.service.settings.heartbeat_s)) as heartbeat:
+
+            def after_tiles(done: float) -> None:
+                progress.done = done
                 heartbeat.check()
                 if shutdown.is_set():
                     raise WorkerStopping(lease.operation_id)
 
             try:
-                restored = self._restore(lease, stop)
-                blob = self.service.storage.put(io.BytesIO(restored.data))
-                result = {
-                    "media_type": restored.media_type,
-                    "width": restored.width,
-                    "height": restored.height,
-                    "tile": restored.tile,
-                    "tiles": restored.tiles,
-                    "precision": restored.precision,
-                    "seconds": {"restore": restored.seconds},
-                }
-                self.service.write(lambda session: operations.succeed(session, lease, blob, result), PATIENCE_S)
-            except LeaseLost:
-                log.warning("operation %s: the lease was lost, its result is dropped", lease.operation_id)
-                return
+                self._restore(lease, after_tiles)
             except OperationCancelled:
                 self.service.write(lambda session: operations.confirm_cancelled(session, lease), PATIENCE_S)
+                log.info("operation %s: cancelled", lease.operation_id)
+            except LeaseLost:
+                log.warning("operation %s: the lease was lost, its result is dropped", lease.operation_id)
                 return
             except WorkerStopping:
                 self.service.write(lambda session: operations.release(session, lease), PATIENCE_S)
@@ -121,14 +136,64 @@ class Inference:
             finally:
                 self.service.queue.notify_done(lease.operation_id)
 
-    def _restore(self, lease: OperationLease, stop: Callable[[], None]) -> Restored:
+    def _restore(self, lease: OperationLease, after_tiles: Callable[[float], None]) -> None:
+        """Blob → files → blob, then the row."""
         with self.service.read_sessions() as session:
             operation = repository.get_operation(session, lease.operation_id)
-            assert operation.model_name is not None
-            assert operation.model_version is not None
+        with tempfile.TemporaryDirectory(prefix="drtl-image-") as name:
+            folder = Path(name)
+            source, target, trust = folder / "input", folder / "output", folder / "trust.png"
             assert operation.input_blob is not None
-            model = repository.get_model_version(session, operation.model_name, operation.model_version)
-        with self.service.storage.open(operation.input_blob) as file:
-            image = file.read()
-        restorer = self.models.get(model.weights_blob, self.service)
-        return restorer.restore(image, output=operation.options.get("output", "png"), after_tile=stop)
+            self.service.fetch(operation.input_blob, source)
+            model = self._model(operation, lease, source)
+            restored = self.models.get(model.weights_blob, self.service).restore_file(
+                source, target, restore_options(operation), trust=trust, run=self.batcher.run, after_tiles=after_tiles
+            )
+            blob = self._store(target)
+            trust_blob = self._store(trust) if trust.exists() else None
+        self._succeed(lease, restored, blob, trust_blob)
+
+    def _store(self, path: Path) -> str:
+        with path.open("rb") as stream:
+            return self.service.storage.put(stream)
+
+    def _succeed(self, lease: OperationLease, restored: Restored, blob: str, trust_blob: str | None) -> None:
+        self.service.write(
+            lambda session: operations.succeed(session, lease, blob, restored.facts(), trust_blob), PATIENCE_S
+        )
+
+    def _model(self, operation: Operation, lease: OperationLease, source: Path) -> ModelVersion:
+        """The model that was asked for, or of those in production the one whose training images are most like this."""
+        if operation.model_name is not None:
+            with self.service.read_sessions() as session:
+                return repository.get_model_version(session, operation.model_name, operation.model_version or 0)
+        with self.service.read_sessions() as session:
+            promoted = repository.promoted_models(session)
+        chosen = choose(promoted, source)
+        self.service.write(lambda session: operations.resolve(session, lease, chosen.name, chosen.version), PATIENCE_S)
+        return chosen
+
+
+class Progress:
+    """How much of an image is done, 0…1; written by its thread, read by its heartbeat's."""
+
+    done = 0.0
+
+
+def choose(models: list[ModelVersion], source: Path) -> ModelVersion:
+    """The model whose training images are most like the image in `source`.
+
+    Raises ValueError where that cannot be told.
+    """
+    references = {str(at): reference for at, model in enumerate(models) if (reference := reference_in(model.card))}
+    descriptor = describe_file(source)
+    if descriptor is None or not references:
+        raise ValueError("image: it cannot be told which model is nearest; name one instead of auto")
+    return models[int(nearest(references, descriptor)[0][0])]
+
+
+def restore_options(operation: Operation) -> RestoreOptions:
+    """The options of the request, those that the method knows."""
+    known = {field.name for field in fields(RestoreOptions)}
+    given: dict[str, Any] = {name: value for name, value in operation.options.items() if name in known}
+    return RestoreOptions(**given)

@@ -53,7 +53,11 @@ class Settings(BaseSettings):
 
     training_threads: int = Field(os.cpu_count() or 1, ge=1)
     inference_threads: int = Field(max(1, (os.cpu_count() or 2) // 2), ge=1)
-    warm_models: int = Field(8, ge=1, description="How many models the inference worker keeps loaded.")
+    warm_model_bytes: int = Field(
+        2**30,
+        ge=1,
+        description="Weights that the inference worker keeps loaded; the model unused for longest makes room.",
+    )
     clean_dir: Path | None = Field(
         None, description="Folder of clean images that transfer may use (DIV2K or your own)."
     )

@@ -14,8 +14,9 @@ from ml.backbones.rcan import rcan
 from ml.backbones.rdn import rdn
 from ml.backbones.same_size import SameSize
 from ml.backbones.vdsr import vdsr
+from ml.backbones.windows import Part
 
-__all__ = ["BACKBONES", "BackboneName", "SameSize", "build", "dncnn", "parameter_count", "rcan", "rdn", "vdsr"]
+__all__ = ["BACKBONES", "BackboneName", "Part", "SameSize", "build", "dncnn", "parameter_count", "rcan", "rdn", "vdsr"]
 
 BackboneName = Literal["vdsr", "dncnn", "rcan", "rdn"]
 

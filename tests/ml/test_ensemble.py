@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ml.backbones import SameSize, receptive_radius, vdsr
+from ml.backbones import SameSize, vdsr
 from ml.ensemble import TRANSFORMS, ensemble, inverse, transform, trust_map
-from ml.tiling import tiles
+from ml.tiling import Grid
 
 
 @pytest.mark.parametrize("index", range(TRANSFORMS))
@@ -54,16 +54,13 @@ def test_mean_and_spread_of_tiles_are_those_of_the_whole_image(
     image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
     whole = ensemble(network, image, unshuffle)
     mean, std = torch.full_like(whole.mean, torch.nan), torch.full_like(whole.std, torch.nan)
-    for tile in tiles(height, width, side, receptive_radius(network), unshuffle):
-        part = ensemble(
-            network, image[..., tile.read_top : tile.read_bottom, tile.read_left : tile.read_right], unshuffle
-        )
-        kept = (
-            ...,
-            slice(tile.top - tile.read_top, tile.bottom - tile.read_top),
-            slice(tile.left - tile.read_left, tile.right - tile.read_left),
-        )
-        place = (..., slice(tile.top, tile.bottom), slice(tile.left, tile.right))
+    grid = Grid(side, network.radius, unshuffle)
+    for band, column in product(grid.spans(0, height, height), grid.spans(0, width, width)):
+        read = (..., slice(band.read_start, band.read_stop), slice(column.read_start, column.read_stop))
+        part = ensemble(network, image[read], unshuffle)
+        top, left = band.start - band.read_start, column.start - column.read_start
+        kept = (..., slice(top, top + band.stop - band.start), slice(left, left + column.stop - column.start))
+        place = (..., slice(band.start, band.stop), slice(column.start, column.stop))
         mean[place], std[place] = part.mean[kept], part.std[kept]
     assert torch.allclose(mean, whole.mean, atol=1e-5, rtol=0)
     assert torch.allclose(std, whole.std, atol=1e-5, rtol=0)

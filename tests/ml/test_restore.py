@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +10,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ml import restore, tiling
+from ml import precision, restore
 from ml.backbones import SameSize, build
-from ml.images import decode, from_uint8, to_uint8
+from ml.images import to_uint8
+from ml.match import fingerprint
 from ml.model_file import pack
-from ml.pairs import enlarge
-from ml.restore import Restorer, load_restorer
+from ml.restore import Restored, RestoreOptions, Restorer, describe_file, load_restorer
+from ml.tiling import Grid
 
 Encoded = Callable[..., bytes]
+Make = Callable[..., Restorer]
 
 
 @pytest.fixture
-def untrained(tmp_path: Path) -> Callable[..., Restorer]:
+def untrained(tmp_path: Path) -> Make:
     """A restorer whose network returns its input."""
 
     def make(scale: int = 1) -> Restorer:
@@ -34,78 +35,169 @@ def untrained(tmp_path: Path) -> Callable[..., Restorer]:
     return make
 
 
-def size_of(file: bytes) -> tuple[int, int]:
-    return Image.open(io.BytesIO(file)).size
+@pytest.fixture
+def through(tmp_path: Path) -> Callable[..., tuple[Image.Image, Restored]]:
+    """Send a file through a restorer."""
+
+    def restore_bytes(restorer: Restorer, file: bytes, **options: object) -> tuple[Image.Image, Restored]:
+        (tmp_path / "in").write_bytes(file)
+        restored = restorer.restore_file(tmp_path / "in", tmp_path / "out", RestoreOptions(**options))
+        return Image.open(io.BytesIO((tmp_path / "out").read_bytes())), restored
+
+    return restore_bytes
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA"])
-def test_an_untrained_model_gives_back_the_image(untrained, encoded: Encoded, odd_image: Tensor, mode: str) -> None:
+def test_an_untrained_model_gives_back_the_image(
+    untrained: Make, through, encoded: Encoded, odd_image: Tensor, mode: str
+) -> None:
     file = encoded(to_uint8(odd_image), mode=mode)
-    result = untrained().restore(file)
-    before, after = Image.open(io.BytesIO(file)), Image.open(io.BytesIO(result.data))
+    after, result = through(untrained(), file)
+    before = Image.open(io.BytesIO(file))
     assert after.mode == mode
     assert np.array_equal(np.asarray(before), np.asarray(after))
-    assert (result.width, result.height, result.media_type) == (31, 37, "image/png")
-    assert (result.tiles, result.tile) == (1, tiling.TILE)
-    assert result.seconds > 0
-    assert result.precision in {"fp32", "bf16"}
+    assert (result.width, result.height, result.depth, result.media_type) == (31, 37, 8, "image/png")
+    assert (result.tiles, result.fallback_tiles, result.match) == (1, 0, None)
+    assert set(result.seconds) == {"decode", "restore", "encode"}
+    assert min(result.seconds.values()) > 0
+    assert result.precision == precision.fastest(torch.device("cpu"))
 
 
-@pytest.mark.parametrize("scale", [2, 4])
-@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_a_model_of_larger_pairs_enlarges_as_its_training_pairs_were(
-    untrained, encoded: Encoded, odd_image: Tensor, scale: int, mode: str
+@pytest.mark.parametrize("outscale", [0.5, 1.0, 1.7])
+@pytest.mark.parametrize("scale", [1, 2])
+def test_the_final_size_is_relative_to_the_input(
+    untrained: Make, through, encoded: Encoded, odd_image: Tensor, scale: int, outscale: float
 ) -> None:
-    pixels = to_uint8(odd_image)
-    result = untrained(scale).restore(encoded(pixels, mode=mode))
-    picture = decode(result.data)
-    assert size_of(result.data) == (31 * scale, 37 * scale) == (result.width, result.height)
-    assert np.abs((picture.pixels - from_uint8(enlarge(pixels, scale))).numpy()).max() < 1e-6
-    assert (picture.alpha is not None) == (mode == "RGBA")
+    image, result = through(untrained(scale), encoded(to_uint8(odd_image)), outscale=outscale)
+    assert image.size == (result.width, result.height) == (round(31 * outscale), round(37 * outscale))
 
 
-def test_a_network_meets_the_enlarged_image_as_in_training_in_8_bits(
-    random_network: Callable[..., SameSize], encoded: Encoded, odd_image: Tensor
+def test_a_model_of_larger_pairs_enlarges(untrained: Make, through, encoded: Encoded, odd_image: Tensor) -> None:
+    image, _ = through(untrained(4), encoded(to_uint8(odd_image)[:, :1, :1]))
+    assert image.size == (4, 4)
+
+
+@pytest.mark.parametrize("output", ["png", "jpeg", "webp", "tiff"])
+def test_the_output_has_the_format_asked_for(
+    untrained: Make, through, encoded: Encoded, photographs: dict[str, Tensor], output: str
 ) -> None:
-    network, met = random_network(2), []
-    network.register_forward_pre_hook(lambda module, inputs: met.append(inputs[0]))
-    pixels = to_uint8(odd_image)
-    Restorer(network, "vdsr", 2).restore(encoded(pixels))
-    assert len(met) == 1
-    assert torch.equal(met[0][0], from_uint8(enlarge(pixels, 2)))
-
-
-def test_jpeg_output_is_close(untrained, encoded: Encoded, photographs: dict[str, Tensor]) -> None:
     pixels = photographs["chelsea"][:, 40:111, 80:143]
-    result = untrained().restore(encoded(pixels), "jpeg")
-    assert result.media_type == "image/jpeg"
-    assert Image.open(io.BytesIO(result.data)).format == "JPEG"
-    assert float((decode(result.data).pixels - pixels / 255).abs().mean()) < 0.01
+    image, result = through(untrained(), encoded(pixels), output=output)
+    assert result.media_type == f"image/{output}"
+    assert str(image.format).lower() == output
+    assert np.abs(np.asarray(image).transpose(2, 0, 1) - pixels.numpy().astype(int)).mean() < 2.5
 
 
-def test_one_pixel_is_an_image(untrained, encoded: Encoded, odd_image: Tensor) -> None:
-    assert size_of(untrained(2).restore(encoded(to_uint8(odd_image)[:, :1, :1])).data) == (2, 2)
-
-
-def test_tiles_are_counted_and_each_may_stop_the_work(
-    untrained, encoded: Encoded, odd_image: Tensor, monkeypatch: pytest.MonkeyPatch
+def test_the_share_that_is_done_is_told_and_whoever_hears_it_may_stop_the_work(
+    untrained: Make, encoded: Encoded, odd_image: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(restore, "TILE", 16)
-    monkeypatch.setattr(restore, "restore_tiled", partial(tiling.restore_tiled, side=16))
-    seen: list[int] = []
-    file = encoded(to_uint8(odd_image))
-    assert untrained().restore(file, after_tile=lambda: seen.append(1)).tiles == len(seen) == 6
+    monkeypatch.setattr(restore, "grid_for", lambda radius, align: Grid(16, radius, align))
+    (tmp_path / "in").write_bytes(encoded(to_uint8(odd_image)))
+    shares: list[float] = []
+    result = untrained().restore_file(tmp_path / "in", tmp_path / "out", after_tiles=shares.append)
+    assert result.tiles == 6
+    assert shares[:6] == sorted(shares[:6])
+    assert shares[5] == 1
 
-    def stop() -> None:
-        raise InterruptedError
+    def stop(done: float) -> None:
+        if done > 0.3:
+            raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        untrained().restore(file, after_tile=stop)
+        untrained().restore_file(tmp_path / "in", tmp_path / "out", after_tiles=stop)
 
 
-def test_what_is_no_image_is_refused(untrained) -> None:
+def test_a_tile_that_half_precision_cannot_hold_is_computed_again_and_that_is_said(
+    random_network: Callable[..., SameSize], encoded: Encoded, odd_image: Tensor, tmp_path: Path
+) -> None:
+    network = random_network(2).eval()
+    with torch.no_grad():  # Features beyond 65,504, and back.
+        network.body[0].weight.mul_(1e6)
+        network.body[-1].weight.div_(1e6)
+    restorer = Restorer(network, {"scale": 1})
+    (tmp_path / "in").write_bytes(encoded(to_uint8(odd_image)))
+    results = {}
+    for asked in ("fp32", "fp16"):
+        results[asked] = restorer.restore_file(tmp_path / "in", tmp_path / asked, RestoreOptions(precision=asked))
+    assert results["fp32"].fallback_tiles == 0
+    assert (results["fp16"].precision, results["fp16"].fallback_tiles) == ("fp16", 1)
+    assert (tmp_path / "fp16").read_bytes() == (tmp_path / "fp32").read_bytes()
+
+
+def test_reduced_precision_is_within_a_level_of_float32(
+    random_network: Callable[..., SameSize], encoded: Encoded, photographs: dict[str, Tensor], tmp_path: Path
+) -> None:
+    network = random_network(2).eval()
+    (tmp_path / "in").write_bytes(encoded(photographs["coffee"][:, 40:101, 80:143]))
+    restorer = Restorer(network, {"scale": 1})
+    images = {}
+    for asked in ("fp32", "bf16"):
+        restorer.restore_file(tmp_path / "in", tmp_path / asked, RestoreOptions(precision=asked))
+        images[asked] = np.asarray(Image.open(tmp_path / asked)).astype(int)
+    assert np.abs(images["bf16"] - images["fp32"]).max() <= 1
+    assert np.abs(images["fp32"] - np.asarray(Image.open(tmp_path / "in"))).max() > 0
+
+
+def test_memory_that_runs_out_halves_the_tiles_and_the_image_is_the_same(
+    random_network: Callable[..., SameSize], encoded: Encoded, photographs: dict[str, Tensor], tmp_path: Path
+) -> None:
+    network, sides = random_network(2).eval(), []
+
+    def little_memory(network, batch, part, arithmetic, whole):
+        sides.append(max(part.height, part.width))
+        if max(batch.shape[2:]) > 120:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return precision.compute(network, batch, part, arithmetic)
+
+    (tmp_path / "in").write_bytes(encoded(photographs["coffee"][:, :250, :199]))
+    restorer = Restorer(network, {"scale": 1})
+    restorer.restore_file(tmp_path / "in", tmp_path / "tight", run=little_memory)
+    restorer.restore_file(tmp_path / "in", tmp_path / "ample")
+    assert sides[0] == 250
+    assert sides[-1] <= 96
+    tight, ample = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in ("tight", "ample"))
+    assert np.abs(tight - ample).max() <= 1
+
+
+def test_an_explained_image_comes_with_its_trust_map(
+    random_network: Callable[..., SameSize], encoded: Encoded, odd_image: Tensor, tmp_path: Path
+) -> None:
+    (tmp_path / "in").write_bytes(encoded(to_uint8(odd_image)))
+    restorer = Restorer(random_network(2).eval(), {"scale": 1})
+    options = RestoreOptions(explain=True, outscale=2.0)
+    restorer.restore_file(tmp_path / "in", tmp_path / "out", options, trust=tmp_path / "trust.png")
+    trust = Image.open(tmp_path / "trust.png")
+    assert (trust.mode, trust.size) == ("L", (62, 74))
+    assert np.asarray(trust).max() > 0
+
+
+def test_a_model_that_knows_its_training_images_says_how_close_an_image_is(
+    untrained: Make, through, encoded: Encoded, photographs: dict[str, Tensor]
+) -> None:
+    own = [photographs[name][:, 40:240, 60:260] for name in ("astronaut", "chelsea", "coffee")]
+    reference = fingerprint(own)
+    assert reference is not None
+    restorer = untrained()
+    known = Restorer(restorer.network, {**restorer.card, "match": vars(reference)})
+    noise = torch.randint(0, 256, (3, 200, 200), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    matches = [through(known, encoded(pixels))[1].match for pixels in (own[0], noise)]
+    assert matches[0].word == "close"
+    assert matches[1].word == "far"
+    assert matches[0].score > matches[1].score
+
+
+def test_a_look_at_a_file_says_what_the_restoration_would(encoded: Encoded, photographs, tmp_path: Path) -> None:
+    path = tmp_path / "in"
+    path.write_bytes(encoded(photographs["rocket"][:, :400, :300]))
+    assert describe_file(path) is not None
+    path.write_bytes(encoded(photographs["rocket"][:, :1, :1]))
+    assert describe_file(path) is None
+
+
+def test_what_is_no_image_is_refused(untrained: Make, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"no image")
     with pytest.raises(ValueError, match="not a readable image"):
-        untrained().restore(b"no image")
+        untrained().restore_file(tmp_path / "in", tmp_path / "out")
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:

@@ -92,8 +92,8 @@ def test_where_memory_runs_out_tiles_halve_and_the_image_goes_on() -> None:
     grid = Grid(128, 8, 2)
     bands = list(restore_bands(rows_of(image), (200, 150), grid, small_ones_only, at_once=2))
     assert np.array_equal(np.concatenate([band.rows for band in bands]), image)
-    assert sides[:3] == [128, 64, 32]
-    assert set(sides[3:]) <= set(range(1, 33))
+    assert sides[:4] == [128, 128, 64, 32]  # One tile at a time first, then smaller ones.
+    assert set(sides[4:]) <= set(range(1, 33))
 
 
 def test_where_the_smallest_tiles_need_too_much_memory_it_is_said() -> None:
