@@ -66,9 +66,9 @@ def _wanted(zipped: zipfile.ZipFile, settings: Settings) -> list[zipfile.ZipInfo
         raise BadPairs("The zip holds entries that are not accepted.", pointer=refused[0].name, files=refused)
     if len(entries) > 2 * settings.max_pairs:
         raise BadPairs(f"The zip holds {len(entries)} files; at most {settings.max_pairs} pairs are accepted.")
-    large = [entry.filename for entry in entries if entry.file_size > settings.max_image_bytes]
+    large = [entry.filename for entry in entries if entry.file_size > settings.max_pair_bytes]
     if large:
-        reason = f"The file unpacks to more than {settings.max_image_bytes} bytes."
+        reason = f"The file unpacks to more than {settings.max_pair_bytes} bytes."
         raise TooLarge(reason, pointer=large[0], files=[RefusedFile(name, reason) for name in large])
     if sum(entry.file_size for entry in entries) > settings.max_upload_bytes:
         raise TooLarge(f"The zip unpacks to more than {settings.max_upload_bytes} bytes.")
@@ -105,7 +105,7 @@ def _refusal(entry: zipfile.ZipInfo) -> str | None:
 def _extract(zipped: zipfile.ZipFile, entry: zipfile.ZipInfo, spool: Spool, settings: Settings) -> UploadedFile:
     """Copy one entry to the spool. Whatever the directory declares, no more than one image's bytes are read."""
     side = PurePosixPath(entry.filename).parts[-2].lower()
-    sink = FileSink(spool, side, entry.filename, settings.max_image_bytes)
+    sink = FileSink(spool, side, entry.filename, settings.max_pair_bytes)
     with zipped.open(entry) as file:
         while chunk := file.read(CHUNK_BYTES):
             sink.write(chunk)

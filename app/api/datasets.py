@@ -60,7 +60,7 @@ async def receive_pairs(request: Request, services: ServicesDep) -> AsyncIterato
     settings = services.settings
     limits = Limits(
         max_files=2 * settings.max_pairs,
-        max_file_bytes=settings.max_image_bytes,
+        max_file_bytes=settings.max_pair_bytes,
         max_body_bytes=settings.max_upload_bytes,
         too_many=lambda: wrong_count(f"There are more than {2 * settings.max_pairs} files", settings),
         unlimited_fields=frozenset({ARCHIVE_FIELD}),

@@ -1,22 +1,25 @@
 """Opens hostile image files: the decoder tells the format, and the header is judged before pixels are decoded."""
 
+import io
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import BmpImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError
 
 from app.core.errors import BadImage, ServiceError, TooLarge, UnsupportedMedia
 
-PHOTO_FORMATS: Final = ("PNG", "JPEG")
-PAIR_FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 # Palettes and sub-byte images count as what they decode to; floating point has no agreed white.
 PIXEL_TYPES: Final = {
     *("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I"),
     *("I;16", "I;16L", "I;16B", "I;16N"),
 }
 MAX_JPEG_SCANS: Final = 100  # A progressive JPEG has about ten; each costs a pass over the whole image.
+MAX_HEADER_BYTES: Final = 8 << 20  # Profiles and EXIF included; what is larger hides something.
+MAX_PNG_CHUNKS: Final = 500_000  # A gigabyte in the pieces that encoders cut is a quarter of that.
 MAX_TIFF_TILE_PIXELS: Final = 1 << 24  # A tile is decoded whole, however small the image is.
 ORIENTATION: Final = 0x0112
 SIGNATURES: Final = {
@@ -31,7 +34,7 @@ SIGNATURES: Final = {
     b"PK\x03\x04": "zip",
 }
 
-# The limit is `max_image_pixels`, judged below; Pillow's own would warn or raise at another number.
+# The limits are settings, judged below; Pillow's own would warn or raise at another number.
 Image.MAX_IMAGE_PIXELS = None
 
 
@@ -45,20 +48,24 @@ class ImageFacts:
 
 
 @contextmanager
-def opened(file: BinaryIO, formats: tuple[str, ...], max_pixels: int) -> Iterator[Image.Image]:
+def opened(file: BinaryIO, max_pixels: int, *, header_only: bool = False) -> Iterator[Image.Image]:
     """An image whose header has been found acceptable; its pixels are decoded by whatever the caller does next.
 
-    Raises UnsupportedMedia, TooLarge or BadImage, also for what goes wrong while the caller decodes.
+    With `header_only` they cannot be: the file ends after what a header may take. Raises UnsupportedMedia, TooLarge or
+    BadImage, also for what goes wrong while the caller decodes.
     """
+    start = _Start(file)
     try:
-        with Image.open(file, formats=formats) as image:
+        with Image.open(cast("BinaryIO", start) if header_only else file, formats=FORMATS) as image:
             _judge(image, file, max_pixels)
             yield image
     except ServiceError:
         raise
-    except UnidentifiedImageError:
-        raise _unidentified(file, formats) from None
     except Exception as error:  # A hostile file can make a decoder raise anything
+        if start.exceeded:  # Which Pillow takes for one of the ways in which a file is broken.
+            raise BadImage(f"The header takes more than {MAX_HEADER_BYTES} bytes.") from None
+        if isinstance(error, UnidentifiedImageError):
+            raise _unidentified(file) from None
         raise BadImage(f"The image is damaged or incomplete ({error}).") from error
 
 
@@ -72,19 +79,116 @@ def facts(image: Image.Image) -> ImageFacts:
     return ImageFacts(name, width, height)
 
 
-def check_whole(image: Image.Image) -> None:
-    """Raise unless the file holds the whole image, at much less cost than decoding it. The image is used up."""
-    if image.format == "PNG":
-        image.verify()  # All chunks with their checksums.
-    else:
-        image.draft("L", (image.width // 8, image.height // 8))
-        image.load()
+def check_header(file: BinaryIO, max_pixels: int) -> None:
+    """Raise unless the header promises a still image of acceptable size, and the file is long enough to keep it.
+
+    For images that a worker decodes, and finds damage further down: nothing here costs memory in proportion to the
+    file, whatever it is. Raises UnsupportedMedia, TooLarge or BadImage.
+    """
+    head = file.read(30)
+    file.seek(0)
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        _judge_webp(head, _length(file), max_pixels)
+        return
+    with opened(file, max_pixels, header_only=True) as image:
+        if not _is_whole(image, file):
+            raise BadImage(f"The {image.format} is incomplete: it ends before its last pixels.")
+
+
+class _Start(io.RawIOBase):
+    """A file of which no more than a header can be read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._left = MAX_HEADER_BYTES
+        self.exceeded = False
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1) -> bytes:
+        asked = self._left + 1 if size is None or size < 0 else size
+        content = self._file.read(min(asked, self._left + 1))
+        self._left -= len(content)
+        if self._left < 0:
+            self.exceeded = True
+            raise OSError("the header does not end")
+        return content
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def _judge_webp(head: bytes, length: int, max_pixels: int) -> None:
+    """By the first chunk (RFC 9649, 2.5 to 2.7): Pillow would read the whole file first."""
+    (riff_length,) = struct.unpack("<I", head[4:8])
+    if len(head) < 30:
+        raise BadImage("The WebP is damaged or incomplete: its header cannot be read.")
+    match head[12:16]:
+        case b"VP8X":
+            if head[20] & 0x02:
+                raise BadImage("The WEBP is animated; a still image is needed.")
+            width, height = (1 + int.from_bytes(head[at : at + 3], "little") for at in (24, 27))
+        case b"VP8 ":
+            width, height = (side & 0x3FFF for side in struct.unpack("<HH", head[26:30]))
+        case b"VP8L":
+            (bits,) = struct.unpack("<I", head[21:25])
+            width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+        case _:
+            raise BadImage("The WebP is damaged or incomplete: its header cannot be read.")
+    _judge_size(width, height, max_pixels)
+    if length < riff_length + 8:
+        raise BadImage("The WebP is incomplete: it ends before its last pixels.")
+
+
+def _is_whole(image: Image.Image, file: BinaryIO) -> bool:
+    """Whether the file has as many bytes as its header needs, as far as that can be told without decoding."""
+    length = _length(file)
+    match image.format:
+        case "PNG":
+            return _png_ends(file)
+        case "TIFF":
+            assert isinstance(image, TiffImagePlugin.TiffImageFile)
+            tags: Any = image.tag_v2
+            places, sizes = (273, 279) if 273 in tags else (324, 325)
+            return all(start + size <= length for start, size in zip(tags[places], tags[sizes], strict=False))
+        case "BMP":
+            assert isinstance(image, BmpImagePlugin.BmpImageFile)
+            arguments: Any = image.tile[0].args  # (raw mode, bytes of a row, direction)
+            return bool(image.tile[0].offset + arguments[1] * image.height <= length)
+        case _:  # Of a JPEG. The mark cannot occur within a scan, and that of a preview's end stands before them.
+            return max(_places(file, b"\xff\xd9"), default=-1) > max(_places(file, b"\xff\xda"), default=-1)
+
+
+def _png_ends(file: BinaryIO) -> bool:
+    """Whether the chunks lead from one to the next and at last to the one that ends the file."""
+    position = 8
+    for _ in range(MAX_PNG_CHUNKS):
+        file.seek(position)
+        head = file.read(8)
+        if len(head) < 8:
+            return False
+        size, name = struct.unpack(">I4s", head)
+        position += 12 + size
+        if name == b"IEND":
+            return True
+    raise BadImage(f"The PNG has more than {MAX_PNG_CHUNKS} chunks.")
+
+
+def _length(file: BinaryIO) -> int:
+    length = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    return length
 
 
 def _judge(image: Image.Image, file: BinaryIO, max_pixels: int) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise TooLarge(f"The image has {width}×{height} pixels; at most {max_pixels} are accepted.")
+    _judge_size(*image.size, max_pixels)
     if image.mode not in PIXEL_TYPES:
         raise BadImage(f"The pixel type {image.mode} is not supported.")
     match image.format:
@@ -94,11 +198,16 @@ def _judge(image: Image.Image, file: BinaryIO, max_pixels: int) -> None:
             if image.info.get("compression", 0) not in {0, 3}:
                 raise BadImage("The BMP is run-length encoded; only plain ones are accepted.")
         case "JPEG" | "MPO":  # Phones write MPO: a JPEG that carries previews behind it. The first image counts.
-            if _count(file, b"\xff\xda") > MAX_JPEG_SCANS:
+            if sum(1 for _ in _places(file, b"\xff\xda")) > MAX_JPEG_SCANS:
                 raise BadImage("The JPEG has more scans than any camera or encoder makes.")
         case _:
             if getattr(image, "n_frames", 1) > 1:
                 raise BadImage(f"The {image.format} is animated; a still image is needed.")
+
+
+def _judge_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise TooLarge(f"The image has {width}×{height} pixels; at most {max_pixels} are accepted.")
 
 
 def _judge_tiff(image: Image.Image) -> None:
@@ -115,25 +224,28 @@ def _judge_tiff(image: Image.Image) -> None:
         raise BadImage("The TIFF has several pages; a single image is needed.")
 
 
-def _count(file: BinaryIO, marker: bytes) -> int:
+def _places(file: BinaryIO, marker: bytes) -> Iterator[int]:
+    """Where the two bytes of a marker stand, from the start; the file stays where it was."""
     position = file.tell()
     file.seek(0)
-    total, tail = 0, b""
-    while chunk := file.read(1 << 20):
-        total += (tail + chunk).count(marker)
-        tail = chunk[-1:]
+    read, tail = 0, b""
+    while piece := file.read(1 << 20):
+        searched, place = tail + piece, -1
+        while (place := searched.find(marker, place + 1)) >= 0:
+            yield read - len(tail) + place
+        read += len(piece)
+        tail = piece[-1:]
     file.seek(position)
-    return total
 
 
-def _unidentified(file: BinaryIO, formats: tuple[str, ...]) -> ServiceError:
+def _unidentified(file: BinaryIO) -> ServiceError:
     """What to say about a file that no accepted decoder knows."""
     file.seek(0)
     head = file.read(16)
     kind = next((name for signature, name in SIGNATURES.items() if head.startswith(signature)), None)
     if not head:
         return BadImage("The file is empty.")
-    if kind is not None and kind.upper() in formats:
+    if kind is not None and kind.upper() in FORMATS:
         return BadImage(f"The {kind} is damaged or incomplete: its header cannot be read.")
     found = f"It is a {kind} file" if kind else "It is not an image"
-    return UnsupportedMedia(f"{found}; accepted are {', '.join(formats)}.")
+    return UnsupportedMedia(f"{found}; accepted are {', '.join(FORMATS)}.")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from app.api.images import PAIR_FORMATS, ImageFacts, facts, opened
+from app.api.images import ImageFacts, facts, opened
 from app.api.uploads import UploadedFile
 from app.core.errors import BadImage, BadPairs, RefusedFile, ServiceError, TooLarge, UnsupportedMedia
 from app.core.settings import Settings
@@ -172,7 +172,7 @@ def _both(pair: FilePair, read: Callable[[UploadedFile], T]) -> tuple[T, T]:
 
 
 def _head(file: UploadedFile, settings: Settings) -> ImageFacts:
-    with file.open() as stream, opened(stream, PAIR_FORMATS, settings.max_image_pixels) as image:
+    with file.open() as stream, opened(stream, settings.max_pair_pixels) as image:
         head = facts(image)
     if min(head.width, head.height) < settings.min_pair_side:
         raise BadPairs(
@@ -198,7 +198,7 @@ def _scale(pair: FilePair, clean: ImageFacts, distorted: ImageFacts, settings: S
 
 def _pixels(file: UploadedFile, box: tuple[int, int, int, int], scale: int, settings: Settings) -> Pixels:
     """What lies in `scale` times `box` (left, top, right, bottom), as (h, w, 3) in [0, 255]."""
-    with file.open() as stream, opened(stream, PAIR_FORMATS, settings.max_image_pixels) as image:
+    with file.open() as stream, opened(stream, settings.max_pair_pixels) as image:
         promised = facts(image)
         upright = ImageOps.exif_transpose(image)
         if upright.size != (promised.width, promised.height):

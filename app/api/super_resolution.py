@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.api.blobs import send_blob
 from app.api.deps import ReadSessionDep, Services, ServicesDep, SessionDep
-from app.api.images import PHOTO_FORMATS, check_whole, opened
+from app.api.images import check_header
 from app.api.negotiation import preferred
 from app.api.problems import problems
 from app.api.schemas import OperationIdPath, OperationOut
@@ -32,7 +32,8 @@ from app.core.tables import ModelVersion, Operation
 router = APIRouter(prefix="/v1", tags=["super-resolution"])
 
 MEDIA_TYPES: Final = {"image/png": "png", "image/jpeg": "jpeg"}
-RAW_TYPES: Final = (*MEDIA_TYPES, "image/jpg", "application/octet-stream")
+IMAGE_TYPES: Final = ("image/png", "image/jpeg", "image/webp", "image/tiff", "image/bmp")
+RAW_TYPES: Final = (*IMAGE_TYPES, "image/jpg", "image/x-ms-bmp", "application/octet-stream")
 FIELD: Final = "image"
 BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}, "example": "…"}
 IMAGE_HEADERS: Final[dict[str, Any]] = {
@@ -50,7 +51,7 @@ IMAGE_IN: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "content": {
-            **dict.fromkeys(MEDIA_TYPES, BINARY),
+            **dict.fromkeys(IMAGE_TYPES, BINARY),
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
@@ -93,7 +94,7 @@ async def receive_image(request: Request, services: ServicesDep) -> AsyncIterato
             case kind if kind in RAW_TYPES:
                 yield await receive_raw(request, spool, limits)
             case other:
-                accepted = ", ".join((*MEDIA_TYPES, "multipart/form-data"))
+                accepted = ", ".join((*IMAGE_TYPES, "multipart/form-data"))
                 detail = f"A body of type {other or 'unknown'} is not understood; send {accepted}."
                 raise UnsupportedMedia(detail, pointer="Content-Type")
 
@@ -155,11 +156,11 @@ def queue_operation(
     version: ModelVersion, file: UploadedFile, output: str, services: Services, session: Session
 ) -> Operation:
     """Check the image, keep it, commit the row, then send the message."""
-    # A model of scale 2 makes four pixels of one, and what it makes must fit into the worker's memory.
+    # A model of scale 2 makes four pixels of one, and what it makes is what takes the time.
     max_pixels = services.settings.max_image_pixels // version.card.get("scale", 1) ** 2
     try:
-        with file.open() as stream, opened(stream, PHOTO_FORMATS, max_pixels) as image:
-            check_whole(image)
+        with file.open() as stream:
+            check_header(stream, max_pixels)
     except ServiceError as error:
         raise type(error)(error.detail, pointer=file.name, files=[RefusedFile(file.name, error.detail)]) from error
     with file.open() as stream:

@@ -26,9 +26,11 @@ class Settings(BaseSettings):
         8000, ge=0, le=65535, description="Taken if free; otherwise `drtl up` picks a free one and says so."
     )
 
-    max_upload_bytes: int = Field(512 * 2**20, description="Largest request body.")
-    max_image_bytes: int = Field(64 * 2**20, description="Largest single image file, also inside a zip.")
-    max_image_pixels: int = Field(64_000_000, description="Largest image by decoded pixels, uploaded or restored.")
+    max_upload_bytes: int = Field(2**30, description="Largest request body.")
+    max_image_bytes: int = Field(2**30, description="Largest image file to restore.")
+    max_image_pixels: int = Field(200_000_000, description="Largest image by decoded pixels, sent in or restored.")
+    max_pair_bytes: int = Field(64 * 2**20, description="Largest image file of a pair, also inside a zip.")
+    max_pair_pixels: int = Field(64_000_000, description="Largest image of a pair by decoded pixels.")
     upload_stall_s: float = Field(30.0, description="An upload that sends nothing for this long is given up.")
     idempotency_in_flight_s: float = Field(
         120.0, description="A keyed request unanswered for this long was left by a process that died."

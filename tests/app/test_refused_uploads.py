@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
-from app.api.images import PAIR_FORMATS, opened
+from app.api.images import opened
 from app.core.errors import TooLarge
 from app.core.settings import Settings
 from app.main import create_app
@@ -151,7 +151,7 @@ def test_a_tiff_with_huge_tiles_is_refused() -> None:
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     entries += struct.pack("<HHII", 324, 4, 1, 8) + struct.pack("<HHII", 325, 4, 1, 64)
     tiff = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(tags) + 2) + entries + struct.pack("<I", 0)
-    with pytest.raises(TooLarge, match="tiles"), opened(io.BytesIO(tiff), PAIR_FORMATS, 10**6):
+    with pytest.raises(TooLarge, match="tiles"), opened(io.BytesIO(tiff), 10**6):
         pass
 
 
@@ -287,7 +287,7 @@ def test_a_zip_with_a_huge_directory_is_not_read(client: httpx.Client) -> None:
 
 
 def test_an_entry_that_unpacks_too_large_is_refused(api_settings: Settings) -> None:
-    small = api_settings.model_copy(update={"max_image_bytes": 20_000})
+    small = api_settings.model_copy(update={"max_pair_bytes": 20_000})
     files = with_file(pair_files(2), 0, encoded(pixels(400, 400)))
     with connected(create_app(small)) as client:
         answer = client.post("/v1/datasets", content=zip_of(files), headers=ZIP)
@@ -334,7 +334,7 @@ def test_files_outside_the_two_folders_are_refused(client: httpx.Client) -> None
 
 @pytest.fixture
 def small_app(api_settings: Settings) -> FastAPI:
-    limits = {"max_upload_bytes": 3 << 20, "max_image_bytes": 1 << 20, "upload_stall_s": 0.5}
+    limits = {"max_upload_bytes": 3 << 20, "max_pair_bytes": 1 << 20, "upload_stall_s": 0.5}
     return create_app(api_settings.model_copy(update=limits))
 
 
