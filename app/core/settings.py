@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(512 * 2**20, description="Largest request body.")
     max_image_bytes: int = Field(64 * 2**20, description="Largest single image file, also inside a zip.")
     max_image_pixels: int = Field(64_000_000, description="Largest image by decoded pixels, uploaded or restored.")
+    max_batch_images: int = Field(1000, ge=1, description="Most images of a batch.")
     upload_stall_s: float = Field(30.0, description="An upload that sends nothing for this long is given up.")
     idempotency_in_flight_s: float = Field(
         120.0, description="A keyed request unanswered for this long was left by a process that died."
@@ -46,7 +47,7 @@ class Settings(BaseSettings):
     checkpoint_every_s: float = 10.0
     max_attempts: int = 4
     cancel_grace_s: float = Field(10.0, description="After this a cancelled job's process is killed.")
-    wait_s: float = Field(120.0, description="How long a synchronous super-resolution request may wait.")
+    wait_s: float = Field(120.0, description="How long a request waits for its image before the answer is 202.")
     upload_retention_s: float = 7 * 86_400.0
     result_retention_s: float = 3_600.0
     orphan_grace_s: float = Field(3_600.0, description="Age at which a blob that no row names is removed.")
