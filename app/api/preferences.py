@@ -7,10 +7,11 @@ from typing import Final
 
 WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 QUOTED: Final = r'"(?:[^"\\]|\\.)*"'
-# Preferences stand between commas outside of quotes. No character can be read in two ways, so the time is linear.
+# Preferences stand between commas outside of quotes. No character can be read in two ways here, and no blank below is
+# given back, so the time is linear.
 BETWEEN_COMMAS: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*"?|[^,"])+')
 # Parameters, behind semicolons, mean nothing here.
-PREFERENCE: Final = re.compile(rf"[ \t]*({WORD})[ \t]*(?:=[ \t]*({WORD}|{QUOTED}))?[ \t]*(?:;|$)")
+PREFERENCE: Final = re.compile(rf"[ \t]*+({WORD})[ \t]*+(?:=[ \t]*+({WORD}|{QUOTED})?)?[ \t]*+(?:;|$)")
 LONGEST_NUMBER: Final = 9  # Digits; thirty years of seconds.
 
 
