@@ -77,7 +77,7 @@ def service_processes(listener: socket.socket) -> Iterator[Child]:
     training = ["--hostname", "training@%h", "--queues", "training", *one_child_per_job]
     yield Child("worker-training", [*worker, *training], 7.0)
     inference = ["--hostname", "inference@%h", "--queues", "inference,housekeeping"]
-    yield Child("worker-inference", [*worker, *inference, "--pool", "threads", "--concurrency", "2"], 7.0)
+    yield Child("worker-inference", [*worker, *inference, "--pool", "threads", "--concurrency", "16"], 7.0)
     yield Child("beat", [*celery, "beat", "--loglevel", "INFO"], 2.0)
 
 

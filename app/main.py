@@ -7,7 +7,7 @@ from typing import Final
 import anyio.to_thread
 from fastapi import FastAPI
 
-from app.api import datasets, health, jobs, model_files, models, problems, super_resolution
+from app.api import batches, datasets, health, jobs, model_files, models, operations, problems, super_resolution
 from app.api.body_limit import BodyLimit
 from app.api.deps import Services
 from app.core.database import open_database, read_sessions, sessions
@@ -36,7 +36,7 @@ def create_app(configured: Settings | None = None) -> FastAPI:
     app.state.settings = chosen
     app.add_middleware(BodyLimit, settings=chosen)
     problems.install(app)
-    for part in (jobs, models, model_files, super_resolution, datasets, health, problems):
+    for part in (jobs, models, model_files, super_resolution, operations, batches, datasets, health, problems):
         app.include_router(part.router)
     return app
 

@@ -3,7 +3,7 @@
 import io
 import struct
 import tempfile
-from collections.abc import Callable
+from collections.abc import Buffer, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,7 +207,7 @@ class _Target:
         image.set_progress(True)
         image.signal_connect("eval", look)
 
-    def _guarded_write(self, chunk: bytes) -> int:
+    def _guarded_write(self, chunk: Buffer) -> int:
         try:
             self._write(bytes(chunk))
         except OSError as error:  # as of a full disk

@@ -1,12 +1,13 @@
 """`/v1/datasets`: few-shot pairs, uploaded as files or as one zip, checked and kept."""
 
 from collections.abc import AsyncIterator
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from app.api import examples
-from app.api.archives import unpack
+from app.api.archives import ArchiveRules, unpack
 from app.api.deps import LimitQuery, ReadSessionDep, Services, ServicesDep, SessionDep
 from app.api.pairs import ExaminedPair, examine, pair_up, wrong_count
 from app.api.problems import problems
@@ -14,6 +15,7 @@ from app.api.schemas import DatasetId, DatasetOut, Page
 from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, receive_text, spooled
 from app.core import repository
 from app.core.errors import BadImage, BadPairs, BadRequest, NotFound, TooLarge, Unprocessable, UnsupportedMedia
+from app.core.settings import Settings
 from app.core.tables import Dataset, Pair
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
@@ -87,8 +89,27 @@ def examine_upload(upload: Upload, services: Services) -> list[ExaminedPair]:
     """Pairs that can be trained on, or the error that names every file that stands in the way."""
     files = upload.files
     if upload.media_type in ZIP_TYPES or [file.field for file in files] == [ARCHIVE_FIELD]:
-        files = unpack(files[0], upload.spool, services.settings)
+        files = unpack(files[0], upload.spool, archive_rules(services.settings))
     return examine(pair_up(files, services.settings), services.settings)
+
+
+def archive_rules(settings: Settings) -> ArchiveRules:
+    accepted = f"at most {settings.max_pairs} pairs are accepted."
+    return ArchiveRules(
+        max_files=2 * settings.max_pairs,
+        max_file_bytes=settings.max_pair_bytes,
+        max_total_bytes=settings.max_upload_bytes,
+        unusable=BadPairs,
+        too_many=lambda count: BadPairs(f"The zip holds {count} files; {accepted}"),
+        field_of=side_of,
+        misplaced="The file is in neither clean/ nor distorted/.",
+    )
+
+
+def side_of(path: PurePosixPath) -> str | None:
+    """The form field of a file in a zip: the folder that it is in."""
+    folder = path.parent.name.lower()
+    return folder if folder in {"clean", "distorted"} else None
 
 
 def store_dataset(pairs: list[ExaminedPair], services: Services) -> Dataset:

@@ -167,14 +167,88 @@ VERSION: Final[dict[str, Any]] = {
     },
 }
 
+RESTORE_OPTIONS: Final[dict[str, Any]] = {
+    "precision": "auto",
+    "outscale": None,
+    "ensemble": 1,
+    "explain": False,
+    "metadata": "keep",
+    "quality": None,
+}
+
 OPERATION: Final[dict[str, Any]] = {
     "id": "op_0198f2c9d4a0b1c2d3e4f5a6",
+    "batch": None,
+    "position": None,
+    "name": None,
     "state": "succeeded",
+    "progress": 1.0,
     "model": "scanner@1",
+    "options": {**RESTORE_OPTIONS, "output": "png"},
     "created_at": "2026-03-02T09:20:00.000000Z",
+    "started_at": "2026-03-02T09:20:00.004000Z",
     "finished_at": "2026-03-02T09:20:00.400000Z",
+    "facts": {
+        "media_type": "image/png",
+        "width": 1200,
+        "height": 800,
+        "depth": 8,
+        "tile": 256,
+        "tiles": 20,
+        "precision": "bf16",
+        "fallback_tiles": 0,
+        "match": 0.93,
+        "seconds": {"decode": 0.012, "restore": 0.341, "encode": 0.038},
+    },
     "result": "/v1/operations/op_0198f2c9d4a0b1c2d3e4f5a6/result",
+    "trust": None,
     "error": None,
+}
+
+BATCH: Final[dict[str, Any]] = {
+    "id": "batch_0198f2d0e1f2a3b4c5d6e7f8",
+    "state": "running",
+    "progress": 0.5,
+    "counts": {"total": 3, "queued": 1, "running": 0, "cancelling": 0, "succeeded": 1, "failed": 1, "cancelled": 0},
+    "model": "scanner",
+    "options": {**RESTORE_OPTIONS, "output": None},
+    "created_at": "2026-03-02T09:25:00.000000Z",
+    "finished_at": None,
+    "result": "/v1/batches/batch_0198f2d0e1f2a3b4c5d6e7f8/result",
+}
+
+BATCH_WITH_ITEMS: Final[dict[str, Any]] = {
+    **BATCH,
+    "items": [
+        {**OPERATION, "batch": BATCH["id"], "position": 0, "name": "roll 1/001.png"},
+        {
+            **OPERATION,
+            "id": "op_0198f2d0e1f2a7b8c9dae1f2",
+            "batch": BATCH["id"],
+            "position": 1,
+            "name": "roll 1/002.png",
+            "state": "failed",
+            "progress": 0.0,
+            "started_at": None,
+            "facts": None,
+            "result": None,
+            "error": {"code": "bad-image", "message": "The image is damaged or incomplete."},
+        },
+        {
+            **OPERATION,
+            "id": "op_0198f2d0e1f2a9bacbdce3f4",
+            "batch": BATCH["id"],
+            "position": 2,
+            "name": "roll 1/003.png",
+            "state": "queued",
+            "progress": 0.0,
+            "started_at": None,
+            "finished_at": None,
+            "facts": None,
+            "result": None,
+        },
+    ],
+    "next": None,
 }
 
 READY: Final[dict[str, Any]] = {"status": "ready", "checks": {"database": "ok", "broker": "ok", "storage": "ok"}}

@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: the same key and the same request make one job, however often it is sent."""
+"""`Idempotency-Key`: the same key and the same request make one job or one batch, however often it is sent."""
 
 import hashlib
 import json
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import Annotated
 
 from fastapi import Header
+from pydantic import BaseModel
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.api.schemas import JobOptions
 from app.api.uploads import UploadedFile
 from app.core import repository
 from app.core.errors import RequestInFlight
@@ -20,20 +20,20 @@ IdempotencyKeyHeader = Annotated[
     Header(
         min_length=1,
         max_length=255,
-        description="Any string that is new for every job. Sending the request again with it returns the first job.",
+        description="Any string that is new for every request. Sending that again returns what the first one made.",
         examples=["7b0c9f6e-upload-of-monday"],
     ),
 ]
 
 
-def fingerprint(options: JobOptions, files: Sequence[UploadedFile]) -> str:
+def fingerprint(options: BaseModel, files: Sequence[UploadedFile]) -> str:
     """Equal for requests that ask for the same, whatever the boundary between the parts of their bodies."""
     asked = [options.model_dump(mode="json"), [(file.field, file.name, file.sha256) for file in files]]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def begin(session: Session, key: str, fingerprint: str, in_flight_s: float) -> str | None:
-    """Claim the key and commit; or the id of the job that an equal request has made.
+    """Claim the key and commit; or the id of what an equal request has made.
 
     Raises RequestInFlight or IdempotencyMismatch.
     """

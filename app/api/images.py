@@ -79,8 +79,8 @@ def facts(image: Image.Image) -> ImageFacts:
     return ImageFacts(name, width, height)
 
 
-def check_header(file: BinaryIO, max_pixels: int) -> None:
-    """Raise unless the header promises a still image of acceptable size, and the file is long enough to keep it.
+def check_header(file: BinaryIO, max_pixels: int) -> ImageFacts:
+    """The facts of a header that promises a still image of acceptable size, in a file that is long enough to keep it.
 
     For images that a worker decodes, and finds damage further down: nothing here costs memory in proportion to the
     file, whatever it is. Raises UnsupportedMedia, TooLarge or BadImage.
@@ -88,11 +88,11 @@ def check_header(file: BinaryIO, max_pixels: int) -> None:
     head = file.read(30)
     file.seek(0)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        _judge_webp(head, _length(file), max_pixels)
-        return
+        return _judge_webp(head, _length(file), max_pixels)
     with opened(file, max_pixels, header_only=True) as image:
         if not _is_whole(image, file):
             raise BadImage(f"The {image.format} is incomplete: it ends before its last pixels.")
+        return facts(image)
 
 
 class _Start(io.RawIOBase):
@@ -125,7 +125,7 @@ class _Start(io.RawIOBase):
         return self._file.tell()
 
 
-def _judge_webp(head: bytes, length: int, max_pixels: int) -> None:
+def _judge_webp(head: bytes, length: int, max_pixels: int) -> ImageFacts:
     """By the first chunk (RFC 9649, 2.5 to 2.7): Pillow would read the whole file first."""
     (riff_length,) = struct.unpack("<I", head[4:8])
     if len(head) < 30:
@@ -145,6 +145,7 @@ def _judge_webp(head: bytes, length: int, max_pixels: int) -> None:
     _judge_size(width, height, max_pixels)
     if length < riff_length + 8:
         raise BadImage("The WebP is incomplete: it ends before its last pixels.")
+    return ImageFacts("WEBP", width, height)
 
 
 def _is_whole(image: Image.Image, file: BinaryIO) -> bool:

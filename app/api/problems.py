@@ -21,7 +21,6 @@ from app.core.errors import (
     NotAcceptable,
     NotFound,
     ServiceError,
-    TimedOut,
     TooLarge,
     Unavailable,
     Unprocessable,
@@ -43,7 +42,6 @@ KINDS: Final[tuple[type[ServiceError], ...]] = (
     Unprocessable,
     ServiceError,
     Unavailable,
-    TimedOut,
 )
 BY_STATUS: Final = {kind.status: kind for kind in KINDS}
 

@@ -1,57 +1,38 @@
-"""`POST /v1/models/{name}/super-resolve`: image in, image out, through the inference worker."""
+"""`POST /v1/models/{model}/super-resolve`: image in, image out, through the inference worker."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from sqlalchemy.orm import Session
 
-from app.api.blobs import send_blob
-from app.api.deps import ReadSessionDep, Services, ServicesDep, SessionDep
-from app.api.images import check_header
+from app.api.deps import Services, ServicesDep
+from app.api.images import ImageFacts
+from app.api.intake import MEDIA_TYPES, offered, resolve, take_in
 from app.api.negotiation import preferred
+from app.api.operations import IMAGE_OUT, RESULT_REFUSALS, send_result
+from app.api.preferences import Preferences, preferences
 from app.api.problems import problems
-from app.api.schemas import OperationIdPath, OperationOut
-from app.api.uploads import Limits, Upload, UploadedFile, media_type_of, receive_form, receive_raw, spooled
-from app.core import repository
-from app.core.errors import (
-    BadImage,
-    BadRequest,
-    NotAcceptable,
-    NotFound,
-    NotReady,
-    RefusedFile,
-    ServiceError,
-    TimedOut,
-    TooLarge,
-    UnsupportedMedia,
-)
-from app.core.tables import ModelVersion, Operation
+from app.api.schemas import REFERENCE_PATTERN, OperationOut, OutputFormat, RestoreOptions
+from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, spooled
+from app.core import operations, repository
+from app.core.errors import BadRequest, NotAcceptable, NotFound, Unprocessable, UnsupportedMedia
+from app.core.tables import ENDED, Operation
+from app.core.turns import turns
 
 router = APIRouter(prefix="/v1", tags=["super-resolution"])
 
-MEDIA_TYPES: Final = {"image/png": "png", "image/jpeg": "jpeg"}
-IMAGE_TYPES: Final = ("image/png", "image/jpeg", "image/webp", "image/tiff", "image/bmp")
-RAW_TYPES: Final = (*IMAGE_TYPES, "image/jpg", "image/x-ms-bmp", "application/octet-stream")
+INPUT_TYPES: Final = (*MEDIA_TYPES.values(), "image/bmp")
+RAW_TYPES: Final = (*INPUT_TYPES, "image/jpg", "image/x-ms-bmp", "application/octet-stream")
 FIELD: Final = "image"
 BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}, "example": "…"}
-IMAGE_HEADERS: Final[dict[str, Any]] = {
-    "X-DRTL-Model": {"description": "`name@version`", "schema": {"type": "string", "example": "scanner@1"}},
-    "X-DRTL-Tile": {"description": "Side of the tiles, pixels", "schema": {"type": "integer", "example": 256}},
-    "X-DRTL-Precision": {"description": "Arithmetic", "schema": {"type": "string", "example": "bf16"}},
-    "Server-Timing": {"description": "Milliseconds", "schema": {"type": "string", "example": "restore;dur=312.5"}},
-}
-IMAGE_OUT: Final[dict[str, Any]] = {
-    "description": "The restored image, by the `Accept` header",
-    "headers": IMAGE_HEADERS,
-    "content": dict.fromkeys(MEDIA_TYPES, BINARY),
-}
 IMAGE_IN: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "content": {
-            **dict.fromkeys(IMAGE_TYPES, BINARY),
+            **dict.fromkeys(INPUT_TYPES, BINARY),
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
@@ -63,14 +44,15 @@ IMAGE_IN: Final[dict[str, Any]] = {
         },
     }
 }
-# What the worker may say went wrong, as far as the caller can do something about it.
-CALLERS_MISTAKES: Final[dict[str, type[ServiceError]]] = {"bad-image": BadImage, "out-of-memory": TooLarge}
 
 ModelPath = Annotated[
     str,
     Path(
-        pattern=r"^[a-z0-9][a-z0-9._-]{0,62}(@([a-z][a-z0-9._-]{0,62}|[1-9][0-9]{0,8}))?$",
-        description="`name`, `name@alias` or `name@version`; without a reference, the version in `production`.",
+        pattern=REFERENCE_PATTERN,
+        description=(
+            "`name` for the version in `production`, `name@alias` or `name@version`; or `auto` for the promoted model "
+            "whose training distortion is nearest to the image's."
+        ),
         examples=["scanner"],
     ),
 ]
@@ -82,7 +64,7 @@ async def receive_image(request: Request, services: ServicesDep) -> AsyncIterato
         max_files=1,
         max_file_bytes=services.settings.max_image_bytes,
         max_body_bytes=services.settings.max_upload_bytes,
-        too_many=lambda: BadRequest("Send one image at a time."),
+        too_many=lambda: BadRequest("Send one image at a time, or a batch."),
     )
     with spooled() as spool:
         match media_type_of(request):
@@ -94,19 +76,51 @@ async def receive_image(request: Request, services: ServicesDep) -> AsyncIterato
             case kind if kind in RAW_TYPES:
                 yield await receive_raw(request, spool, limits)
             case other:
-                accepted = ", ".join((*IMAGE_TYPES, "multipart/form-data"))
+                accepted = ", ".join((*INPUT_TYPES, "multipart/form-data"))
                 detail = f"A body of type {other or 'unknown'} is not understood; send {accepted}."
                 raise UnsupportedMedia(detail, pointer="Content-Type")
+
+
+ImageUpload = Annotated[Upload, Depends(receive_image)]
+
+
+async def watch_client(request: Request, upload: ImageUpload) -> AsyncIterator[threading.Event]:
+    """An event that is set when the client hangs up before it has been answered. The body is read by then."""
+    gone = threading.Event()
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield gone
+    finally:
+        watching.cancel()
+
+
+ClientGone = Annotated[threading.Event, Depends(watch_client, scope="function")]
 
 
 @router.post(
     "/models/{model}/super-resolve",
     response_class=StreamingResponse,
     responses={
-        **problems(BadRequest, NotFound, NotAcceptable, TooLarge, UnsupportedMedia, BadImage, TimedOut),
+        **problems(*RESULT_REFUSALS, BadRequest, NotFound, NotAcceptable, UnsupportedMedia, Unprocessable),
         200: IMAGE_OUT,
         202: {
-            "description": "Accepted, on `Prefer: respond-async`; follow the `Location`",
+            "description": "Accepted, but not done within the wait; follow the `Location`",
+            "headers": {
+                "Location": {
+                    "description": "The operation",
+                    "schema": {"type": "string", "example": "/v1/operations/op_0198f2c9d4a0b1c2d3e4f5a6"},
+                },
+                "Preference-Applied": {
+                    "description": "What of `Prefer` was done",
+                    "schema": {"type": "string", "example": "respond-async"},
+                },
+            },
             "model": OperationOut,
         },
     },
@@ -114,99 +128,78 @@ async def receive_image(request: Request, services: ServicesDep) -> AsyncIterato
 )
 def super_resolve(
     model: ModelPath,
-    upload: Annotated[Upload, Depends(receive_image)],
+    options: Annotated[RestoreOptions, Query()],
+    upload: ImageUpload,
+    client_gone: ClientGone,
     services: ServicesDep,
-    session: SessionDep,
     accept: Annotated[
-        str | None, Header(description="`image/png` (the default) or `image/jpeg`.", examples=["image/png"])
+        str | None,
+        Header(
+            description="`image/png`, `image/webp`, `image/jpeg` or `image/tiff`. Where it leaves the choice, the "
+            "image's own format comes first, then these in this order.",
+            examples=["image/png"],
+        ),
     ] = None,
     prefer: Annotated[
-        str | None, Header(description="`respond-async` to be answered at once.", examples=["respond-async"])
+        list[str] | None,
+        Header(
+            description="`respond-async` to be answered at once, `wait=N` to be answered after N seconds at the "
+            "latest, whether the image is done or not (RFC 7240).",
+            examples=[["respond-async"], ["wait=10"]],
+        ),
     ] = None,
 ) -> Response:
-    """Restore an image with a trained model. The answer is the image; model, tile, precision and time are headers."""
-    media_type = preferred(accept, tuple(MEDIA_TYPES))
-    version = resolve(session, model)
-    session.commit()  # No transaction stays open while the image is checked and stored.
-    operation = queue_operation(version, upload.files[0], MEDIA_TYPES[media_type], services, session)
-    if prefer is not None and "respond-async" in prefer.lower():
-        location = f"/v1/operations/{operation.id}"
-        headers = {"Location": location, "Preference-Applied": "respond-async"}
-        return JSONResponse(OperationOut.of(operation).model_dump(mode="json"), 202, headers)
+    """Restore an image with a trained model. The answer is the image; how it was made is told by headers.
+
+    What is not done within the wait goes on, and the answer is 202 with the operation's `Location`. A client that hangs
+    up while it waits cancels its image.
+    """
+    wishes = preferences(prefer or [])
+    with services.read_sessions() as look:
+        version = resolve(look, model)
+
+    def by_accept(image: ImageFacts) -> OutputFormat:
+        offers = {MEDIA_TYPES[output]: output for output in offered(image)}
+        return offers[preferred(accept, tuple(offers))]
+
+    operation, work = take_in(upload.files[0], options, by_accept, version, services)
+    (operation.turn,) = turns([work])
+    with services.sessions.begin() as session:
+        session.add(operation)
+    services.queue.send_super_resolution(operation.id)
+    return answer_within(longest_wait(wishes, services), operation, wishes, client_gone, services)
+
+
+def longest_wait(wishes: Preferences, services: Services) -> float:
+    """How many seconds to wait. What is asked for is done up to the setting, which holds where nothing is asked."""
+    if wishes.wait_s is not None:
+        return min(wishes.wait_s, services.settings.wait_s)
+    return 0.0 if wishes.respond_async else services.settings.wait_s
+
+
+def answer_within(
+    wait_s: float, operation: Operation, wishes: Preferences, client_gone: threading.Event, services: Services
+) -> Response:
+    """The image if it is done in time, otherwise where it will be. A client that hangs up cancels it."""
 
     def ended() -> bool:
+        nonlocal operation
         with services.read_sessions() as look:
-            return repository.get_operation(look, operation.id).state in {"succeeded", "failed"}
+            operation = repository.get_operation(look, operation.id)
+        return operation.state in ENDED or client_gone.is_set()
 
-    if not services.queue.wait_done(operation.id, ended, services.settings.wait_s):
-        raise TimedOut(
-            f"The image was not done within {services.settings.wait_s:g} s. The work goes on; "
-            f"the result will be at /v1/operations/{operation.id}/result."
-        )
-    with services.read_sessions() as look:
-        return send_result(repository.get_operation(look, operation.id), services)
-
-
-def resolve(session: Session, model: str) -> ModelVersion:
-    name, _, reference = model.partition("@")
-    return repository.resolve_model(session, name, reference or None)
-
-
-def queue_operation(
-    version: ModelVersion, file: UploadedFile, output: str, services: Services, session: Session
-) -> Operation:
-    """Check the image, keep it, commit the row, then send the message."""
-    # A model of scale 2 makes four pixels of one, and what it makes is what takes the time.
-    max_pixels = services.settings.max_image_pixels // version.card.get("scale", 1) ** 2
-    try:
-        with file.open() as stream:
-            check_header(stream, max_pixels)
-    except ServiceError as error:
-        raise type(error)(error.detail, pointer=file.name, files=[RefusedFile(file.name, error.detail)]) from error
-    with file.open() as stream:
-        blob = services.storage.put(stream)
-    operation = Operation(
-        model_name=version.name, model_version=version.version, input_blob=blob, options={"output": output}
-    )
-    session.add(operation)
-    session.commit()
-    services.queue.send_super_resolution(operation.id)
-    return operation
-
-
-@router.get("/operations/{operation_id}", responses=problems(NotFound))
-def get_operation(operation_id: OperationIdPath, session: ReadSessionDep) -> OperationOut:
-    """How far an accepted image is. It is forgotten, with its result, some time after it was done."""
-    return OperationOut.of(repository.get_operation(session, operation_id))
-
-
-@router.get(
-    "/operations/{operation_id}/result",
-    response_class=StreamingResponse,
-    responses={
-        **problems(NotFound, NotReady, TooLarge, BadImage),
-        200: {**IMAGE_OUT, "description": "The restored image"},
-    },
-)
-def get_result(operation_id: OperationIdPath, session: ReadSessionDep, services: ServicesDep) -> Response:
-    """The restored image; 409 with `Retry-After` until it is done."""
-    return send_result(repository.get_operation(session, operation_id), services)
-
-
-def send_result(operation: Operation, services: Services) -> StreamingResponse:
-    """The image of an operation that succeeded; raises what its failure means, or NotReady."""
-    if operation.state == "failed":
-        kind = CALLERS_MISTAKES.get(operation.error_code or "", ServiceError)
-        raise kind(operation.error_message or "The image could not be restored.")
-    if operation.state != "succeeded":
-        raise NotReady("The image is not done yet.", retry_after_s=1)
-    assert operation.output_blob is not None
-    facts = operation.result or {}
-    headers = {
-        "X-DRTL-Model": f"{operation.model_name}@{operation.model_version}",
-        "X-DRTL-Tile": str(facts.get("tile", "")),
-        "X-DRTL-Precision": str(facts.get("precision", "")),
-        "Server-Timing": f"restore;dur={1000 * facts.get('seconds', {}).get('restore', 0.0):.1f}",
-    }
-    media_type = next(kind for kind, name in MEDIA_TYPES.items() if name == operation.options["output"])
-    return send_blob(services.storage, operation.output_blob, media_type, headers)
+    if wait_s > 0:
+        services.queue.wait_done(operation.id, ended, wait_s)
+    applied = [f"wait={wait_s:g}"] if wishes.wait_s is not None else []
+    if operation.state in ENDED:
+        answer: Response = send_result(operation, services)
+    else:
+        if client_gone.is_set():
+            with services.sessions.begin() as session:
+                operations.request_cancel(session, operation.id)
+        document = OperationOut.of(operation).model_dump(mode="json")
+        answer = JSONResponse(document, 202, {"Location": f"/v1/operations/{operation.id}"})
+        applied = ["respond-async"] * wishes.respond_async + applied
+    if applied:
+        answer.headers["Preference-Applied"] = ", ".join(applied)
+    return answer

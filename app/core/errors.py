@@ -87,16 +87,16 @@ class BadImage(Unprocessable):
     code, title = "bad-image", "An image file is damaged or not usable"
 
 
+class BadArchive(Unprocessable):
+    code, title = "bad-archive", "The zip cannot be used"
+
+
 class IdempotencyMismatch(Unprocessable):
     code, title = "idempotency-mismatch", "This Idempotency-Key was used with another request"
 
 
 class Unavailable(ServiceError):
     status, code, title = 503, "unavailable", "A part of the service does not answer"
-
-
-class TimedOut(ServiceError):
-    status, code, title = 504, "timed-out", "The work did not finish within the wait"
 
 
 class LeaseLost(Exception):

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from app.core.errors import IdempotencyMismatch, NameTaken, NotFound, RequestInFlight
 from app.core.tables import (
     ACTIVE,
+    Batch,
     Dataset,
     IdempotencyKey,
     Job,
@@ -38,6 +39,10 @@ def get_operation(session: Session, operation_id: str) -> Operation:
     return _found(session.get(Operation, operation_id), f"There is no operation {operation_id}.")
 
 
+def get_batch(session: Session, batch_id: str) -> Batch:
+    return _found(session.get(Batch, batch_id), f"There is no batch {batch_id}.")
+
+
 def _found(row: T | None, detail: str) -> T:
     if row is None:
         raise NotFound(detail)
@@ -58,6 +63,28 @@ def list_jobs(session: Session, limit: int, after: str | None, state: str | None
     if state is not None:
         query = query.where(Job.state == state)
     return session.scalars(query).all()
+
+
+def list_operations(session: Session, limit: int, after: str | None, state: str | None) -> Sequence[Operation]:
+    """Newest first; `after` is the last id of the page before."""
+    query = select(Operation).order_by(Operation.id.desc()).limit(limit)
+    if after is not None:
+        query = query.where(Operation.id < after)
+    if state is not None:
+        query = query.where(Operation.state == state)
+    return session.scalars(query).all()
+
+
+def list_batches(session: Session, limit: int, after: str | None) -> Sequence[Batch]:
+    """Newest first; `after` is the last id of the page before."""
+    query = select(Batch).order_by(Batch.id.desc()).limit(limit)
+    return session.scalars(query.where(Batch.id < after) if after is not None else query).all()
+
+
+def batch_operations(session: Session, batch_id: str, after: int = -1, limit: int | None = None) -> Sequence[Operation]:
+    """The operations of a batch in their order, those behind position `after`."""
+    query = select(Operation).where(Operation.batch_id == batch_id, Operation.position > after)
+    return session.scalars(query.order_by(Operation.position).limit(limit)).all()
 
 
 def list_events(session: Session, job_id: str, after: int, limit: int) -> Sequence[JobEvent]:
@@ -111,6 +138,13 @@ def resolve_model(session: Session, name: str, reference: str | None) -> ModelVe
             f"Address a version by its number ({name}@1) to use it all the same."
         )
     return get_model_version(session, name, _found(alias, f"Model {name!r} has no alias {reference!r}.").version)
+
+
+def promoted_models(session: Session) -> Sequence[ModelVersion]:
+    """The version in production of every model that has one, by name: what `auto` chooses from."""
+    same = (ModelAlias.name == ModelVersion.name) & (ModelAlias.version == ModelVersion.version)
+    query = select(ModelVersion).join(ModelAlias, same).where(ModelAlias.alias == DEFAULT_ALIAS)
+    return session.scalars(query.order_by(ModelVersion.name)).all()
 
 
 def set_alias(session: Session, name: str, alias: str, version: int) -> ModelAlias:

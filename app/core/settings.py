@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(200_000_000, description="Largest image by decoded pixels, sent in or restored.")
     max_pair_bytes: int = Field(64 * 2**20, description="Largest image file of a pair, also inside a zip.")
     max_pair_pixels: int = Field(64_000_000, description="Largest image of a pair by decoded pixels.")
+    max_batch_images: int = Field(1000, ge=1, description="Most images of a batch.")
     upload_stall_s: float = Field(30.0, description="An upload that sends nothing for this long is given up.")
     idempotency_in_flight_s: float = Field(
         120.0, description="A keyed request unanswered for this long was left by a process that died."
@@ -48,7 +49,7 @@ class Settings(BaseSettings):
     checkpoint_every_s: float = 10.0
     max_attempts: int = 4
     cancel_grace_s: float = Field(10.0, description="After this a cancelled job's process is killed.")
-    wait_s: float = Field(120.0, description="How long a synchronous super-resolution request may wait.")
+    wait_s: float = Field(120.0, description="How long a request waits for its image before the answer is 202.")
     upload_retention_s: float = 7 * 86_400.0
     result_retention_s: float = 3_600.0
     orphan_grace_s: float = Field(3_600.0, description="Age at which a blob that no row names is removed.")

@@ -74,14 +74,20 @@ def test_an_image_comes_back_as_an_image(client: httpx.Client, register: Registe
     assert answer.headers["x-drtl-model"] == "scanner@1"
     assert answer.headers["x-drtl-tile"] == "256"
     assert answer.headers["x-drtl-precision"] == "bf16"
-    assert re.fullmatch(r"restore;dur=250\.0", answer.headers["server-timing"])
+    assert re.fullmatch(r"queue;dur=\d+\.\d, restore;dur=250\.0", answer.headers["server-timing"])
     with Image.open(io.BytesIO(answer.content)) as image:
         assert image.size == (83, 71)
 
 
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize(
-    ("accept", "kind"), [("image/jpeg", "JPEG"), ("image/*", "PNG"), ("image/webp, image/jpeg;q=0.5", "JPEG")]
+    ("accept", "kind"),
+    [
+        ("image/jpeg", "JPEG"),
+        ("image/*", "JPEG"),
+        ("image/png, image/*;q=0.5", "PNG"),
+        ("image/gif, image/jpeg;q=0.5", "JPEG"),
+    ],
 )
 def test_accept_chooses_the_format(client: httpx.Client, register: Register, accept: str, kind: str) -> None:
     register()
@@ -157,11 +163,13 @@ def test_the_workers_refusal_is_a_problem(
     assert problem(answer, status, kind)["detail"] == "It cannot be done."
 
 
-def test_a_wait_without_end_is_a_timeout(api_settings: Settings, register: Register) -> None:
+def test_what_is_not_done_within_the_wait_is_accepted(api_settings: Settings, register: Register) -> None:
     register()
     with connected(create_app(api_settings.model_copy(update={"wait_s": 0.3}))) as impatient:
         answer = impatient.post(PATH, content=encoded(pixels()), headers=PNG)
-    assert "/v1/operations/op_" in problem(answer, 504, "timed-out")["detail"]
+    assert answer.status_code == 202
+    assert answer.headers["location"] == f"/v1/operations/{answer.json()['id']}"
+    assert "preference-applied" not in answer.headers
 
 
 @pytest.mark.parametrize(
@@ -173,10 +181,9 @@ def test_a_wait_without_end_is_a_timeout(api_settings: Settings, register: Regis
         (encoded(pixels(), "JPEG")[:1500], 422, "bad-image"),
         (animation("GIF"), 415, "unsupported-media"),
         (animation("PNG"), 422, "bad-image"),
-        (animation("TIFF"), 422, "bad-image"),
         (png_bomb(), 413, "too-large"),
     ],
-    ids=["empty", "text", "half a png", "half a jpeg", "gif", "apng", "pages", "bomb"],
+    ids=["empty", "text", "half a png", "half a jpeg", "gif", "apng", "bomb"],
 )
 def test_a_bad_image_is_refused_and_not_stored(
     client: httpx.Client, register: Register, stored: Callable[[], dict[str, int]], body: bytes, status: int, code: str
@@ -212,9 +219,7 @@ def test_a_model_that_is_not_there_is_not_found(client: httpx.Client, register: 
 
 def test_what_cannot_be_negotiated_is_refused(client: httpx.Client, register: Register) -> None:
     register()
-    problem(
-        client.post(PATH, content=encoded(pixels()), headers={**PNG, "Accept": "image/webp"}), 406, "not-acceptable"
-    )
+    problem(client.post(PATH, content=encoded(pixels()), headers={**PNG, "Accept": "image/gif"}), 406, "not-acceptable")
     problem(client.post(PATH, content=b"x", headers={"Content-Type": "text/plain"}), 415, "unsupported-media")
     two = [("image", ("a", encoded(pixels()))), ("image", ("b", encoded(pixels())))]
     problem(client.post(PATH, files=two), 400, "bad-request")
@@ -233,4 +238,13 @@ def test_an_accepted_image_is_kept_until_it_is_done(
     made = client.post(PATH, content=encoded(pixels()), headers={**PNG, "Prefer": "respond-async"}).json()
     with rows() as session:
         operation = session.get_one(Operation, made["id"])
-    assert (operation.model_name, operation.model_version, operation.options) == ("scanner", 1, {"output": "png"})
+    assert (operation.model_name, operation.model_version, operation.pixels) == ("scanner", 1, 83 * 71)
+    assert operation.options == {
+        "output": "png",
+        "precision": "auto",
+        "outscale": None,
+        "ensemble": 1,
+        "explain": False,
+        "metadata": "keep",
+        "quality": None,
+    }
