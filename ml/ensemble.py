@@ -63,7 +63,7 @@ def ensemble(network: Restore, image: Float[Tensor, "b 3 h w"], align: int) -> E
     return Ensemble(mean[..., :height, :width], std[..., :height, :width])
 
 
-def trust_map(std: Float[Tensor, "1 h w"]) -> UInt8[Tensor, "1 h w"]:
+def trust_map(std: Float[Tensor, "*b 1 h w"]) -> UInt8[Tensor, "*b 1 h w"]:
     """The spread as a grey image: black where the eight agree, white from 16 levels of 255 on, linear between.
 
     The scale is fixed and never fitted to the image, so that maps of different images can be compared.

@@ -3,12 +3,12 @@
 import io
 import struct
 import tempfile
-from collections.abc import Buffer, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final, Literal
+from typing import IO, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -207,7 +207,7 @@ class _Target:
         image.set_progress(True)
         image.signal_connect("eval", look)
 
-    def _guarded_write(self, chunk: Buffer) -> int:
+    def _guarded_write(self, chunk: Any) -> int:  # A buffer of libvips, which ends with this call.
         try:
             self._write(bytes(chunk))
         except OSError as error:  # as of a full disk

@@ -17,14 +17,14 @@ from torch import Tensor
 from ml.backbones import Part
 from ml.distortions import resize
 from ml.ensemble import Ensemble, ensemble, trust_map
-from ml.images import from_uint8, to_uint8
 from ml.tiling import Piece, RowBuffer, Rows, Span
 
 Compute = Callable[[Float[Tensor, "b 3 h w"], Part], Float[Tensor, "b 3 _ _"]]
 
 FILL: Final = 8  # How far the colours of visible pixels are continued below transparent ones, in source pixels.
 CUBIC: Final = 3  # How far bicubic enlargement looks, in source pixels, and one more.
-FLAT: Final = 2  # Alpha that is constant this far around a pixel stays exactly as it is.
+FLAT: Final = 2  # Alpha that is constant this far around a pixel stays exactly as it is,
+EDGE: Final = 2 / 255  # and where it differs by this much or more it is what the network makes of it.
 
 
 @dataclass(frozen=True)
@@ -70,18 +70,22 @@ class TileRestorer:
 
     def _unit(self, pixels: Rows) -> Float[Tensor, "c h w"]:
         """Values in [0, 1], with the colours of what is invisible replaced by those around it."""
-        values = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1).div(2**self.depth - 1)  # (c, h, w)
+        values = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1).div(self._brightest)  # (c, h, w)
         if self.channels in {2, 4}:
             return torch.cat([fill_transparent(values[:-1], values[-1:]), values[-1:]])
         return values
 
     def _enlarged(self, pixels: Float[Tensor, "c h w"]) -> Float[Tensor, "c h2 w2"]:
-        """Bicubic, and of an 8-bit image rounded to 8 bits: as the network met them in training."""
+        """Bicubic, and rounded to the levels of the image: of 8 bits, as the network met them in training."""
         if self.scale == 1:
             return pixels
         height, width = pixels.shape[1] * self.scale, pixels.shape[2] * self.scale
         enlarged = torch.cat([resize(channel.expand(3, -1, -1), height, width)[:1] for channel in pixels.split(1)])
-        return from_uint8(to_uint8(enlarged)) if self.depth == 8 else enlarged
+        return (enlarged * self._brightest).round() / self._brightest
+
+    @property
+    def _brightest(self) -> int:
+        return 2**self.depth - 1
 
     def _restored(self, batch: Float[Tensor, "b c h w"], kept: Part) -> list[Piece]:
         colours = batch[:, :-1] if self.channels in {2, 4} else batch
@@ -92,7 +96,7 @@ class TileRestorer:
             restored = restored.mean(dim=1, keepdim=True)
         if self.channels in {2, 4}:
             restored = torch.cat([restored, self._alpha(batch[:, -1:], kept)], dim=1)
-        levels = (restored.clamp(0, 1) * (2**self.depth - 1)).round().permute(0, 2, 3, 1)  # (b, h, w, c)
+        levels = (restored.clamp(0, 1) * self._brightest).round().permute(0, 2, 3, 1)  # (b, h, w, c)
         rows = levels.to(torch.int32).numpy().astype(np.uint8 if self.depth == 8 else np.uint16)
         if eight is None or not self.explained:
             return [Piece(tile) for tile in rows]
@@ -111,13 +115,13 @@ class TileRestorer:
         """Restored as a grey image, but for areas of one value: opaque stays opaque, and empty empty."""
         part = (..., slice(kept.top, kept.bottom), slice(kept.left, kept.right))
         side = 2 * FLAT + 1
-        highest = F.max_pool2d(alpha, side, 1, FLAT)
-        flat = (highest == -F.max_pool2d(-alpha, side, 1, FLAT))[part]
-        if flat.all():
+        contrast = F.max_pool2d(alpha, side, 1, FLAT) + F.max_pool2d(-alpha, side, 1, FLAT)  # highest − lowest around
+        share = (contrast[part] / EDGE).clamp(max=1)  # By degrees: a threshold would make steps.
+        if not share.any():
             return alpha[part]
         grey = alpha.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         restored = self._eight(grey, kept).mean if self.averaged else self.compute(grey, kept)
-        return torch.where(flat, alpha[part], restored.mean(dim=1, keepdim=True))
+        return torch.lerp(alpha[part], restored.mean(dim=1, keepdim=True), share)
 
 
 def fill_transparent(colours: Float[Tensor, "c h w"], alpha: Float[Tensor, "1 h w"]) -> Float[Tensor, "c h w"]:
