@@ -33,9 +33,9 @@ PATCH = 16
 def measure(
     targets: Annotated[Path, typer.Option(help="Folder of real targets.")] = REPOSITORY / "../shared/data/pairs",
     shots: int = 10,
-    images: Annotated[int, typer.Option(help="Unseen images per target.")] = 10,
-    side: Annotated[int, typer.Option(help="Of the middle of each image that is measured.")] = 256,
-    steps: Annotated[int, typer.Option(help="Fine-tuning steps of the models.")] = 60,
+    images: Annotated[int, typer.Option(help="Unseen images per target.")] = 6,
+    side: Annotated[int, typer.Option(help="Of the middle of each image that is measured.")] = 192,
+    steps: Annotated[int, typer.Option(help="Fine-tuning steps of the models.")] = 40,
     seed: int = 0,
     output: Path = REPOSITORY / "benchmarks/results/trust.json",
 ) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 Restore = Callable[[Float[Tensor, "b 3 h w"]], Float[Tensor, "b 3 h w"]]
 
 TRANSFORMS: Final = 8
-SATURATION_LEVELS: Final = 16  # of 255: a standard deviation of this or more is white in the trust map
+SATURATION_LEVELS: Final = 8  # of 255: a standard deviation of this or more is white in the trust map
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def ensemble(network: Restore, image: Float[Tensor, "b 3 h w"], align: int) -> E
 
 
 def trust_map(std: Float[Tensor, "*b 1 h w"]) -> UInt8[Tensor, "*b 1 h w"]:
-    """The spread as a grey image: black where the eight agree, white from 16 levels of 255 on, linear between.
+    """The spread as a grey image: black where the eight agree, white from 8 levels of 255 on, linear between.
 
     The scale is fixed and never fitted to the image, so that maps of different images can be compared.
     """

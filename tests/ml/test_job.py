@@ -16,9 +16,11 @@ from torch import Tensor
 
 from ml import job
 from ml.backbones import BACKBONES
+from ml.descriptor import describe
 from ml.evaluate import mean, quality_of
-from ml.images import load_folder
+from ml.images import decode, load_folder, to_uint8
 from ml.job import Follower, clean_images, line_up, run_job
+from ml.match import closeness, fingerprint, reference_in
 from ml.model_file import unpack
 from ml.options import PRESETS, TrainingOptions
 from ml.pairs import PairFile, Split, decode_pairs, split
@@ -26,6 +28,7 @@ from ml.prior import Prior, UnusablePrior, save_prior
 from ml.race import Race
 from ml.relation import Relation, relate
 from ml.report import Outcome
+from ml.windows import windows_of
 
 pytestmark = pytest.mark.usefixtures("tiny_jobs")
 PairFiles = Callable[..., list[PairFile]]
@@ -223,6 +226,31 @@ def test_the_numbers_of_the_report_fit_together(run: Callable[..., Outcome], pai
     assert outcome.verdict == ("gain" if metrics["gain_db"] >= 0.02 else "no_gain")
     assert outcome.card["gamma"].keys() == {"bicubic", "noise", "mild"}
     assert outcome.card["parameters"] == sum(value.numel() for value in load(outcome.weights).values())
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_the_card_says_what_the_training_images_are_like_and_nothing_of_the_held_out_ones(
+    run: Callable[..., Outcome], pair_files: PairFiles, scale: int
+) -> None:
+    """Enough to tell a foreign image from an own one, at the size at which both are sent in."""
+    files = pair_files(4, 96, 80, scale=scale)
+    outcome = run(files, scheme="baseline", finetune_steps=1)
+    reference = reference_in(outcome.card)
+    assert reference is not None
+    own = [to_uint8(decode(file.distorted).pixels) for file in files if file.name not in outcome.metrics["held_out"]]
+    assert reference == fingerprint(own)
+    (file,) = [file for file in files if file.name in outcome.metrics["held_out"]]
+    own_image, foreign_image = (describe(windows_of(decode(each).pixels)) for each in (file.distorted, file.clean))
+    assert own_image is not None
+    assert foreign_image is not None
+    assert closeness(reference, own_image).distance < closeness(reference, foreign_image).distance
+
+
+def test_pairs_too_small_to_describe_leave_the_card_without_a_reference(
+    run: Callable[..., Outcome], pair_files: PairFiles
+) -> None:
+    outcome = run(pair_files(4, 50, 60), scheme="baseline", finetune_steps=1)
+    assert outcome.card["match"] is None
 
 
 def test_a_network_that_learns_its_target_is_a_gain(run: Callable[..., Outcome], pair_files: PairFiles) -> None:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ml.distortions import resize
-from ml.images import from_uint8
+from ml.images import decode, from_uint8, to_uint8
 from ml.metrics import ssim
-from ml.pairs import MEASURED_SIDE, SHORTEST_SIDE, PairFile, TargetPair, decode_pairs, enlarge, split
+from ml.pairs import MEASURED_SIDE, SHORTEST_SIDE, PairFile, TargetPair, as_sent, decode_pairs, enlarge, split
 
 PairFiles = Callable[..., list[PairFile]]
 
@@ -142,3 +142,19 @@ def test_large_images_are_measured_on_their_centre() -> None:
     assert columns_of(measured) == set(range(988, 988 + MEASURED_SIDE))
     tall = [TargetPair("t", p.clean.mT.contiguous(), p.distorted.mT.contiguous()) for p in pairs]
     assert split(tall, 0).held_out[0].clean.shape == (3, MEASURED_SIDE, 4)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+@pytest.mark.parametrize("count", [2, 4])  # Strips of every pair are trained on, or whole pairs.
+def test_training_images_as_sent_are_the_files_own_pixels(pair_files: PairFiles, scale: int, count: int) -> None:
+    files = pair_files(count, 50, 60, scale=scale)
+    pairs, found = decode_pairs(files)
+    train = split(pairs, 0).train
+    images = as_sent(files, train, found)
+    assert len(images) == len(train)
+    for pair, image in zip(train, images, strict=True):
+        (file,) = [file for file in files if file.name == pair.name]
+        whole = to_uint8(decode(file.distorted).pixels)
+        width = pair.distorted.shape[2] // scale
+        assert width == (60 if count == 4 else 60 * scale * 10 // 16 // scale)
+        assert torch.equal(image, whole[:, :, :width])
