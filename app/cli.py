@@ -34,6 +34,7 @@ app.command("graph")(graph.graph)
 models_app = group("Registered models.")
 models_app.command("list")(models.list_models)
 models_app.command("show")(models.show)
+models_app.command("download")(models.download)
 app.add_typer(models_app, name="models")
 
 app.command("upscale")(upscale.upscale)

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -114,11 +114,14 @@ class Client:
         try:
             answer = self.http.request(method, path, **request)
         except httpx.TransportError as error:
-            hint = "is it running? start one with: drtl up"
-            raise ClientError(f"{self.url} does not answer: {str(error) or type(error).__name__}", hint) from error
+            raise self._gone(error) from error
         if answer.is_error:
             raise _refusal(answer)
         return answer
+
+    def _gone(self, error: httpx.TransportError) -> ClientError:
+        hint = "is it running? start one with: drtl up"
+        return ClientError(f"{self.url} does not answer: {str(error) or type(error).__name__}", hint)
 
     def _json(self, method: str, path: str, **request: Any) -> Json:
         answer: Json = self._call(method, path, **request).json()
@@ -198,6 +201,84 @@ class Client:
         media_type = "image/png" if image.suffix.lower() == ".png" else "image/jpeg"
         headers = {"Content-Type": media_type, "Accept": "image/png"}
         return self._call("POST", f"/v1/models/{reference}/super-resolve", content=image.read_bytes(), headers=headers)
+
+    def restore_file(
+        self,
+        reference: str,
+        source: Path,
+        target: Path,
+        output: str,
+        options: Mapping[str, Any],
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> Json:
+        """Restore an image file into another, `png`, `jpeg`, `webp` or `tiff`; returns how it was made.
+
+        A large image is waited for, however long it takes; `progress` hears shares from 0 to 1. Raises OSError, too.
+        """
+        # RFC 7240: the image itself if it is done in 10 s, else an operation to follow.
+        headers = {"Content-Type": "application/octet-stream", "Prefer": "respond-async, wait=10"}
+        headers["Accept"] = f"image/{output}"
+        path = f"/v1/models/{reference}/super-resolve"
+        with source.open("rb") as image:
+            answer = self._save("POST", path, target, content=image, headers=headers, params=dict(options))
+        if answer.status_code == 202:
+            self._follow_operation(answer.headers["Location"], progress)
+            answer = self._save("GET", f"{answer.headers['Location']}/result", target)
+        return {
+            "model": answer.headers.get("X-DRTL-Model", reference),
+            "precision": answer.headers.get("X-DRTL-Precision"),
+        }
+
+    def _follow_operation(self, path: str, progress: Callable[[float], None]) -> None:
+        pause_s = 0.05
+        while (operation := self._json("GET", path))["state"] not in ENDED:
+            progress(operation.get("progress", 0.0))
+            time.sleep(pause_s)
+            pause_s = min(1.0, 1.5 * pause_s)
+
+    def resolve(self, reference: str) -> tuple[str, int]:
+        """Name and number of the version behind `name` (the one in production), `name@alias` or `name@version`."""
+        name, _, wanted = reference.partition("@")
+        if wanted.isdecimal():
+            return name, int(wanted)
+        aliases = self._json("GET", f"/v1/models/{name}")["aliases"]
+        if (wanted or "production") not in aliases:
+            what = f"no alias {wanted!r}" if wanted else "no version in production"
+            raise ClientError(f"model {name!r} has {what}", f"see what it has with: drtl models show {name}")
+        return name, int(aliases[wanted or "production"])
+
+    def download_model(self, name: str, version: int, kind: str, target: Path, patience_s: float = 300.0) -> None:
+        """Save a model's file, `weights` or `onnx`; waits for an ONNX file that is being made. Raises OSError, too."""
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                self._save("GET", f"/v1/models/{name}/versions/{version}/{kind}", target)
+            except Refused as refusal:
+                if refusal.kind != "not-ready" or time.monotonic() > deadline:
+                    raise
+                time.sleep(1.0)
+            else:
+                return
+
+    def _save(self, method: str, path: str, target: Path, **request: Any) -> httpx.Response:
+        """Save a 200 answer's body in a file, which appears under its name when it is whole; read any other's."""
+        unfinished = target.with_name(f".{target.name}.part")
+        try:
+            with self.http.stream(method, path, **request) as answer:
+                if answer.status_code != 200:
+                    answer.read()
+                else:
+                    with unfinished.open("wb") as file:
+                        for chunk in answer.iter_bytes():
+                            file.write(chunk)
+                    unfinished.replace(target)
+        except httpx.TransportError as error:
+            raise self._gone(error) from error
+        finally:
+            unfinished.unlink(missing_ok=True)
+        if answer.is_error:
+            raise _refusal(answer)
+        return answer
 
 
 def _refusal(answer: httpx.Response) -> Refused:

@@ -31,7 +31,7 @@ def _unchecked_shapes() -> Iterator[None]:
     config.update("jaxtyping_disable", False)
 
 
-SIZES = [(37, 31), (1, 1), (64, 64), (2, 5)]
+SIZES = [(37, 31), (1, 1), (2, 5)]
 TOLERANCE = 1e-4
 
 
@@ -64,6 +64,7 @@ def reference(network: SameSize, image: Tensor) -> np.ndarray:
     return restored.numpy()
 
 
+@pytest.mark.timeout(400)  # The largest backbones have 16 and 22 million parameters.
 @pytest.mark.parametrize("unshuffle", [1, 2])
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_onnxruntime_computes_what_torch_computes_at_every_size(backbone: str, unshuffle: int, seeded: Seeded) -> None:
@@ -85,7 +86,7 @@ def test_onnxruntime_computes_what_torch_computes_at_every_size(backbone: str, u
 def test_batches_and_larger_images_need_no_other_file(unshuffle: int, seeded: Seeded) -> None:
     network = trained("vdsr", unshuffle)
     file = export_onnx(network, card("vdsr", unshuffle))
-    for batch, height, width in ((1, 127, 255), (3, 33, 62)):
+    for batch, height, width in ((1, 64, 64), (1, 127, 255), (3, 33, 62)):
         images = torch.rand(batch, 3, height, width, generator=seeded(batch))
         assert np.abs(run(file, images) - reference(network, images)).max() < TOLERANCE
 
