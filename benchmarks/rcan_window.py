@@ -21,16 +21,8 @@ from ml.images import from_uint8, load_folder
 from ml.metrics import psnr
 from ml.pairs import TargetPair
 
-WINDOWS = [
-    Window(32, 8),
-    Window(64, 8),
-    Window(64, 16),
-    Window(128, 8),
-    Window(128, 16),
-    Window(128, 32),
-    Window(256, 16),
-]
-SIDE = 448  # Of the test crops; no multiple of the larger cores, so that windows are cut off as well.
+WINDOWS = [Window(64, 8), Window(64, 16), Window(128, 16), Window(192, 16), Window(192, 32)]
+SIDE = 416  # Of the test crops; no multiple of the larger cores, so that windows are cut off as well.
 UNSHUFFLE = 2
 
 
@@ -70,8 +62,8 @@ def main(
     weights: Annotated[Path, typer.Option(help="Where the trained weights are kept.")] = Path(
         "rcan-window.safetensors"
     ),
-    steps: int = 600,
-    images: Annotated[int, typer.Option(help="Test images of each target.")] = 2,
+    steps: int = 300,
+    images: Annotated[int, typer.Option(help="Test images of each target.")] = 1,
 ) -> None:
     """Train if need be, then compare."""
     targets = sorted(path for path in folder.iterdir() if path.is_dir())
