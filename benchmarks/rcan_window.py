@@ -63,12 +63,15 @@ def main(
         "rcan-window.safetensors"
     ),
     steps: int = 300,
+    groups: int = 3,
+    blocks: Annotated[int, typer.Option(help="In each group.")] = 3,
+    width: int = 32,
     images: Annotated[int, typer.Option(help="Test images of each target.")] = 1,
 ) -> None:
     """Train if need be, then compare."""
     targets = sorted(path for path in folder.iterdir() if path.is_dir())
     torch.manual_seed(0)
-    network = rcan(UNSHUFFLE, groups=3, blocks=3, width=32, reduction=8)
+    network = rcan(UNSHUFFLE, groups=groups, blocks=blocks, width=width, reduction=width // 4)
     network = trained(network, targets, steps, weights).eval()
     network.window = None
     tested = {target.name: pairs(target, "test", images) for target in targets}
