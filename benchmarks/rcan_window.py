@@ -21,16 +21,8 @@ from ml.images import from_uint8, load_folder
 from ml.metrics import psnr
 from ml.pairs import TargetPair
 
-WINDOWS = [
-    Window(32, 8),
-    Window(64, 8),
-    Window(64, 16),
-    Window(128, 8),
-    Window(128, 16),
-    Window(128, 32),
-    Window(256, 16),
-]
-SIDE = 448  # Of the test crops; no multiple of the larger cores, so that windows are cut off as well.
+WINDOWS = [Window(64, 8), Window(64, 16), Window(128, 16), Window(192, 16), Window(192, 32)]
+SIDE = 416  # Of the test crops; no multiple of the larger cores, so that windows are cut off as well.
 UNSHUFFLE = 2
 
 
@@ -70,13 +62,16 @@ def main(
     weights: Annotated[Path, typer.Option(help="Where the trained weights are kept.")] = Path(
         "rcan-window.safetensors"
     ),
-    steps: int = 600,
-    images: Annotated[int, typer.Option(help="Test images of each target.")] = 2,
+    steps: int = 300,
+    groups: int = 3,
+    blocks: Annotated[int, typer.Option(help="In each group.")] = 3,
+    width: int = 32,
+    images: Annotated[int, typer.Option(help="Test images of each target.")] = 1,
 ) -> None:
     """Train if need be, then compare."""
     targets = sorted(path for path in folder.iterdir() if path.is_dir())
     torch.manual_seed(0)
-    network = rcan(UNSHUFFLE, groups=3, blocks=3, width=32, reduction=8)
+    network = rcan(UNSHUFFLE, groups=groups, blocks=blocks, width=width, reduction=width // 4)
     network = trained(network, targets, steps, weights).eval()
     network.window = None
     tested = {target.name: pairs(target, "test", images) for target in targets}

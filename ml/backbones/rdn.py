@@ -13,7 +13,8 @@ from ml.backbones.same_size import SameSize
 def rdn(unshuffle: int, *, blocks: int = 16, layers: int = 8, growth: int = 64, width: int = 64) -> SameSize:
     """D = 16 dense blocks of C = 8 layers that add G = 64 channels each, G0 = 64 (arXiv:1802.08797); no upsampler.
 
-    It sees 132 pixels far at the body's resolution.
+    It sees 132 pixels far at the body's resolution, so 264 at `unshuffle` 2. That is exact and has its price: a tile of
+    1024 pixels reads (1 + 2·264/1024)² = 2.3 times its own area then, one of 384 pixels 5.6 times.
     """
     return SameSize(Rdn(3 * unshuffle**2, blocks, layers, growth, width), unshuffle)
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
+from app import cli, demo, terminal
 from app import client as http
-from app import demo, terminal
 from app.api import examples
 from app.api.schemas import NAME_PATTERN
 from app.client import Client, ClientError, PairPaths, Refused, find_service, model_name, pairs_in
@@ -179,6 +179,23 @@ def test_the_pairs_are_sent_as_files_with_the_options_as_fields(tmp_path: Path) 
         assert part in body
     assert b'name="new_version"\r\n\r\ntrue' in body
     assert pairs[0].clean.read_bytes() in body
+
+
+def test_the_network_of_a_job_is_sent_where_it_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[bytes] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        sent.append(request.read())
+        return httpx.Response(202, json={"id": "job_1"})
+
+    folder = make_pairs(tmp_path, ["a.png"], ["a.png"])
+    monkeypatch.setattr(cli, "connect", lambda url: answering(respond))
+    cli.jobs_create(folder, backbone="rcan", unshuffle=4)
+    cli.jobs_create(folder)
+    chosen, left = sent
+    assert b'name="backbone"\r\n\r\nrcan' in chosen
+    assert b'name="unshuffle"\r\n\r\n4' in chosen
+    assert b'name="unshuffle"' not in left
 
 
 def test_no_graph_yet_is_no_error_but_no_job_is() -> None:

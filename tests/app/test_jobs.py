@@ -86,6 +86,14 @@ def test_a_dataset_serves_several_jobs(client: httpx.Client) -> None:
         assert accepted(client.post("/v1/jobs", json={"dataset_id": dataset, "name": name}))["dataset_id"] == dataset
 
 
+@pytest.mark.parametrize("backbone", ["vdsr", "dncnn", "rcan", "rdn"])
+def test_every_network_may_be_asked_for_at_every_resolution(client: httpx.Client, backbone: str) -> None:
+    for unshuffle in (1, 2, 4):
+        name = f"{backbone}-{unshuffle}"
+        options = accepted(post_job(client, name=name, backbone=backbone, unshuffle=unshuffle))["options"]
+        assert (options["backbone"], options["unshuffle"]) == (backbone, unshuffle)
+
+
 def test_an_unknown_backbone_is_pointed_at_and_nothing_is_stored(client: httpx.Client, stored: Counted) -> None:
     document = problem(post_job(client, backbone="resnet"), 422, "unprocessable")
     assert document["pointer"] == "/backbone"

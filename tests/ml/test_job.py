@@ -297,7 +297,7 @@ def test_every_backbone_goes_from_pairs_to_a_model_file_without_pre_trained_weig
     run: Callable[..., Outcome], pair_files: PairFiles, tmp_path: Path, backbone: str
 ) -> None:
     """At its full size; from nothing, and after a transfer that begins from nothing."""
-    files = pair_files(4, 40, 44)
+    files = pair_files(4, 48, 52)
     outcome = run(files, backbone=backbone, unshuffle=4, transfer_steps=1, finetune_steps=2)
     assert [candidate["name"] for candidate in outcome.metrics["candidates"]] == ["scratch", "guided-transfer"]
     (tmp_path / "model").write_bytes(outcome.weights)

@@ -2,16 +2,23 @@
 
 from collections.abc import Callable
 from functools import cache
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ml.backbones import BACKBONES, SameSize, build, dncnn, parameter_count, rcan, rdn, vdsr
+from app.api.schemas import JobOptions
+from ml.backbones import BACKBONES, BackboneName, SameSize, build, dncnn, parameter_count, rcan, rdn, vdsr
 
 Seeded = Callable[[int], torch.Generator]
 every_backbone = pytest.mark.parametrize("name", BACKBONES)
 CHANNELS = 64
+
+
+def test_the_service_offers_what_there_is() -> None:
+    """The HTTP side does not import `ml`, so it has a list of its own."""
+    assert get_args(JobOptions.model_fields["backbone"].annotation) == get_args(BackboneName) == tuple(BACKBONES)
 
 
 @cache
