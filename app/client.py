@@ -200,7 +200,14 @@ class Client:
         """The image restored by `name`, `name@alias` or `name@version`, as PNG; the headers say how."""
         media_type = "image/png" if image.suffix.lower() == ".png" else "image/jpeg"
         headers = {"Content-Type": media_type, "Accept": "image/png"}
-        return self._call("POST", f"/v1/models/{reference}/super-resolve", content=image.read_bytes(), headers=headers)
+        path = f"/v1/models/{reference}/super-resolve"
+        answer = self._call("POST", path, content=image.read_bytes(), headers=headers)
+        while answer.status_code == 202:  # Not done within the service's wait.
+            location = answer.headers["Location"]
+            if self._json("GET", location)["state"] in ENDED:
+                return self._call("GET", f"{location}/result")
+            time.sleep(0.5)
+        return answer
 
     def restore_file(
         self,

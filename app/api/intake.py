@@ -66,6 +66,8 @@ def take_in(
     choose: Callable[[ImageFacts], OutputFormat],
     model: ModelVersion | None,
     services: Services,
+    *,
+    durable: bool = True,
 ) -> tuple[Operation, int]:
     """Keep a good image, and make the row that names it, with the work that it is; the caller gives it its turn.
 
@@ -74,7 +76,7 @@ def take_in(
     image = examine(file, options, model, services.settings)
     asked: dict[str, Any] = {"output": choose(image), **options.model_dump(include=set(RestoreOptions.model_fields))}
     with file.open() as stream:
-        blob = services.storage.put(stream)
+        blob = services.storage.put(stream, durable=durable)
     pixels = image.width * image.height
     operation = Operation(
         model_name=None if model is None else model.name,

@@ -162,12 +162,14 @@ def super_resolve(
         offers = {MEDIA_TYPES[output]: output for output in offered(image)}
         return offers[preferred(accept, tuple(offers))]
 
-    operation, work = take_in(upload.files[0], options, by_accept, version, services)
+    wait_s = longest_wait(wishes, services)
+    # Whoever waits would be lost in a power cut, so only the promise of a 202 needs a disk's word for it.
+    operation, work = take_in(upload.files[0], options, by_accept, version, services, durable=wait_s == 0)
     (operation.turn,) = turns([work])
     with services.sessions.begin() as session:
         session.add(operation)
     services.queue.send_super_resolution(operation.id)
-    return answer_within(longest_wait(wishes, services), operation, wishes, client_gone, services)
+    return answer_within(wait_s, operation, wishes, client_gone, services)
 
 
 def longest_wait(wishes: Preferences, services: Services) -> float:
@@ -197,6 +199,8 @@ def answer_within(
         if client_gone.is_set():
             with services.sessions.begin() as session:
                 operations.request_cancel(session, operation.id)
+        elif wait_s > 0 and operation.input_blob is not None:
+            services.storage.make_durable(operation.input_blob)
         document = OperationOut.of(operation).model_dump(mode="json")
         answer = JSONResponse(document, 202, {"Location": f"/v1/operations/{operation.id}"})
         applied = ["respond-async"] * wishes.respond_async + applied

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TypeVar
 
-from sqlalchemy import delete, select, union, update
+from sqlalchemy import Select, delete, select, union, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -122,29 +122,36 @@ def model_aliases(session: Session, name: str) -> dict[str, int]:
 
 
 def get_model_version(session: Session, name: str, version: int) -> ModelVersion:
-    model_versions(session, name)  # An unknown name and an unknown version are different mistakes.
-    return _found(session.get(ModelVersion, (name, version)), f"Model {name!r} has no version {version}.")
+    model = session.get(ModelVersion, (name, version))
+    if model is None:
+        model_versions(session, name)  # An unknown name and an unknown version are different mistakes.
+    return _found(model, f"Model {name!r} has no version {version}.")
 
 
 def resolve_model(session: Session, name: str, reference: str | None) -> ModelVersion:
     """The version behind `name`, `name@alias` or `name@version`; without a reference, the promoted one."""
-    model_versions(session, name)
     if reference is not None and reference.isdecimal():
         return get_model_version(session, name, int(reference))
-    alias = session.get(ModelAlias, (name, reference or DEFAULT_ALIAS))
-    if alias is None and reference is None:
-        raise NotFound(
-            f"No version of model {name!r} is promoted: its training brought no gain over the input. "
-            f"Address a version by its number ({name}@1) to use it all the same."
-        )
-    return get_model_version(session, name, _found(alias, f"Model {name!r} has no alias {reference!r}.").version)
+    query = _aliased(reference or DEFAULT_ALIAS).where(ModelVersion.name == name)
+    if (model := session.scalar(query)) is not None:
+        return model
+    model_versions(session, name)
+    if reference is not None:
+        raise NotFound(f"Model {name!r} has no alias {reference!r}.")
+    raise NotFound(
+        f"No version of model {name!r} is promoted: its training brought no gain over the input. "
+        f"Address a version by its number ({name}@1) to use it all the same."
+    )
 
 
 def promoted_models(session: Session) -> Sequence[ModelVersion]:
     """The version in production of every model that has one, by name: what `auto` chooses from."""
+    return session.scalars(_aliased(DEFAULT_ALIAS).order_by(ModelVersion.name)).all()
+
+
+def _aliased(alias: str) -> Select[ModelVersion]:
     same = (ModelAlias.name == ModelVersion.name) & (ModelAlias.version == ModelVersion.version)
-    query = select(ModelVersion).join(ModelAlias, same).where(ModelAlias.alias == DEFAULT_ALIAS)
-    return session.scalars(query.order_by(ModelVersion.name)).all()
+    return select(ModelVersion).join(ModelAlias, same).where(ModelAlias.alias == alias)
 
 
 def set_alias(session: Session, name: str, alias: str, version: int) -> ModelAlias:

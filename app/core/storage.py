@@ -14,8 +14,14 @@ CHUNK_BYTES = 1 << 20
 class Storage(Protocol):
     """Where blobs live. A key is the lowercase hexadecimal SHA-256 of the content."""
 
-    def put(self, stream: BinaryIO) -> str:
-        """Store the stream's remaining bytes durably; storing the same bytes again is free. Returns the key."""
+    def put(self, stream: BinaryIO, *, durable: bool = True) -> str:
+        """Store the stream's remaining bytes; storing the same bytes again is free. Returns the key.
+
+        A blob that is not `durable` yet may be damaged by a power cut, but by nothing less; `make_durable` mends that.
+        """
+
+    def make_durable(self, key: str) -> None:
+        """Return when the blob would outlast a power cut. Raises FileNotFoundError."""
 
     def open(self, key: str) -> BinaryIO:
         """Open a blob for reading. Raises FileNotFoundError."""
@@ -44,7 +50,7 @@ class FolderStorage:
     def _path(self, key: str) -> Path:
         return self.root / key[:2] / key
 
-    def put(self, stream: BinaryIO) -> str:
+    def put(self, stream: BinaryIO, *, durable: bool = True) -> str:
         digest = hashlib.sha256()
         handle, name = tempfile.mkstemp(dir=self.incoming)
         try:
@@ -52,8 +58,6 @@ class FolderStorage:
                 while chunk := stream.read(CHUNK_BYTES):
                     digest.update(chunk)
                     file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
             key = digest.hexdigest()
             path = self._path(key)
             path.parent.mkdir(exist_ok=True)
@@ -61,12 +65,19 @@ class FolderStorage:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if durable:
+            self.make_durable(key)
         return key
+
+    def make_durable(self, key: str) -> None:
+        # The file has its name by now, so that one commit of the file system's journal serves both.
+        path = self._path(key)
+        for place in (path, path.parent):
+            descriptor = os.open(place, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def open(self, key: str) -> BinaryIO:
         return self._path(key).open("rb")

@@ -26,7 +26,7 @@ def rcan(
     """10 groups of 20 blocks with 64 channels (arXiv:1807.02758), without the upsampler and the subtraction of a mean.
 
     Its channel attention pools over the whole image, and its 413 convolutions of 3×3 in series would see as many
-    pixels far: outside training it works in windows (docs/adr/0012-a-window-for-rcan.md). In training it pools over the
+    pixels far: outside training it works in windows (docs/adr/0009-a-window-for-rcan.md). In training it pools over the
     crop, as published.
     """
     return SameSize(Rcan(3 * unshuffle**2, groups, blocks, width, reduction), unshuffle, window)
