@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final, Literal
+from typing import IO, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -207,10 +207,10 @@ class _Target:
         image.set_progress(True)
         image.signal_connect("eval", look)
 
-    def _guarded_write(self, chunk: bytes) -> int:
+    def _guarded_write(self, chunk: Any) -> int:  # libvips' own memory, as a buffer of cffi
         try:
             self._write(bytes(chunk))
-        except OSError as error:  # as of a full disk
+        except BaseException as error:  # noqa: BLE001 - raised again in __exit__; as of a full disk
             self._raised = error
             return -1
         return len(chunk)
