@@ -154,7 +154,8 @@ def _open_with_libvips(kind: Kind, source: Path | bytes, max_pixels: int | None)
     def load(access: str) -> pyvips.Image:
         from_file, from_bytes = LOADERS[kind]
         loader, argument = (from_bytes, source) if isinstance(source, bytes) else (from_file, str(source))
-        image = loader(argument, access=access, fail_on="error")
+        # A tile of a TIFF that cannot be read whole is but a warning to libvips, and stays black.
+        image = loader(argument, access=access, fail_on="warning" if kind == "TIFF" else "error")
         assert isinstance(image, pyvips.Image)
         return image
 

@@ -207,10 +207,10 @@ class _Target:
         image.set_progress(True)
         image.signal_connect("eval", look)
 
-    def _guarded_write(self, chunk: Any) -> int:  # A buffer of libvips, which ends with this call.
+    def _guarded_write(self, chunk: Any) -> int:  # libvips' own memory, as a buffer of cffi
         try:
             self._write(bytes(chunk))
-        except OSError as error:  # as of a full disk
+        except BaseException as error:  # noqa: BLE001 - raised again in __exit__; as of a full disk
             self._raised = error
             return -1
         return len(chunk)

@@ -27,10 +27,12 @@ def _changed(session: Session, statement: Update) -> bool:
     return bool(result.rowcount)
 
 
-def claim_next(session: Session, lease_s: float) -> OperationLease | None:
-    """Take the operation whose turn is next, or None where nothing waits. One statement."""
-    waiting = select(Operation.id).where(Operation.state == "queued").order_by(Operation.turn, Operation.id).limit(1)
-    next_one = waiting.with_for_update(skip_locked=True).scalar_subquery()  # SQLite has one writer and no such clause.
+def claim_next(session: Session, lease_s: float, most_pixels: int | None = None) -> OperationLease | None:
+    """Take the operation whose turn is next, of those with at most `most_pixels`; None where none waits. One statement."""
+    waiting = select(Operation.id).where(Operation.state == "queued")
+    if most_pixels is not None:
+        waiting = waiting.where(Operation.pixels <= most_pixels)
+    next_one = waiting.order_by(Operation.turn, Operation.id).limit(1).with_for_update(skip_locked=True).scalar_subquery()  # SQLite has one writer and no such clause.
     token = secrets.token_hex(16)
     taken = update(Operation).where(Operation.id == next_one, Operation.state == "queued")
     taken = taken.values(
@@ -186,6 +188,6 @@ def _end_all(session: Session, state: str, code: str | None, message: str | None
     return list(session.scalars(ended, execution_options={"synchronize_session": False}))
 
 
-def waiting(session: Session) -> int:
-    """How many operations are queued."""
+def waiting(session: Session, most_pixels: int | None = None) -> int:
+    """How many operations are queued, of those with at most `most_pixels`."""
     return session.scalar(select(func.count()).select_from(Operation).where(Operation.state == "queued")) or 0

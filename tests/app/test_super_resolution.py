@@ -123,6 +123,16 @@ def test_respond_async_answers_at_once_and_the_result_follows(client: httpx.Clie
     assert client.get(operation["result"]).headers["content-type"] == "image/png"
 
 
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
+@pytest.mark.parametrize("kind", ["application/octet-stream", "image/png", "image/bmp"])
+def test_every_format_is_accepted_by_its_content(
+    client: httpx.Client, register: Register, file_format: str, kind: str
+) -> None:
+    register()
+    headers = {"Content-Type": kind, "Prefer": "respond-async"}
+    assert client.post(PATH, content=encoded(pixels(), file_format), headers=headers).status_code == 202
+
+
 def test_a_result_asked_for_too_early_is_not_ready(client: httpx.Client, register: Register) -> None:
     register()
     location = client.post(PATH, content=encoded(pixels()), headers={**PNG, "Prefer": "respond-async"}).headers[

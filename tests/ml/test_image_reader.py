@@ -281,7 +281,7 @@ def test_what_moves_or_has_pages_is_refused(file_format: str) -> None:
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.int16, np.int8, np.uint32])
 def test_pixels_of_other_types_are_refused(kind: type[np.generic]) -> None:
-    with pytest.raises(ValueError, match="type"):
+    with pytest.raises(ValueError, match="not a readable image"):
         open_image(tiff(noise(1).astype(kind)))
 
 
@@ -293,10 +293,10 @@ def test_more_channels_than_colours_and_alpha_are_refused(channels: int) -> None
 
 @pytest.mark.parametrize("size", [(100_000, 100_000), (1, 1 << 20), (1 << 30, 1 << 30), (0, 5)])
 def test_absurd_sizes_are_refused_by_the_header_alone(size: tuple[int, int]) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(ValueError, match="readable"):
         open_image(corpus.png_claiming(*size), max_pixels=200_000_000)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_a_header_that_promises_more_than_follows_costs_no_memory() -> None:
@@ -328,40 +328,46 @@ def test_an_interlaced_png_is_read_as_it_is() -> None:
 # Whatever a stranger may send: a whole image or a ValueError, soon
 
 
-def outcome(file: bytes) -> str:
-    started = time.monotonic()
+def outcome(file: bytes) -> NDArray[np.uint8 | np.uint16] | None:
+    """The whole image, or None where the file is refused as it should be: soon, and with a sentence."""
+    started = time.process_time()
     try:
         with open_image(file, max_pixels=1_000_000) as reader:
-            while len(reader.read_rows(16)):
-                pass
-        result = "read"
+            strips = [reader.read_rows(16) for _ in range(0, reader.height, 16)]
+            pixels = np.concatenate(strips)
+            assert len(pixels) == reader.height
     except ValueError as error:
-        result = "refused" if str(error).startswith("image: ") else f"refused without saying what: {error}"
-    assert time.monotonic() - started < 5
-    assert result in {"read", "refused"}
-    return result
+        if not str(error).startswith("image: "):
+            raise
+        return None
+    finally:
+        assert time.process_time() - started < 5
+    return pixels
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_a_file_cut_off_at_any_percent_is_refused(kind: str) -> None:
+def test_a_file_cut_off_at_any_percent_is_refused_unless_every_pixel_is_there(kind: str) -> None:
     whole = KINDS[kind]
-    outcomes = {percent: outcome(whole[: len(whole) * percent // 100]) for percent in range(100)}
-    read_all_the_same = [percent for percent, result in outcomes.items() if result == "read"]
-    # A TIFF may keep its directory, and an encoder its padding, behind the pixels.
-    assert all(percent >= 97 for percent in read_all_the_same), read_all_the_same
-    assert outcome(whole) == "read"
+    pixels = outcome(whole)
+    assert pixels is not None
+    refused = 0
+    for percent in range(100):
+        found = outcome(whole[: len(whole) * percent // 100])
+        refused += found is None
+        assert found is None or np.array_equal(found, pixels)
+    assert refused >= 85  # A PNG's last chunk is empty, and what an encoder pads with may be missing.
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_a_file_with_flipped_bits_is_refused_or_read(kind: str) -> None:
     random = np.random.default_rng(7)
-    results = set()
+    refused = 0
     for _ in range(200):
         file = bytearray(KINDS[kind])
         for position in random.integers(0, len(file), random.integers(1, 9)):
             file[position] ^= 1 << int(random.integers(8))
-        results.add(outcome(bytes(file)))
-    assert "refused" in results or kind == "bmp"
+        refused += outcome(bytes(file)) is None
+    assert refused > 0
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

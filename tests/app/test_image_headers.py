@@ -1,0 +1,128 @@
+"""The API's look at image files: by the header alone, with bounded memory, and never with an error of its own."""
+
+import io
+import struct
+import time
+import tracemalloc
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.api.images import MAX_HEADER_BYTES, check_header
+from app.core.errors import BadImage, ServiceError, TooLarge, UnsupportedMedia
+from tests.app.material import animation, chunk, encoded, pixels, png_bomb
+
+MANY = 200_000_000
+FILES = {
+    "png": encoded(pixels()),
+    "png-16": encoded(Image.fromarray(pixels()[..., 0].astype(np.uint16) * 257)),
+    "png-palette": encoded(Image.fromarray(pixels()).quantize(16)),
+    "jpeg": encoded(pixels(), "JPEG"),
+    "jpeg-progressive": encoded(pixels(), "JPEG", progressive=True),
+    "jpeg-cmyk": encoded(Image.fromarray(pixels()).convert("CMYK"), "JPEG"),
+    "webp": encoded(pixels(), "WEBP"),
+    "webp-lossless": encoded(pixels(), "WEBP", lossless=True),
+    "webp-extended": encoded(pixels(), "WEBP", icc_profile=b"\0" * 200),
+    "tiff": encoded(pixels(), "TIFF"),
+    "tiff-lzw": encoded(pixels(), "TIFF", compression="tiff_lzw"),
+    "bmp": encoded(pixels(), "BMP"),
+}
+every_kind = pytest.mark.parametrize("kind", FILES)
+
+
+def refusal(file: bytes, max_pixels: int = MANY) -> ServiceError | None:
+    started, error = time.process_time(), None
+    try:
+        check_header(io.BytesIO(file), max_pixels)
+    except ServiceError as refused:
+        error = refused
+    assert error is None or error.status in {413, 415, 422}
+    assert time.process_time() - started < 5
+    return error
+
+
+@every_kind
+def test_a_whole_image_is_accepted_whatever_its_name(kind: str) -> None:
+    assert refusal(FILES[kind]) is None
+
+
+@every_kind
+def test_the_limit_of_pixels_is_exact(kind: str) -> None:
+    assert refusal(FILES[kind], max_pixels=83 * 71) is None
+    assert isinstance(refusal(FILES[kind], max_pixels=83 * 71 - 1), TooLarge)
+
+
+@every_kind
+def test_a_file_cut_off_at_any_percent_is_refused(kind: str) -> None:
+    whole = FILES[kind]
+    for percent in range(100):
+        assert isinstance(refusal(whole[: len(whole) * percent // 100]), (BadImage, UnsupportedMedia)), percent
+
+
+@every_kind
+def test_a_file_with_flipped_bits_is_accepted_or_refused_but_fails_in_no_other_way(kind: str) -> None:
+    random = np.random.default_rng(3)
+    for place in ("anywhere", "header"):
+        for _ in range(150):
+            file = bytearray(FILES[kind])
+            for position in random.integers(0, len(file) if place == "anywhere" else 120, random.integers(1, 6)):
+                file[position] ^= 1 << int(random.integers(8))
+            refusal(bytes(file), max_pixels=1_000_000)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "TIFF"])
+def test_what_moves_or_has_pages_is_refused(file_format: str) -> None:
+    error = refusal(animation(file_format))
+    assert isinstance(error, BadImage)
+    assert "animated" in error.detail or "pages" in error.detail
+
+
+def test_a_bomb_is_refused() -> None:
+    assert isinstance(refusal(png_bomb()), TooLarge)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "tiff", "bmp"])
+def test_what_hangs_behind_an_image_does_not_matter(kind: str) -> None:
+    assert refusal(FILES[kind] + b"PK\x03\x04<script>alert(1)</script>") is None
+    assert isinstance(refusal(b"<script>" + FILES[kind]), UnsupportedMedia)
+
+
+def long_png() -> bytes:
+    return FILES["png"][:33] + chunk(b"iCCP", b"x\0\0" + bytes(48 << 20)) + FILES["png"][33:]
+
+
+def long_jpeg() -> bytes:
+    segment = b"\xff\xe5" + struct.pack(">H", 65_535) + bytes(65_533)
+    return FILES["jpeg"][:2] + segment * 800 + FILES["jpeg"][2:]
+
+
+def long_tiff() -> bytes:
+    """One tag that claims 48 MiB of text."""
+    tags = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (270, 2, 48 << 20, 200)]
+    tags += [(273, 4, 1, 8), (278, 4, 1, 8), (279, 4, 1, 64)]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"II*\0" + struct.pack("<I", 8) + directory + bytes(48 << 20)
+
+
+def long_webp() -> bytes:
+    content = FILES["webp"][8:] + b"JUNK" + struct.pack("<I", 48 << 20) + bytes(48 << 20)
+    return b"RIFF" + struct.pack("<I", len(content)) + content
+
+
+@pytest.mark.parametrize("make", [long_png, long_jpeg, long_tiff, long_webp])
+def test_a_header_without_end_costs_no_memory(make: Callable[[], bytes]) -> None:
+    file = make()
+    tracemalloc.start()
+    error = refusal(file)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 * MAX_HEADER_BYTES
+    # Of a WebP only the first bytes are looked at.
+    assert error is None if make is long_webp else str(MAX_HEADER_BYTES) in str(error)
+
+
+def test_a_png_of_countless_chunks_is_given_up() -> None:
+    file = FILES["png"][:-12] + chunk(b"IDAT", b"") * 600_000
+    assert "chunks" in str(refusal(file))
