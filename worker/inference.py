@@ -4,7 +4,8 @@ import logging
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,8 @@ from worker.service import PATIENCE_S, DatabaseDown, Service
 log = logging.getLogger(__name__)
 
 IMAGES_AT_ONCE: Final = 12  # Each in a thread of its own, which reads and writes while others have the device.
+LARGE_AT_ONCE: Final = 2  # Of these, so that there is always room for small ones, and memory has a bound.
+LARGE_PIXELS: Final = 4_000_000
 BEAT_S: Final = 0.5  # How soon a cancelled image is noticed.
 CPU_BATCH, ACCELERATOR_BATCH = 4, 32
 
@@ -74,25 +77,47 @@ class Inference:
         together = CPU_BATCH if device().type == "cpu" else ACCELERATOR_BATCH
         self.batcher = Batcher(together, service.settings.inference_threads)
         self._places = threading.BoundedSemaphore(IMAGES_AT_ONCE)
+        self._large_places = threading.BoundedSemaphore(LARGE_AT_ONCE)
         torch.set_num_threads(1)  # Of the threads that prepare tiles; the network has the batcher's.
 
     def run_waiting(self) -> None:
         """Restore everything that is queued, unless enough threads are doing so already."""
         while self._places.acquire(blocking=False):
             try:
-                while (lease := self._claim()) is not None:
-                    self._run(lease)
+                while self._run_next():
+                    pass
             finally:
                 self._places.release()
             # Whoever came between the last claim and the release was turned away, so look once more.
-            with self.service.read_sessions() as session:
-                if shutdown.is_set() or not operations.waiting(session):
+            with self._room() as most_pixels, self.service.read_sessions() as session:
+                if shutdown.is_set() or not operations.waiting(session, most_pixels):
                     return
 
-    def _claim(self) -> OperationLease | None:
+    def _run_next(self) -> bool:
+        """Restore the image whose turn it is, if one waits that there is room for."""
         if shutdown.is_set():
-            return None
-        return self.service.write(lambda session: operations.claim_next(session, self.service.settings.lease_s))
+            return False
+        with self._room() as most_pixels:
+            lease_s = self.service.settings.lease_s
+            lease = self.service.write(lambda session: operations.claim_next(session, lease_s, most_pixels))
+            if lease is None:
+                return False
+            if lease.pixels > LARGE_PIXELS:
+                self._run(lease)
+                return True
+        self._run(lease)
+        return True
+
+    @contextmanager
+    def _room(self) -> Iterator[int | None]:
+        """How large an image may be now: None for any, while one of the places for large images is held for it."""
+        if not self._large_places.acquire(blocking=False):
+            yield LARGE_PIXELS
+            return
+        try:
+            yield None
+        finally:
+            self._large_places.release()
 
     def _run(self, lease: OperationLease) -> None:
         progress = Progress()

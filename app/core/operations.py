@@ -19,6 +19,7 @@ class OperationLease:
 
     operation_id: str
     token: str
+    pixels: int = 0
 
 
 def _changed(session: Session, statement: Update) -> bool:
@@ -28,13 +29,17 @@ def _changed(session: Session, statement: Update) -> bool:
 
 
 def claim_next(session: Session, lease_s: float, most_pixels: int | None = None) -> OperationLease | None:
-    """Take the operation whose turn is next, of those with at most `most_pixels`; None where none waits. One statement."""
+    """Take the operation whose turn is next, of those with at most `most_pixels`, or None where none waits.
+
+    One statement.
+    """
     waiting = select(Operation.id).where(Operation.state == "queued")
     if most_pixels is not None:
         waiting = waiting.where(Operation.pixels <= most_pixels)
-    next_one = waiting.order_by(Operation.turn, Operation.id).limit(1).with_for_update(skip_locked=True).scalar_subquery()  # SQLite has one writer and no such clause.
+    # SQLite has one writer and no such clause.
+    first = waiting.order_by(Operation.turn, Operation.id).limit(1).with_for_update(skip_locked=True)
     token = secrets.token_hex(16)
-    taken = update(Operation).where(Operation.id == next_one, Operation.state == "queued")
+    taken = update(Operation).where(Operation.id == first.scalar_subquery(), Operation.state == "queued")
     taken = taken.values(
         state="running",
         attempt=Operation.attempt + 1,
@@ -43,8 +48,8 @@ def claim_next(session: Session, lease_s: float, most_pixels: int | None = None)
         started_at=func.coalesce(Operation.started_at, utc_now()),
     )
     without_sync = {"synchronize_session": False}
-    operation_id = session.scalar(taken.returning(Operation.id), execution_options=without_sync)
-    return None if operation_id is None else OperationLease(operation_id, token)
+    claimed = session.execute(taken.returning(Operation.id, Operation.pixels), execution_options=without_sync).first()
+    return None if claimed is None else OperationLease(claimed.id, token, claimed.pixels)
 
 
 def _write(session: Session, lease: OperationLease, **values: Any) -> None:
@@ -190,4 +195,5 @@ def _end_all(session: Session, state: str, code: str | None, message: str | None
 
 def waiting(session: Session, most_pixels: int | None = None) -> int:
     """How many operations are queued, of those with at most `most_pixels`."""
-    return session.scalar(select(func.count()).select_from(Operation).where(Operation.state == "queued")) or 0
+    queued = select(func.count()).select_from(Operation).where(Operation.state == "queued")
+    return session.scalar(queued if most_pixels is None else queued.where(Operation.pixels <= most_pixels)) or 0

@@ -1,11 +1,15 @@
 """What makes any body of convolutions a restoration network: same size out, and the geometry of its tiles."""
 
+from typing import Final
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ml.backbones.reach import reach
 from ml.backbones.windows import Part, Window, in_windows
+
+WORTH_CUTTING: Final = 8  # Rows and columns; a cut costs the next layer a copy.
 
 
 class SameSize(nn.Module):
@@ -38,19 +42,49 @@ class SameSize(nn.Module):
         return self.window.margin if self.window else reach(self.body) * self.unshuffle
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        return self.restore_part(image, Part(0, image.shape[2], 0, image.shape[3]))
+        return self.restore_part(image, _all_of(image))
 
     def restore_part(
         self, image: Float[Tensor, "b 3 h w"], part: Part
     ) -> Float[Tensor, "b 3 {part.height} {part.width}"]:
-        """What `forward` gives inside `part`, without computing windows that are none of it."""
+        """What `forward` gives inside `part`, without computing windows or borders of features that are none of it."""
         if self.window is None or self.training:
-            return self._at_once(image)[..., part.top : part.bottom, part.left : part.right]
-        return in_windows(self._at_once, image, part, self.window)
+            return self._at_once(image, part)
+        return in_windows(lambda window: self._at_once(window, _all_of(window)), image, part, self.window)
 
-    def _at_once(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        height, width = image.shape[-2:]
+    def _at_once(self, image: Float[Tensor, "b 3 h w"], part: Part) -> Float[Tensor, "b 3 {part.height} {part.width}"]:
         r = self.unshuffle
-        padded = F.pad(image, (0, -width % r, 0, -height % r), mode="replicate")
-        residual = F.pixel_shuffle(self.body(F.pixel_unshuffle(padded, r)), r)
-        return image + residual[..., :height, :width]
+        padded = F.pad(image, (0, -image.shape[3] % r, 0, -image.shape[2] % r), mode="replicate")
+        cells = Part(part.top // r, -(-part.bottom // r), part.left // r, -(-part.right // r))
+        residual = F.pixel_shuffle(_run(self.body, F.pixel_unshuffle(padded, r), cells), r)
+        top, left = part.top - cells.top * r, part.left - cells.left * r
+        residual = residual[..., top : top + part.height, left : left + part.width]
+        return image[..., part.top : part.bottom, part.left : part.right] + residual
+
+
+def _all_of(image: Float[Tensor, "b c h w"]) -> Part:
+    return Part(0, image.shape[2], 0, image.shape[3])
+
+
+def _run(
+    body: nn.Module, features: Float[Tensor, "b c h w"], part: Part
+) -> Float[Tensor, "b c2 {part.height} {part.width}"]:
+    """What the body makes of `part` of its input.
+
+    A plain stack drops on its way what no later layer looks at: the border that a tile needs shrinks from layer to
+    layer, which nearly halves what is computed twice.
+    """
+    y, x = 0, 0  # Where in the input the features begin.
+    if isinstance(body, nn.Sequential):
+        left_to_see = reach(body)
+        for layer in body:
+            features = layer(features)
+            left_to_see -= reach(layer)
+            top, left = max(y, part.top - left_to_see), max(x, part.left - left_to_see)
+            bottom = min(y + features.shape[2], part.bottom + left_to_see)
+            right = min(x + features.shape[3], part.right + left_to_see)
+            if features.shape[2] + features.shape[3] - (bottom - top) - (right - left) >= WORTH_CUTTING:
+                features, y, x = features[..., top - y : bottom - y, left - x : right - x], top, left
+    else:
+        features = body(features)
+    return features[..., part.top - y : part.bottom - y, part.left - x : part.right - x]
