@@ -41,7 +41,7 @@ class Rdn(nn.Module):
         features = self.second(shallow)
         # The fusion of all blocks' results, added up block by block: joined, they would take sixteen times the memory.
         fused = self.fusion.bias.reshape(1, -1, 1, 1) if self.fusion.bias is not None else 0
-        for block, weight in zip(self.blocks, self.fusion.weight.split(features.shape[1], dim=1), strict=True):
+        for block, weight in zip(self.blocks, self.fusion.weight.split(self.head.out_channels, dim=1), strict=True):
             features = block(features)
             fused = fused + F.conv2d(features, weight)
         restored: Tensor = self.tail(shallow + self.last(fused))
