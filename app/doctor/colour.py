@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from app.doctor.measurements import Colour
 from app.doctor.pixels import Pixels, Plane, smooth
 
-LOW_PASS_SIGMA: Final = 4.0  # Noise and blur, which are the distortion, vanish at this scale; exposure does not.
-STRIDE: Final = 4
+BLOCK: Final = 4  # Noise and blur, which are the distortion, vanish in means over blocks of this side,
+BLOCKS_SIGMA: Final = 1.0  # smoothed by so many blocks; exposure does not.
 DARKEST, BRIGHTEST = 4.0, 251.0  # Beyond, a value may have been cut off.
 LEAST_SHARE: Final = 0.02  # of pixels that must be left
 UNCERTAINTY: Final = 1.0  # Levels; on a channel of less contrast than this a gain cannot be told from 1.
@@ -19,7 +19,7 @@ ROBUST_ROUNDS: Final = 3
 def compare_colour(clean: Pixels, distorted: Pixels) -> Colour:
     """Fit the distorted image's slow changes to the clean one's, channel by channel. Both are aligned, (h, w, 3)."""
     whole = ((clean > DARKEST) & (clean < BRIGHTEST) & (distorted > DARKEST) & (distorted < BRIGHTEST)).all(axis=2)
-    mask = smooth(np.asarray(whole, np.float32), LOW_PASS_SIGMA)[::STRIDE, ::STRIDE] > 0.95
+    mask = _slow(whole.astype(np.float32)) > 0.95
     if mask.mean() < LEAST_SHARE:
         return Colour()
     fits, differences = [], []
@@ -32,8 +32,11 @@ def compare_colour(clean: Pixels, distorted: Pixels) -> Colour:
     return Colour((gains[0], gains[1], gains[2]), (offsets[0], offsets[1], offsets[2]), float(np.mean(differences)))
 
 
-def _slow(channel: Plane) -> Plane:
-    return smooth(channel, LOW_PASS_SIGMA)[::STRIDE, ::STRIDE]
+def _slow(channel: NDArray[np.float32]) -> Plane:
+    """Means over blocks, smoothed."""
+    height, width = (size - size % BLOCK for size in channel.shape)
+    blocks = channel[:height, :width].reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK).mean(axis=(1, 3))
+    return smooth(np.asarray(blocks, np.float32), BLOCKS_SIGMA)
 
 
 def _fit(one: NDArray[np.float32], other: NDArray[np.float32]) -> tuple[float, float]:

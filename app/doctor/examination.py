@@ -14,7 +14,7 @@ from app.doctor.pixels import Pixels, grey, overlap, psnr_db
 from app.doctor.registration import register
 from app.doctor.sharpness import compare_sharpness
 
-DETAIL_SIDE: Final = 512  # What needs full resolution, but not the whole image, is measured on this much of its centre.
+DETAIL_SIDE: Final = 384  # What needs full resolution, but not the whole image, is measured on this much of its centre.
 ALIGNED_PX: Final = 0.1  # What registration cannot tell from nothing.
 
 
