@@ -12,6 +12,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from app import client as http
+from app.pairs_command import pairs
 from app.terminal import Stopwatch, card_panel, gamma_table, job_panel, jobs_table, models_table, progress_of
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ prior = typer.Typer(help="The prior that transfer starts from.", no_args_is_help
 app.add_typer(jobs, name="jobs")
 app.add_typer(models, name="models")
 app.add_typer(prior, name="prior")
+app.add_typer(pairs, name="pairs")
 
 console = Console()
 errors = Console(stderr=True)

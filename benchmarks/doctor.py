@@ -96,7 +96,9 @@ def measure(
 
 
 def _read(pair: Any) -> tuple[Pixels, Pixels]:
-    clean, distorted = (np.asarray(Image.open(path).convert("RGB"), np.float32) for path in (pair.clean, pair.distorted))
+    clean, distorted = (
+        np.asarray(Image.open(path).convert("RGB"), np.float32) for path in (pair.clean, pair.distorted)
+    )
     return clean, distorted
 
 
@@ -121,9 +123,7 @@ STILL = Similarity()
 
 def _random_transform(random: np.random.Generator, *, turn: bool) -> Similarity:
     length, direction = random.uniform(0, 8), random.uniform(0, 2 * pi)
-    return Similarity(
-        length * cos(direction), length * sin(direction), float(random.uniform(-2, 2)) if turn else 0.0
-    )
+    return Similarity(length * cos(direction), length * sin(direction), float(random.uniform(-2, 2)) if turn else 0.0)
 
 
 def registration(pairs: list[tuple[Pixels, Pixels]], seed: int) -> dict[str, Any]:

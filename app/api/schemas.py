@@ -228,8 +228,9 @@ class JobError(BaseModel):
 
 
 class Quality(Reported):
-    psnr: float | None = Field(None, description="dB")
+    psnr: float | None = Field(None, description="dB, pixel against pixel")
     ssim: float | None = None
+    aligned_psnr: float | None = Field(None, description="dB after the shift of up to two pixels that fits best")
     steps: int | None = Field(None, description="Fine-tuning steps behind it.")
 
 
@@ -240,6 +241,8 @@ class PairQuality(Reported):
     result_psnr: float | None = None
     input_ssim: float | None = None
     result_ssim: float | None = None
+    input_aligned_psnr: float | None = None
+    result_aligned_psnr: float | None = None
 
 
 class CandidateOut(Reported):

@@ -19,7 +19,7 @@ ROBUST_ROUNDS: Final = 3
 def compare_colour(clean: Pixels, distorted: Pixels) -> Colour:
     """Fit the distorted image's slow changes to the clean one's, channel by channel. Both are aligned, (h, w, 3)."""
     whole = ((clean > DARKEST) & (clean < BRIGHTEST) & (distorted > DARKEST) & (distorted < BRIGHTEST)).all(axis=2)
-    mask = _slow(whole.astype(np.float32)) > 0.95
+    mask = _slow(np.asarray(whole, np.float32)) > 0.95
     if mask.mean() < LEAST_SHARE:
         return Colour()
     fits, differences = [], []

@@ -70,7 +70,7 @@ def summary(reports: Sequence[dict[str, Any]]) -> str:
         text = f"Of {number} pairs {_listed(said)}."
     fixes = sorted({finding["fix"] for report in reports for finding in report["findings"] if finding["fix"]})
     if fixes:
-        text += f" Send them with fix={','.join(fixes)} to have them mended."
+        text += f" What mends them: fix={','.join(fixes)}."
     twice = sum(bool(report["duplicates"]) for report in reports)
     if twice:
         text += f" {twice} show the same as another."
