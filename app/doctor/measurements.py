@@ -45,7 +45,7 @@ class Registration:
 
 @dataclass(frozen=True)
 class Colour:
-    """distorted ≈ gain · clean + offset for R, G and B each; `difference` is by how many levels that changes a pixel."""
+    """distorted ≈ gain · clean + offset for R, G and B; `difference` is by how many levels that changes a pixel."""
 
     gain: Channels = (1.0, 1.0, 1.0)
     offset: Channels = (0.0, 0.0, 0.0)

@@ -13,6 +13,7 @@ from app.doctor.pixels import Plane
 
 FINE_SIGMA: Final = 1.0  # Pixels of a level. Below it lies mostly noise, which only one of the images has,
 BROAD_WINDOW: Final = 15  # and above it what light and vignetting do to one of them.
+LEAST_SIDE: Final = 12  # Smaller images have nothing between their borders.
 LEAST_LEVEL_SIDE: Final = 40
 MOST_LEVEL_SIDE: Final = 400  # More pixels make it slower and no better; what is farther out counts on coarser levels.
 MOST_LEVELS: Final = 4
@@ -26,11 +27,13 @@ def register(clean: Plane, distorted: Plane) -> Registration:
     Coarse to fine: cross-correlation finds whole pixels on the coarsest level, Gauss–Newton refines all four parameters
     on every level. Both see a band of frequencies only. Each step fits the warped distorted image, with a gain, to
     the clean image and its derivatives; its fixed point does not depend on noise that only one of the images has, nor
-    on a symmetric blur, and both gain and offset drop out.
+    on a symmetric blur, and both gain and offset drop out. Constant or tiny images are uncorrelated, and stay in place.
     Source: Lucas and Kanade 1981; Baker and Matthews, IJCV 2004, doi:10.1023/B:VISI.0000011205.11775.fd (inverse
     gradients); Evangelidis and Psarakis, TPAMI 2008, doi:10.1109/TPAMI.2008.113 (gain).
     """
     found, best = Similarity(), 0.0
+    if min(clean.shape) < LEAST_SIDE or min(float(np.ptp(clean)), float(np.ptp(distorted))) == 0:
+        return Registration(found, best)
     pyramid = list(zip(_pyramid(clean), _pyramid(distorted), strict=True))
     for level, (low_clean, low_distorted) in reversed(list(enumerate(pyramid))):
         step = 2**level

@@ -16,6 +16,7 @@ ROUNDING: Final = 0.1  # Energy of what rounding to whole levels leaves in the b
 BLUR_MATTERS: Final = 0.15
 BLUR_SWAPS: Final = 0.45  # More, to call a pair swapped: compression and noise make false edges.
 BLUR_OVER_NOISE: Final = 0.4  # Less softening than this share of the noise is the noise that changes with brightness.
+DETAIL_OVER_NOISE: Final = 0.5  # Less energy at edges than this share of the ground's is an accident of the noise.
 BLOCKS_MATTER: Final = 0.12
 NOISE_MATTERS: Final = 0.25
 NOISE_SWAPS: Final = 0.9  # More, to call a pair swapped: lossy compression and denoising also calm flat ground.
@@ -41,7 +42,8 @@ def compare_sharpness(clean: Plane, distorted: Plane) -> Sharpness:
         detail.append(max(0.0, float(energy[edges].mean()) - ground) + ROUNDING)
     softer, noisier = log2(detail[0] / detail[1]) / 2, log2(noise[1] / noise[0]) / 2
     blockier = log2(_blocks(distorted) / _blocks(clean))
-    order = _order(softer, noisier, blockier)
+    visible = max(detail) > DETAIL_OVER_NOISE * max(noise)
+    order = _order(softer if visible else 0.0, noisier, blockier)
     return Sharpness(detail[0] ** 0.5, detail[1] ** 0.5, softer, noisier, blockier, order)
 
 
