@@ -8,6 +8,7 @@ from rich.text import Text
 from app.client import ClientError
 from app.commands import graph, jobs, models, service, upscale
 from app.commands.output import errors
+from app.commands.pairs import pairs
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -29,6 +30,7 @@ jobs_app.command("watch")(jobs.watch)
 jobs_app.command("cancel")(jobs.cancel)
 app.add_typer(jobs_app, name="jobs")
 
+app.add_typer(pairs, name="pairs")
 app.command("graph")(graph.graph)
 
 models_app = group("Registered models.")

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from app.api import batches, datasets, health, jobs, model_files, models, operations, problems, super_resolution
 from app.api.body_limit import BodyLimit
 from app.api.deps import Services
+from app.api.examiners import Examiners
 from app.core.database import open_database, read_sessions, sessions
 from app.core.queue import Queue
 from app.core.settings import Settings, settings
@@ -49,15 +50,18 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     assert chosen.blob_dir is not None
     engine = open_database(chosen.database_url)
     queue = Queue(chosen.broker_url)
+    examiners = Examiners(chosen)
     app.state.services = Services(
         settings=chosen,
         sessions=sessions(engine),
         read_sessions=read_sessions(engine),
         storage=FolderStorage(chosen.blob_dir),
         queue=queue,
+        examiners=examiners,
     )
     try:
         yield
     finally:
+        examiners.close()
         queue.close()
         engine.dispose()

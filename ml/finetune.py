@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from ml.images import from_uint8
+from ml.losses import LossName, loss_between
 from ml.pairs import TargetPair
 from ml.precision import autocast
 from ml.sampling import crop, dihedral, generator_for, pick
@@ -24,6 +25,7 @@ class FinetuneSchedule:
     crop: int = 64
     learning_rate: float = 1e-4
     decay: Literal["paper", "cosine"] = "paper"
+    loss: LossName = "l1"
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a step."""
@@ -57,12 +59,12 @@ def finetune_step(
     seed: int,
     step: int,
 ) -> float:
-    """One update of the network on a batch of target crops, Eq. (3). Returns the L1 loss."""
+    """One update of the network on a batch of target crops, Eq. (3). Returns the loss."""
     device = next(network.parameters()).device
     clean, distorted = target_batch(pairs, schedule.batch, schedule.crop, generator_for(seed, "finetune", step))
     with autocast(device):
         restored = network(distorted.to(device))
-    loss = (restored.float() - clean.to(device)).abs().mean()
+    loss = loss_between(restored.float(), clean.to(device), schedule.loss)
     for group in optimizer.param_groups:
         group["lr"] = schedule.rate_at(step)
     optimizer.zero_grad()

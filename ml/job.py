@@ -129,7 +129,7 @@ def line_up(
     transfer = schedules.transfer
     if options.transfer_steps is not None:
         transfer = replace(transfer, steps=options.transfer_steps)
-    finetune = schedules.finetune
+    finetune = replace(schedules.finetune, loss=options.loss)
     if options.finetune_steps is not None:
         finetune = replace(finetune, steps=options.finetune_steps)
     unshuffle = options.unshuffle or max(2, {1: 1, 2: 2, 3: 4, 4: 4}[scale])

@@ -5,6 +5,7 @@ from typing import Final, Literal
 
 from ml.backbones import BackboneName
 from ml.finetune import FinetuneSchedule
+from ml.losses import LossName
 from ml.transfer import TransferSchedule
 
 Preset = Literal["quick", "standard", "paper"]
@@ -23,6 +24,7 @@ class TrainingOptions:
     seed: int = 0
     transfer_steps: int | None = None
     finetune_steps: int | None = None
+    loss: LossName = "l1"
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,8 @@ def judge(
                 "result_psnr": after.psnr,
                 "input_ssim": before.ssim,
                 "result_ssim": after.ssim,
+                "input_aligned_psnr": before.aligned_psnr,
+                "result_aligned_psnr": after.aligned_psnr,
             }
             for pair, before, plain, after in zip(
                 race.split.held_out, untouched, baseline.quality, winner.quality, strict=True

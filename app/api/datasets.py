@@ -1,17 +1,18 @@
 """`/v1/datasets`: few-shot pairs, uploaded as files or as one zip, checked and kept."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import ValidationError
 
 from app.api import examples
 from app.api.archives import ArchiveRules, unpack
 from app.api.deps import LimitQuery, ReadSessionDep, Services, ServicesDep, SessionDep
 from app.api.pairs import ExaminedPair, examine, pair_up, wrong_count
-from app.api.problems import problems
-from app.api.schemas import DatasetId, DatasetOut, Page
+from app.api.problems import InvalidBody, problems
+from app.api.schemas import DatasetId, DatasetOptions, DatasetOut, Fix, Page
 from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, receive_text, spooled
 from app.core import repository
 from app.core.errors import BadImage, BadPairs, BadRequest, NotFound, TooLarge, Unprocessable, UnsupportedMedia
@@ -25,6 +26,13 @@ BODY_TYPES: Final = ("multipart/form-data", "application/zip")
 ZIP_TYPES: Final = ("application/zip", "application/x-zip-compressed")
 UPLOAD_REFUSALS: Final = (BadRequest, TooLarge, UnsupportedMedia, BadPairs, BadImage)
 
+FixQuery = Annotated[
+    str,
+    Query(
+        description="`align`, `crop`, `match_colour`, `swap`, any of them between commas; also as a form field.",
+        examples=["align,match_colour"],
+    ),
+]
 FILES: Final[dict[str, Any]] = {
     "type": "array",
     "items": {"type": "string", "format": "binary"},
@@ -38,6 +46,7 @@ PAIR_FIELDS: Final[dict[str, Any]] = {
         "description": "Instead of single files: one zip with the folders `clean/` and `distorted/`.",
     },
 }
+FIX_FIELD: Final[dict[str, Any]] = {"type": "string", "description": "As the query parameter."}
 ZIP_BODY: Final[dict[str, Any]] = {
     "schema": {"type": "string", "format": "binary", "description": "A zip with `clean/` and `distorted/`."},
     "examples": {"zip": {"summary": "curl --data-binary @pairs.zip -H 'Content-Type: application/zip'", "value": "…"}},
@@ -48,7 +57,7 @@ UPLOAD_BODY: Final[dict[str, Any]] = {
         "required": True,
         "content": {
             "multipart/form-data": {
-                "schema": {"type": "object", "properties": PAIR_FIELDS},
+                "schema": {"type": "object", "properties": {**PAIR_FIELDS, "fix": FIX_FIELD}},
                 "examples": {"files": {"summary": "Files paired by name", "value": FORM_FILES_EXAMPLE}},
             },
             "application/zip": ZIP_BODY,
@@ -85,12 +94,20 @@ async def receive_pairs(request: Request, services: ServicesDep) -> AsyncIterato
 PairsUpload = Annotated[Upload, Depends(receive_pairs)]
 
 
-def examine_upload(upload: Upload, services: Services) -> list[ExaminedPair]:
-    """Pairs that can be trained on, or the error that names every file that stands in the way."""
+def examine_upload(upload: Upload, services: Services, fixes: Sequence[Fix]) -> list[ExaminedPair]:
+    """Pairs with their reports, mended where `fixes` allow it, or the error that names every file in the way."""
     files = upload.files
     if upload.media_type in ZIP_TYPES or [file.field for file in files] == [ARCHIVE_FIELD]:
         files = unpack(files[0], upload.spool, archive_rules(services.settings))
-    return examine(pair_up(files, services.settings), services.settings)
+    return examine(pair_up(files, services.settings), services, upload.spool, fixes)
+
+
+def read_fixes(upload: Upload, query: str) -> list[Fix]:
+    """The fixes asked for, in the form or in the query. Raises InvalidBody."""
+    try:
+        return DatasetOptions.model_validate({"fix": query or upload.fields.get("fix", "")}).fix
+    except ValidationError as error:
+        raise InvalidBody(error) from error
 
 
 def archive_rules(settings: Settings) -> ArchiveRules:
@@ -113,7 +130,7 @@ def side_of(path: PurePosixPath) -> str | None:
 
 
 def store_dataset(pairs: list[ExaminedPair], services: Services) -> Dataset:
-    """Put the uploaded bytes, unchanged, into the storage, and make the row that names them; the caller adds it."""
+    """Put the pairs, as uploaded or mended, into the storage, and make the row that names them; the caller adds it."""
     rows = []
     for position, pair in enumerate(pairs):
         with pair.files.clean.open() as clean, pair.files.distorted.open() as distorted:
@@ -131,14 +148,21 @@ def store_dataset(pairs: list[ExaminedPair], services: Services) -> Dataset:
 
 
 @router.post("", status_code=201, responses=problems(*UPLOAD_REFUSALS), openapi_extra=UPLOAD_BODY)
-def create_dataset(upload: PairsUpload, services: ServicesDep, session: SessionDep, response: Response) -> DatasetOut:
-    """Upload few-shot pairs and learn what can be seen of each: size, scale, strength and alignment.
+def create_dataset(
+    upload: PairsUpload,
+    services: ServicesDep,
+    session: SessionDep,
+    response: Response,
+    fix: FixQuery = "",
+) -> DatasetOut:
+    """Upload few-shot pairs and learn what can be seen of each: alignment, exposure, sharpness, what to do about it.
 
-    Send `clean` and `distorted` files in a form, or one zip. If any file is refused, all are, and each is named.
+    Send `clean` and `distorted` files in a form, or one zip. If any file is refused, all are, and each is named. With
+    `fix`, as query parameter or form field, pairs that need it are stored mended: see `fixed` in the answer.
     """
     if upload.media_type == "application/json":
         raise UnsupportedMedia("A dataset is made of files; send multipart/form-data or application/zip.")
-    dataset = store_dataset(examine_upload(upload, services), services)
+    dataset = store_dataset(examine_upload(upload, services, read_fixes(upload, fix)), services)
     session.add(dataset)
     session.commit()
     response.headers["Location"] = f"/v1/datasets/{dataset.id}"

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.api.examiners import Examiners
 from app.core.queue import Queue
 from app.core.settings import Settings
 from app.core.storage import Storage
@@ -21,6 +22,7 @@ class Services:
     read_sessions: sessionmaker[Session]
     storage: Storage
     queue: Queue
+    examiners: Examiners
 
 
 def services(request: Request) -> Services:

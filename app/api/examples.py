@@ -6,6 +6,7 @@ DATASET: Final[dict[str, Any]] = {
     "id": "ds_0198f2c4a1b7d3e9a0c1b2d4",
     "created_at": "2026-03-02T09:15:00.120000Z",
     "scale": 1,
+    "summary": "The pair is good.",
     "pairs": [
         {
             "name": "001",
@@ -13,9 +14,22 @@ DATASET: Final[dict[str, Any]] = {
             "distorted": {"format": "JPEG", "width": 576, "height": 576},
             "scale": 1,
             "psnr_db": 26.61,
-            "shift_px": {"x": 0, "y": 0},
+            "aligned_psnr_db": 26.64,
+            "shift_px": {"x": 0.12, "y": -0.05},
+            "rotation_deg": 0.004,
+            "scale_factor": 1.0001,
+            "correlation": 0.9982,
+            "gain": [0.99, 0.99, 1.0],
+            "offset": [0.8, 1.1, 0.4],
+            "colour_difference": 0.6,
+            "sharpness": {"clean": 7.9, "distorted": 3.6, "order": "right"},
+            "texture": 0.84,
+            "clipping": {"clean": 0.002, "distorted": 0.001},
+            "duplicates": [],
             "verdict": "good",
-            "note": "The images are aligned.",
+            "note": "The images are aligned and ready to train on.",
+            "findings": [],
+            "fixed": None,
         }
     ],
 }
@@ -23,9 +37,9 @@ DATASET: Final[dict[str, Any]] = {
 METRICS: Final[dict[str, Any]] = {
     "protocol": "pairs",
     "held_out": ["009", "010"],
-    "input": {"psnr": 26.58, "ssim": 0.842},
-    "baseline": {"psnr": 26.91, "ssim": 0.851, "steps": 600},
-    "result": {"psnr": 27.44, "ssim": 0.866, "steps": 600},
+    "input": {"psnr": 26.58, "ssim": 0.842, "aligned_psnr": 26.61},
+    "baseline": {"psnr": 26.91, "ssim": 0.851, "aligned_psnr": 26.95, "steps": 600},
+    "result": {"psnr": 27.44, "ssim": 0.866, "aligned_psnr": 27.5, "steps": 600},
     "chosen": "guided-transfer",
     "gain_db": 0.86,
     "per_pair": [
@@ -56,6 +70,9 @@ OPTIONS: Final[dict[str, Any]] = {
     "seed": 0,
     "transfer_steps": None,
     "finetune_steps": None,
+    "loss": "l1",
+    "fix": [],
+    "allow_rejects": False,
 }
 
 JOB_FROM_DATASET: Final[dict[str, Any]] = {"dataset_id": DATASET["id"], "name": "scanner", "preset": "quick"}

@@ -23,6 +23,7 @@ from app.api.event_stream import stream_events
 from app.api.graph_svg import draw
 from app.api.idempotency import IdempotencyKeyHeader
 from app.api.negotiation import preferred
+from app.api.pairs import require_trainable
 from app.api.problems import InvalidBody, problems
 from app.api.schemas import (
     LARGEST_INTEGER,
@@ -34,6 +35,7 @@ from app.api.schemas import (
     JobOut,
     JobState,
     Page,
+    PairOut,
 )
 from app.api.uploads import Upload
 from app.core import jobs, repository
@@ -102,7 +104,8 @@ def create_job(
     """Start few-shot training. Poll the job at the `Location` header, or follow its events.
 
     Send the pairs with the options as form fields; or one zip with the options as query parameters; or JSON that
-    names a dataset. If any file is refused, nothing is kept, and each refused file is named.
+    names a dataset. If any file is refused, nothing is kept, and each refused file is named; so are pairs that nothing
+    can be learnt from, unless `allow_rejects` is set.
     """
     options = read_options(upload, request)
     made = None
@@ -142,11 +145,17 @@ def add_job(options: JobOptions, upload: Upload, services: Services, session: Se
     """Insert the job and, unless it names one, its dataset. The caller commits."""
     repository.require_free_name(session, options.name, new_version=options.new_version)
     if isinstance(options, JobFromDataset):
+        if options.fix:
+            raise Unprocessable("The dataset is stored already; give `fix` when uploading its pairs.", pointer="/fix")
         dataset = repository.get_dataset(session, options.dataset_id)
+        if not options.allow_rejects:
+            require_trainable([PairOut(name=pair.name, **pair.report) for pair in dataset.pairs])
         require_enough_unshuffling(options, dataset.scale)
     else:
         session.commit()  # Decoding takes long; no transaction stays open meanwhile.
-        pairs = examine_upload(upload, services)
+        pairs = examine_upload(upload, services, options.fix)
+        if not options.allow_rejects:
+            require_trainable([PairOut(name=pair.files.name, **pair.report) for pair in pairs])
         require_enough_unshuffling(options, pairs[0].scale)
         dataset = store_dataset(pairs, services)
         session.add(dataset)

@@ -1,28 +1,19 @@
-"""Forms pairs from uploaded files, and reports on each: do the sizes fit, how strong is it distorted, is it aligned?"""
+"""Forms pairs from uploaded files, and has each examined: can it be trained on, and what would make it better?"""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Final, TypeVar
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
-
-from app.api.images import ImageFacts, facts, opened
-from app.api.uploads import UploadedFile
-from app.core.errors import BadImage, BadPairs, RefusedFile, ServiceError, TooLarge, UnsupportedMedia
+from app.api.deps import Services
+from app.api.examiners import Examined, Refused
+from app.api.schemas import Fix, PairOut
+from app.api.uploads import Spool, UploadedFile
+from app.core.errors import BadPairs, RefusedFile
 from app.core.settings import Settings
-
-MEASURED_SIDE: Final = 1024  # Clean pixels; PSNR and shift are those of the central square of at most this side.
-SHIFT_MATTERS_PX: Final = 1.0
-UNLIKE_DB: Final = 10.0  # Two unrelated photographs are about this far apart.
-
-GREY: Final = np.full(3, 1 / 3, dtype=np.float32)
-
-Pixels = NDArray[np.float32]
-T = TypeVar("T")
+from app.doctor.report import mark_duplicates
 
 
 @dataclass(frozen=True)
@@ -36,7 +27,7 @@ class FilePair:
 
 @dataclass(frozen=True)
 class ExaminedPair:
-    """A pair that can be trained on, with the report that its owner sees."""
+    """A pair as it is to be stored, with the report that its owner sees."""
 
     files: FilePair
     scale: int
@@ -97,25 +88,54 @@ def _twice(files: Sequence[UploadedFile], side: str) -> Iterable[RefusedFile]:
             yield RefusedFile(file.name, f"{count[_stem(file)]} {side} files have the name {_stem(file)!r}.")
 
 
-def examine(pairs: Sequence[FilePair], settings: Settings) -> list[ExaminedPair]:
-    """Decode every image once and measure every pair.
+def examine(
+    pairs: Sequence[FilePair], services: Services, spool: Spool, fixes: Collection[Fix] = ()
+) -> list[ExaminedPair]:
+    """Have every pair examined and, with `fixes`, those mended that need one of them.
 
     Raises the error of the refused files where they share one, BadPairs where they differ, always naming all.
     """
-    examined: list[ExaminedPair] = []
-    refusals: list[tuple[RefusedFile, type[ServiceError]]] = []
-    for pair in pairs:
+
+    def one(pair: FilePair) -> Examined | Refused:
         try:
-            examined.append(_examine(pair, settings))
-        except _Refused as refused:
-            refusals += refused.files
+            return services.examiners.examine(pair.clean, pair.distorted, fixes, spool)
+        except Refused as refused:
+            return refused
+
+    with ThreadPoolExecutor(services.examiners.count) as threads:
+        answers = list(threads.map(one, pairs))
+    refusals = [
+        (RefusedFile((pair.clean if side == "clean" else pair.distorted).name, reason), kind)
+        for pair, answer in zip(pairs, answers, strict=True)
+        if isinstance(answer, Refused)
+        for side, reason, kind in answer.refusals
+    ]
     if refusals:
         kinds = {kind for _, kind in refusals}
         kind = kinds.pop() if len(kinds) == 1 else BadPairs
         files = [file for file, _ in refusals]
         said = f"{files[0].name}: {files[0].reason}" if len(files) == 1 else f"{len(files)} files cannot be used."
         raise kind(said, pointer=files[0].name, files=files)
+    examined = [
+        _with_originals(pair, answer)
+        for pair, answer in zip(pairs, answers, strict=True)
+        if isinstance(answer, Examined)
+    ]
+    _require_one_scale(examined)
+    mark_duplicates([pair.files.name for pair in examined], [pair.report for pair in examined])
+    return examined
 
+
+def _with_originals(pair: FilePair, answer: Examined) -> ExaminedPair:
+    """The pair as it will be stored; of a mended one the report names the files it was made of."""
+    report, files = answer.report, pair
+    if answer.fixed is not None:
+        files = FilePair(pair.name, *answer.fixed)
+        report["fixed"]["originals"] = {"clean": pair.clean.sha256, "distorted": pair.distorted.sha256}
+    return ExaminedPair(files, report["scale"], report)
+
+
+def _require_one_scale(examined: Sequence[ExaminedPair]) -> None:
     common = Counter(pair.scale for pair in examined).most_common(1)[0][0]
     others = [pair for pair in examined if pair.scale != common]
     if others:
@@ -124,133 +144,12 @@ def examine(pairs: Sequence[FilePair], settings: Settings) -> list[ExaminedPair]
             for pair in others
         ]
         raise BadPairs("All pairs of a dataset must have the same scale.", pointer=files[0].name, files=files)
-    return examined
 
 
-class _Refused(Exception):
-    """One or both files of a pair cannot be used."""
-
-    def __init__(self, files: Sequence[tuple[RefusedFile, type[ServiceError]]]) -> None:
-        super().__init__(files)
-        self.files = files
-
-
-def _examine(pair: FilePair, settings: Settings) -> ExaminedPair:
-    """Judge both headers, then their sizes against each other, then decode one image after the other."""
-    clean, distorted = _both(pair, lambda file: _head(file, settings))
-    scale = _scale(pair, clean, distorted, settings)
-    side = max(1, MEASURED_SIDE // scale)
-    width, height = min(side, distorted.width), min(side, distorted.height)
-    left, top = (distorted.width - width) // 2, (distorted.height - height) // 2
-    window = (left, top, left + width, top + height)  # in distorted pixels
-
-    def pixels(file: UploadedFile) -> Pixels:
-        return _pixels(file, window, 1, settings) if file is pair.distorted else _pixels(file, window, scale, settings)
-
-    original, spoiled = _both(pair, pixels)
-    if scale > 1:
-        small = Image.fromarray(spoiled.astype(np.uint8))
-        enlarged = small.resize((width * scale, height * scale), Image.Resampling.BICUBIC)
-        spoiled = np.asarray(enlarged, dtype=np.float32)
-    report = {"clean": vars(clean), "distorted": vars(distorted), "scale": scale, **measure(original, spoiled)}
-    return ExaminedPair(pair, scale, report)
-
-
-def _both(pair: FilePair, read: Callable[[UploadedFile], T]) -> tuple[T, T]:
-    """What `read` finds in the clean and in the distorted file. Raises _Refused, naming the one or both it refuses."""
-    found: list[T] = []
-    refused: list[tuple[RefusedFile, type[ServiceError]]] = []
-    for file in (pair.clean, pair.distorted):
-        try:
-            found.append(read(file))
-        except (BadImage, BadPairs, TooLarge, UnsupportedMedia) as error:
-            refused.append((RefusedFile(file.name, error.detail), type(error)))
-    if refused:
-        raise _Refused(refused)
-    clean, distorted = found
-    return clean, distorted
-
-
-def _head(file: UploadedFile, settings: Settings) -> ImageFacts:
-    with file.open() as stream, opened(stream, settings.max_pair_pixels) as image:
-        head = facts(image)
-    if min(head.width, head.height) < settings.min_pair_side:
-        raise BadPairs(
-            f"The image has {head.width}×{head.height} pixels; no side may be shorter than {settings.min_pair_side}."
-        )
-    return head
-
-
-def _scale(pair: FilePair, clean: ImageFacts, distorted: ImageFacts, settings: Settings) -> int:
-    """How many times larger the clean image is; 1 for equal sizes."""
-    scale, rest = divmod(clean.width, distorted.width)
-    sizes = (
-        f"The clean image has {clean.width}×{clean.height} pixels, the distorted {distorted.width}×{distorted.height}"
-    )
-    if rest or (distorted.width * scale, distorted.height * scale) != (clean.width, clean.height):
-        reason = f"{sizes}; equal sizes or one whole multiple are needed."
-    elif not 1 <= scale <= settings.max_scale:
-        reason = f"{sizes}, which is a scale of {scale}; at most {settings.max_scale} is accepted."
-    else:
-        return scale
-    raise _Refused([(RefusedFile(pair.distorted.name, reason), BadPairs)])
-
-
-def _pixels(file: UploadedFile, box: tuple[int, int, int, int], scale: int, settings: Settings) -> Pixels:
-    """What lies in `scale` times `box` (left, top, right, bottom), as (h, w, 3) in [0, 255]."""
-    with file.open() as stream, opened(stream, settings.max_pair_pixels) as image:
-        promised = facts(image)
-        upright = ImageOps.exif_transpose(image)
-        if upright.size != (promised.width, promised.height):
-            raise BadImage("The orientation is noted behind the image, where few readers look for it.")
-        window = upright.crop((box[0] * scale, box[1] * scale, box[2] * scale, box[3] * scale))
-        return np.asarray(_eight_bits(window), dtype=np.float32)
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """RGB. Pillow would clip 16-bit grey instead of scaling it."""
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.float32) / 257
-        image = Image.fromarray(grey.clip(0, 255).round().astype(np.uint8))
-    return image.convert("RGB")
-
-
-def measure(clean: Pixels, distorted: Pixels) -> dict[str, Any]:
-    """PSNR in dB (None for equal images), shift in clean pixels, and what they mean for training.
-
-    Both images are (h, w, 3) in [0, 255].
-    """
-    error = float(np.mean((clean - distorted) ** 2))
-    if error == 0:
-        note = "The two images are equal; there is nothing to learn from them."
-        return {"psnr_db": None, "shift_px": {"x": 0, "y": 0}, "verdict": "identical", "note": note}
-    psnr_db = round(10 * float(np.log10(255**2 / error)), 2)
-    x, y = shift_between(clean @ GREY, distorted @ GREY)
-    if psnr_db < UNLIKE_DB:
-        verdict, note = "unlike", "The images hardly resemble each other; do they show the same scene?"
-    elif max(abs(x), abs(y)) > SHIFT_MATTERS_PX:
-        verdict, note = "shifted", "The images are not aligned; align them, or the model learns to blur."
-    else:
-        verdict, note = "good", "The images are aligned."
-    return {"psnr_db": psnr_db, "shift_px": {"x": x, "y": y}, "verdict": verdict, "note": note}
-
-
-def shift_between(clean: Pixels, distorted: Pixels) -> tuple[int, int]:
-    """By how many pixels (x to the right, y down) the distorted grey image (h, w) lies off, by phase correlation.
-
-    Noise can put the correlation's peak anywhere, so a shift counts only if undoing it brings the images closer.
-    """
-    height, width = clean.shape
-    window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)  # (h, w), against the edges' cross
-    spectrum = np.fft.rfft2((distorted - distorted.mean()) * window)  # (h, w / 2 + 1)
-    spectrum *= np.conj(np.fft.rfft2((clean - clean.mean()) * window))
-    spectrum /= np.abs(spectrum) + 1e-6
-    correlation = np.fft.irfft2(spectrum, s=clean.shape)  # (h, w)
-    peak = np.unravel_index(int(np.argmax(correlation)), correlation.shape)
-    y, x = (int(at) - size if at > size // 2 else int(at) for at, size in zip(peak, clean.shape, strict=True))
-    if max(abs(x), abs(y)) > min(height, width) // 4:
-        return 0, 0
-    moved = np.roll(distorted, (-y, -x), axis=(0, 1))
-    inner = (slice(abs(y), height - abs(y)), slice(abs(x), width - abs(x)))
-    as_is, undone = (float(np.mean((image[inner] - clean[inner]) ** 2)) for image in (distorted, moved))
-    return (x, y) if undone < as_is else (0, 0)
+def require_trainable(pairs: Sequence[PairOut]) -> None:
+    """Raise BadPairs, naming each pair that the doctor rejects."""
+    rejects = [RefusedFile(pair.name, pair.note) for pair in pairs if pair.verdict == "reject"]
+    if rejects:
+        said = f"{rejects[0].name}: {rejects[0].reason}" if len(rejects) == 1 else f"{len(rejects)} pairs are rejected."
+        detail = f"{said} Leave them out, mend them (`fix`), or insist with `allow_rejects`."
+        raise BadPairs(detail, pointer=rejects[0].name, files=rejects)

@@ -15,6 +15,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 
+from app.api.slices import Slice
 from app.core.errors import BadRequest, RefusedFile, ServiceError, TooLarge, Unprocessable
 
 MAX_FIELDS = 64
@@ -28,6 +29,7 @@ class Spool:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self._others: list[Spool] = []
         self.size = 0
 
     def append(self, chunk: bytes | memoryview) -> None:
@@ -37,40 +39,32 @@ class Spool:
     def open(self, start: int, size: int) -> BinaryIO:
         """A reader of one part; parts may be read at the same time."""
         self._file.flush()
-        return io.BufferedReader(_Slice(self._file.fileno(), start, size), 1 << 16)
+        return io.BufferedReader(Slice(self._file.fileno(), start, size), 1 << 16)
+
+    def descriptor(self) -> int:
+        """The open file, for a process that is to read parts of it; everything received is in it."""
+        self._file.flush()
+        return self._file.fileno()
+
+    def another(self) -> "Spool":
+        """A further file that lives as long as this one, for what is made of the request's files."""
+        other = Spool()
+        self._others.append(other)
+        return other
+
+    def whole(self, field: str, name: str) -> "UploadedFile":
+        """All that this file holds, which another process may have written, as one upload."""
+        size = os.fstat(self._file.fileno()).st_size
+        digest = hashlib.sha256()
+        with self.open(0, size) as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        return UploadedFile(field, name, size, digest.hexdigest(), self, 0)
 
     def close(self) -> None:
         self._file.close()
-
-
-class _Slice(io.RawIOBase):
-    """A stretch of a file, with a position of its own."""
-
-    def __init__(self, descriptor: int, start: int, size: int) -> None:
-        self._descriptor, self._start, self._size, self._at = descriptor, start, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # typeshed wants any Buffer
-        wanted = max(0, min(len(buffer), self._size - self._at))
-        chunk = os.pread(self._descriptor, wanted, self._start + self._at)
-        buffer[: len(chunk)] = chunk
-        self._at += len(chunk)
-        return len(chunk)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        if origin + offset < 0:
-            raise OSError("seek before the start of the file")
-        self._at = origin + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
+        for other in self._others:
+            other.close()
 
 
 @dataclass(frozen=True)

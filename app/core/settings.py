@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     max_pairs: int = 100
     max_scale: int = Field(4, description="Largest clean:distorted size ratio.")
 
+    examiners: int = Field(2, ge=1, description="How many processes look at uploaded pairs, while there are any.")
+    examination_s: float = Field(30.0, gt=0, description="An image that takes longer to decode and examine is refused.")
+
     lease_s: float = Field(15.0, description="A worker that does not renew its lease for this long has lost the job.")
     heartbeat_s: float = 2.0
     reconcile_every_s: float = 3.0

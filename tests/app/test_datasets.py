@@ -11,7 +11,6 @@ from PIL import Image
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.api.pairs import measure, shift_between
 from app.core.settings import Settings
 from app.core.storage import FolderStorage
 from app.core.tables import Pair
@@ -26,6 +25,14 @@ def created(answer: httpx.Response) -> dict[str, Any]:
     document: dict[str, Any] = answer.json()
     assert answer.headers["location"] == f"/v1/datasets/{document['id']}"
     return document
+
+
+def codes(pair: dict[str, Any]) -> list[str]:
+    return [finding["code"] for finding in pair["findings"]]
+
+
+def shift_of(pair: dict[str, Any]) -> tuple[float, float]:
+    return pair["shift_px"]["x"], pair["shift_px"]["y"]
 
 
 def test_each_pair_is_reported(client: httpx.Client) -> None:
@@ -96,7 +103,7 @@ def test_larger_clean_images_are_a_scale(client: httpx.Client, scale: int) -> No
         files += [("clean", (f"{number}.png", encoded(clean))), ("distorted", (f"{number}.png", encoded(small)))]
     dataset = created(client.post("/v1/datasets", files=files))
     assert dataset["scale"] == scale
-    assert all(pair["psnr_db"] > 18 and pair["shift_px"] == {"x": 0, "y": 0} for pair in dataset["pairs"])
+    assert all(pair["psnr_db"] > 18 and shift_of(pair) == pytest.approx((0, 0), abs=0.1) for pair in dataset["pairs"])
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "MPO"])
@@ -109,7 +116,7 @@ def test_accepted_formats(client: httpx.Client, file_format: str) -> None:
     ]
     dataset = created(client.post("/v1/datasets", files=files))
     assert dataset["pairs"][0]["clean"]["format"] == ("JPEG" if file_format == "MPO" else file_format)
-    assert dataset["pairs"][0]["verdict"] == "identical"
+    assert codes(dataset["pairs"][0]) == ["identical"]
     assert dataset["pairs"][0]["psnr_db"] is None
 
 
@@ -130,7 +137,8 @@ def test_sixteen_bits_are_scaled_and_not_clipped(client: httpx.Client) -> None:
     files = [("clean", ("0.png", deep)), ("distorted", ("0.png", encoded(grey)))]
     files += [("clean", ("1.png", deep)), ("distorted", ("1.png", encoded(noisy(grey))))]
     dataset = created(client.post("/v1/datasets", files=files))
-    assert [pair["verdict"] for pair in dataset["pairs"]] == ["identical", "good"]
+    assert [pair["verdict"] for pair in dataset["pairs"]] == ["reject", "good"]
+    assert codes(dataset["pairs"][0]) == ["identical"]
 
 
 def test_the_exif_orientation_counts(client: httpx.Client) -> None:
@@ -143,7 +151,7 @@ def test_the_exif_orientation_counts(client: httpx.Client) -> None:
     files += [("distorted", (f"{n}.png", turned)) for n in range(2)]
     dataset = created(client.post("/v1/datasets", files=files))
     assert dataset["pairs"][0]["distorted"]["width"] == 96
-    assert dataset["pairs"][0]["verdict"] == "identical"
+    assert codes(dataset["pairs"][0]) == ["identical"]
 
 
 def test_a_shifted_pair_and_an_unlike_pair_are_told(client: httpx.Client) -> None:
@@ -155,21 +163,9 @@ def test_a_shifted_pair_and_an_unlike_pair_are_told(client: httpx.Client) -> Non
         ("distorted", ("other.png", encoded(255 - pixels(90, 80, seed=3)))),
     ]
     moved, other = created(client.post("/v1/datasets", files=files))["pairs"]
-    assert (moved["verdict"], moved["shift_px"]) == ("shifted", {"x": -3, "y": 5})
-    assert other["verdict"] == "unlike"
-
-
-@pytest.mark.parametrize(("x", "y"), [(0, 0), (3, 0), (0, -4), (-7, 5), (11, 9)])
-def test_phase_correlation_finds_the_shift_under_noise(x: int, y: int) -> None:
-    scene = pixels(200, 180).astype(np.float32).mean(axis=2)
-    random = np.random.default_rng(2)
-    clean, moved = scene[20:150, 20:170], scene[20 - y : 150 - y, 20 - x : 170 - x]
-    assert shift_between(clean, (moved + random.normal(0, 15, moved.shape)).astype(np.float32)) == (x, y)
-
-
-def test_psnr_is_that_of_its_definition() -> None:
-    clean = np.full((70, 90, 3), 100, np.float32)
-    assert measure(clean, clean + 10)["psnr_db"] == pytest.approx(28.13)
+    assert (moved["verdict"], codes(moved)) == ("fixable", ["shifted"])
+    assert shift_of(moved) == pytest.approx((-3, 5), abs=0.1)
+    assert (other["verdict"], codes(other)) == ("reject", ["unrelated"])
 
 
 def test_an_unknown_dataset_is_not_found(client: httpx.Client) -> None:

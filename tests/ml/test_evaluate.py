@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from ml.alignment import aligned_psnr
 from ml.backbones import SameSize, build
 from ml.evaluate import LEAST_GAIN_DB, Quality, mean, passes_gate, quality_of, quality_of_input
 from ml.images import from_uint8
@@ -22,7 +23,9 @@ def test_an_untrained_network_is_as_good_as_doing_nothing(target_pairs: Pairs) -
 def test_quality_is_psnr_and_ssim_against_the_clean_image(target_pairs: Pairs) -> None:
     (pair,) = target_pairs(1, 37, 31)
     clean, distorted = from_uint8(pair.clean), from_uint8(pair.distorted)
-    assert quality_of_input([pair]) == [Quality(psnr(distorted, clean), ssim(distorted, clean))]
+    (quality,) = quality_of_input([pair])
+    assert (quality.psnr, quality.ssim) == (psnr(distorted, clean), ssim(distorted, clean))
+    assert quality.aligned_psnr == aligned_psnr(distorted, clean)
 
 
 def test_evaluation_leaves_the_network_in_training_with_its_weights(

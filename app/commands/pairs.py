@@ -1,0 +1,100 @@
+"""`drtl pairs check`: what the pair doctor says of a folder of pairs, without a service."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from app.client import ClientError, PairPaths, pairs_in
+from app.terminal import decibel
+
+pairs = typer.Typer(help="Few-shot pairs on this machine.", no_args_is_help=True)
+
+console = Console()
+
+FIXES: Final = ("swap", "crop", "align", "match_colour")
+STYLE: Final = {"good": "green", "fixable": "yellow", "reject": "red"}
+
+
+@pairs.callback()
+def _group() -> None:
+    """Keeps `check` a command of its own, though it is the only one."""
+
+
+@pairs.command("check")
+def check(
+    folder: Annotated[Path, typer.Argument(help="A folder with clean/ and distorted/.")],
+    fix: Annotated[str, typer.Option(help=f"Mend what needs it: {', '.join(FIXES)}; several between commas.")] = "",
+    output: Annotated[Path | None, typer.Option(help="Where pairs go, mended ones as PNG; needed by --fix.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the reports as they are.")] = False,
+) -> None:
+    """Examine pairs: alignment, exposure, sharpness, duplicates. Exits with 1 if one cannot be trained on."""
+    fixes = [word.strip() for word in fix.split(",") if word.strip()]
+    if unknown := [word for word in fixes if word not in FIXES]:
+        raise ClientError(f"there is no fix named {unknown[0]}", f"choose from {', '.join(FIXES)}")
+    if fixes and output is None:
+        raise ClientError("--fix leaves your files as they are", "say with --output where the mended pairs should go")
+    reports, summary = _examine(pairs_in(folder), fixes, output)
+    if as_json:
+        print(json.dumps({"summary": summary, "pairs": reports}, indent=2, ensure_ascii=False))
+    else:
+        console.print(_table(reports))
+        console.print(summary, soft_wrap=True, highlight=False)
+    if any(report["verdict"] == "reject" for report in reports):
+        sys.exit(1)
+
+
+def _examine(found: list[PairPaths], fixes: Any, output: Path | None) -> tuple[list[dict[str, Any]], str]:
+    """The report on each pair and on all of them. A file that cannot be read is an error of the whole command."""
+    from PIL import Image  # These and SciPy behind them spare the other commands a second.
+
+    from app.api.pair_files import PairLimits, RefusedPair, examine_pair
+    from app.core.settings import settings
+    from app.doctor.report import mark_duplicates, summary
+
+    limits = PairLimits(settings().max_pair_pixels, settings().min_pair_side, settings().max_scale)
+    reports = []
+    for pair in found:
+        with pair.clean.open("rb") as clean, pair.distorted.open("rb") as distorted:
+            try:
+                report, fixed = examine_pair(clean, distorted, limits, fixes)
+            except RefusedPair as refused:
+                side, reason, _ = refused.refusals[0]
+                raise ClientError(f"{pair.clean if side == 'clean' else pair.distorted}: {reason}") from refused
+        reports.append({"name": pair.name, **report})
+        if output is None:
+            continue
+        for side, source in (("clean", pair.clean), ("distorted", pair.distorted)):
+            target = output / side
+            target.mkdir(parents=True, exist_ok=True)
+            if fixed is None:
+                (target / f"{pair.name}{source.suffix}").write_bytes(source.read_bytes())
+            else:
+                Image.fromarray(getattr(fixed, side)).save(target / f"{pair.name}.png")
+    mark_duplicates([report["name"] for report in reports], reports)
+    return reports, summary(reports)
+
+
+def _table(reports: list[dict[str, Any]]) -> Table:
+    table = Table("pair", "verdict", "PSNR", "aligned", "shift", "what there is to say")
+    for report in reports:
+        shift, fixed = report["shift_px"], report.get("fixed")
+        said = report["note"]
+        if fixed:
+            before = fixed["before"]
+            done = ", ".join(fixed["applied"]).replace("_", " ")
+            said = f"[{done}: {decibel(before['psnr_db'])} before] {said}"
+        table.add_row(
+            report["name"],
+            Text(report["verdict"], STYLE[report["verdict"]]),
+            decibel(report["psnr_db"]),
+            decibel(report["aligned_psnr_db"]),
+            f"{shift['x']:+.1f}, {shift['y']:+.1f} px",
+            Text(said),
+        )
+    return table

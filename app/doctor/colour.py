@@ -1,0 +1,56 @@
+"""How exposure and colour differ between the two images: a gain and an offset for each channel."""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.doctor.measurements import Colour
+from app.doctor.pixels import Pixels, Plane, smooth
+
+BLOCK: Final = 4  # Noise and blur, which are the distortion, vanish in means over blocks of this side,
+BLOCKS_SIGMA: Final = 1.0  # smoothed by so many blocks; exposure does not.
+DARKEST, BRIGHTEST = 4.0, 251.0  # Beyond, a value may have been cut off.
+LEAST_SHARE: Final = 0.02  # of pixels that must be left
+UNCERTAINTY: Final = 1.0  # Levels; on a channel of less contrast than this a gain cannot be told from 1.
+ROBUST_ROUNDS: Final = 3
+
+
+def compare_colour(clean: Pixels, distorted: Pixels) -> Colour:
+    """Fit the distorted image's slow changes to the clean one's, channel by channel. Both are aligned, (h, w, 3)."""
+    whole = ((clean > DARKEST) & (clean < BRIGHTEST) & (distorted > DARKEST) & (distorted < BRIGHTEST)).all(axis=2)
+    mask = _slow(np.asarray(whole, np.float32)) > 0.95
+    if mask.mean() < LEAST_SHARE:
+        return Colour()
+    fits, differences = [], []
+    for channel in range(3):
+        one, other = (_slow(image[..., channel])[mask] for image in (clean, distorted))
+        gain, offset = _fit(one, other)
+        fits.append((gain, offset))
+        differences.append(float(np.mean(np.abs((gain - 1) * one + offset))))
+    gains, offsets = zip(*fits, strict=True)
+    return Colour((gains[0], gains[1], gains[2]), (offsets[0], offsets[1], offsets[2]), float(np.mean(differences)))
+
+
+def _slow(channel: NDArray[np.float32]) -> Plane:
+    """Means over blocks, smoothed."""
+    height, width = (size - size % BLOCK for size in channel.shape)
+    blocks = channel[:height, :width].reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK).mean(axis=(1, 3))
+    return smooth(np.asarray(blocks, np.float32), BLOCKS_SIGMA)
+
+
+def _fit(one: NDArray[np.float32], other: NDArray[np.float32]) -> tuple[float, float]:
+    """The line through the points (one, other), by least squares with outliers weighed down."""
+    weight = np.ones_like(one)
+    gain, offset = 1.0, 0.0
+    for _ in range(ROBUST_ROUNDS):
+        total = float(weight.sum())
+        centre, other_centre = float(weight @ one) / total, float(weight @ other) / total
+        deviation = one - centre
+        covariance = float((weight * deviation) @ (other - other_centre)) / total
+        gain = (covariance + UNCERTAINTY**2) / (float(weight @ deviation**2) / total + UNCERTAINTY**2)
+        offset = other_centre - gain * centre
+        residual = np.abs(other - gain * one - offset)
+        bound = max(1.0, 2.0 * float(np.median(residual)))
+        weight = np.minimum(1, bound / np.maximum(residual, 1e-6)).astype(np.float32)
+    return gain, offset

@@ -1,0 +1,73 @@
+"""Measures one pair: every question once, on a central window that bounds the time it takes."""
+
+from math import hypot
+from typing import Final
+
+import numpy as np
+from scipy import ndimage
+
+from app.doctor.colour import compare_colour
+from app.doctor.content import clipping, texture
+from app.doctor.fingerprint import fingerprint
+from app.doctor.measurements import Measurements, Registration, Similarity
+from app.doctor.pixels import Pixels, grey, overlap, psnr_db
+from app.doctor.registration import register
+from app.doctor.sharpness import compare_sharpness
+
+DETAIL_SIDE: Final = 384  # What needs full resolution, but not the whole image, is measured on this much of its centre.
+ALIGNED_PX: Final = 0.1  # What registration cannot tell from nothing.
+
+
+def examine(clean: Pixels, distorted: Pixels) -> Measurements:
+    """Measure a pair of equally large images (h, w, 3) in [0, 255]; the centre is the centre of these arrays."""
+    strict = psnr_db(clean, distorted)
+    grey_clean, grey_distorted = grey(clean), grey(distorted)
+    found = register(grey_clean, grey_distorted) if strict is not None else Registration(Similarity(), 1.0)
+    height, width = grey_clean.shape
+    x, y = round(found.transform.x), round(found.transform.y)
+    if max(abs(x) / width, abs(y) / height) > 0.5:
+        x = y = 0
+    here, there = overlap(grey_clean.shape, x, y)
+    colour = compare_colour(clean[here], distorted[there])
+    # Exposure changes the height of edges; without its difference their sharpness can be compared.
+    gain, offset = float(np.mean(colour.gain)), float(np.mean(colour.offset))
+    even = _central(grey_clean[here]) * max(0.05, gain) + offset
+    return Measurements(
+        psnr_db=strict,
+        aligned_psnr_db=aligned_psnr_db(_central(clean), _central(distorted), found.transform, strict),
+        registration=found,
+        radius=hypot(height, width) / 2,
+        colour=colour,
+        sharpness=compare_sharpness(even, _central(grey_distorted[there])),
+        texture=texture(grey_clean),
+        clipping=clipping(clean, distorted),
+        fingerprint=fingerprint(grey_clean),
+    )
+
+
+def _central(image: Pixels) -> Pixels:
+    top, left = max(0, image.shape[0] - DETAIL_SIDE) // 2, max(0, image.shape[1] - DETAIL_SIDE) // 2
+    return image[top : top + DETAIL_SIDE, left : left + DETAIL_SIDE]
+
+
+def aligned_psnr_db(clean: Pixels, distorted: Pixels, transform: Similarity, strict: float | None) -> float | None:
+    """PSNR with the clean image laid onto the distorted one; the strict one where the pair is aligned as it is."""
+    margin = int(transform.displacement(clean.shape)) + 4
+    if strict is None or transform.displacement(clean.shape) < ALIGNED_PX or 3 * margin > min(clean.shape[:2]):
+        return strict
+    warped = warp(clean, transform)
+    inner = (slice(margin, clean.shape[0] - margin), slice(margin, clean.shape[1] - margin))
+    return psnr_db(warped[inner], distorted[inner])
+
+
+def warp(clean: Pixels, transform: Similarity, order: int = 3) -> Pixels:
+    """The clean image (h, w, 3) where the distorted one has it, by splines; the rim is made up."""
+    inverse = np.linalg.inv(transform.matrix())
+    centre = (np.array(clean.shape[:2]) - 1) / 2
+    offset = centre - inverse @ (centre + np.array([transform.y, transform.x]))
+    warped = np.empty_like(clean)
+    for channel in range(clean.shape[2]):
+        ndimage.affine_transform(
+            clean[..., channel], inverse, offset, output=warped[..., channel], order=order, mode="mirror"
+        )
+    return warped
