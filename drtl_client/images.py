@@ -109,6 +109,10 @@ class Restored:
             raise ValueError("the image has 16 bits a channel, which would be lost: save() it instead")
         return np.asarray(self.image())
 
+    def _repr_mimebundle_(self, **_: object) -> dict[str, bytes]:
+        """What a notebook shows."""
+        return {self.media_type: self.content}
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the bytes, as they came, to the file; returns its path."""
         target = Path(path)
