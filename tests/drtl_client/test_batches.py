@@ -72,8 +72,8 @@ def test_a_batch_of_nothing_usable_is_refused(client: Client) -> None:
 
 
 def test_options_reach_the_service_and_unknown_ones_are_refused(client: Client) -> None:
-    result = client.models["scanner@1"].super_resolve(photo(1), outscale=2)
-    assert result.image().size == (74, 62)
+    operation = client.models["scanner@1"].submit(photo(1), outscale=2)
+    assert operation.raw["options"]["outscale"] == 2
     with pytest.raises(errors.Unprocessable, match="colour"):
         client.models["scanner@1"].super_resolve(photo(1), colour="blue")
 
