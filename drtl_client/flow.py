@@ -111,11 +111,3 @@ def read() -> Flow[bytes | None]:
         raise Unreachable(outcome) from outcome
     assert outcome is None or isinstance(outcome, bytes)
     return outcome
-
-
-def whole() -> Flow[bytes]:
-    """What is left of the open stream. Raises Unreachable where it breaks."""
-    pieces = []
-    while (piece := (yield from read())) is not None:
-        pieces.append(piece)
-    return b"".join(pieces)

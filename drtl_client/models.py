@@ -1,16 +1,17 @@
 """`client.models`: the registry, and a model at work."""
 
-import json
 import os
 import time
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
+
 from drtl_client import operations
 from drtl_client.documents import Alias, ModelVersion, ModelVersions, Operation
 from drtl_client.downloads import saved, written
 from drtl_client.errors import NotFound, NotReady
-from drtl_client.flow import Flow, Request, Sleep, Stream, fetch, send, whole
+from drtl_client.flow import Flow, Request, Sleep, Stream, fetch, send
 from drtl_client.images import HowRestored, ImageInput, Restored, as_part
 from drtl_client.jobs import fields_of
 from drtl_client.methods import (
@@ -42,28 +43,40 @@ def get(name: str) -> Flow[ModelVersions]:
 
 
 def number(reference: str) -> Flow[int]:
-    """The version behind `name@version`, `name@alias`, or `name`: the one in production, or else the newest."""
+    """The version behind `name@version`, `name@alias`, or `name` (the one in production), as super_resolve takes it.
+
+    Raises NotFound.
+    """
     name, _, wanted = reference.partition("@")
     if wanted.isdecimal():
         return int(wanted)
-    model = yield from get(name)
-    if not wanted:
-        return model.aliases.get(PRODUCTION, model.versions[0])
-    if wanted not in model.aliases:
-        raise NotFound(404, {"type": "/problems/not-found", "detail": f"{name} has no alias {wanted!r}."})
-    return model.aliases[wanted]
+    aliases = (yield from get(name)).aliases
+    if (wanted or PRODUCTION) not in aliases:
+        what = f"no alias {wanted!r}" if wanted else "no version in production"
+        raise NotFound(404, {"type": "/problems/not-found", "detail": f"The model {name!r} has {what}."})
+    return aliases[wanted or PRODUCTION]
+
+
+def newest(reference: str) -> Flow[int]:
+    """The same, but for a name alone the newest version."""
+    if "@" in reference:
+        return (yield from number(reference))
+    return (yield from get(reference)).versions[0]
 
 
 def version(reference: str) -> Flow[ModelVersion]:
-    """The version with its card: data, γ, metrics, seed, prior, code and licence."""
-    found = yield from number(reference)
+    """The version, or for a name alone the newest, with its card: data, γ, metrics, seed, prior, code and licence."""
+    found = yield from newest(reference)
     path = f"/v1/models/{reference.partition('@')[0]}/versions/{found}"
     return ModelVersion.of((yield from fetch(Request("GET", path))))
 
 
 def promote(reference: str, alias: str = PRODUCTION) -> Flow[Alias]:
-    """Let the alias point at this version. `production` is what requests use that name no version."""
-    found = yield from number(reference)
+    """Let the alias point at this version, or for a name alone at the newest.
+
+    `production` is what requests use that name no version.
+    """
+    found = yield from newest(reference)
     path = f"/v1/models/{reference.partition('@')[0]}/aliases/{alias}"
     return Alias.of((yield from fetch(Request("PUT", path, json={"version": found}))))
 
@@ -107,7 +120,7 @@ def super_resolve(
     response = yield from send(_request(reference, image, WAIT, accept, options))
     if response.status_code != 202:
         return Restored.of(response)
-    accepted = Operation.of(response.json())
+    accepted = _accepted(response)
     yield from operations.wait(accepted, timeout_s=timeout_s, on_progress=on_progress)
     return (yield from operations.result(accepted))
 
@@ -126,9 +139,9 @@ def super_resolve_to(
     """As super_resolve, but write the result to the path, a piece at a time. Raises OSError, too."""
     response = yield from send(_request(reference, image, WAIT, accept, options), stream=True)
     if response.status_code == 202:
-        accepted = Operation.of(json.loads((yield from whole())))
+        accepted = _accepted(response)
         yield from operations.wait(accepted, timeout_s=timeout_s, on_progress=on_progress)
-        response = yield from send(Request("GET", f"/v1/operations/{accepted.id}/result"), stream=True)
+        response = yield from send(Request("GET", f"/v1/operations/{accepted}/result"), stream=True)
     yield from written(response, Path(path))
     return HowRestored.of(response)
 
@@ -138,6 +151,11 @@ def submit(
 ) -> Flow[Operation]:
     """As super_resolve, but without waiting: the operation's result can be fetched when it has ended."""
     return Operation.of((yield from fetch(_request(reference, image, "respond-async", accept, options))))
+
+
+def _accepted(response: httpx.Response) -> str:
+    """The id of the operation that a 202 names."""
+    return str(response.headers["Location"]).rpartition("/")[2]
 
 
 def _request(reference: str, image: ImageInput, prefer: str, accept: str, options: dict[str, Any]) -> Request:

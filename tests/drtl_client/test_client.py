@@ -205,13 +205,17 @@ def test_a_version_is_found_by_number_by_alias_and_by_name(client: Client, train
         version = client.models[reference].version()
         assert (version.name, version.version, version.job_id) == ("trained", 1, trained.id)
         assert client.models[reference].card == version.card
+    assert client.models["trained@candidate"].number() == 1
+    if trained.verdict == "no_gain":
+        with pytest.raises(errors.NotFound, match="no version in production"):
+            client.models["trained"].number()
     with pytest.raises(errors.NotFound, match="no alias 'other'"):
         client.models["trained@other"].version()
     assert "trained" in [model.name for model in client.models.list()]
 
-    weights = client.models["trained"].download(tmp_path)
+    weights = client.models["trained@candidate"].download(tmp_path)
     assert weights.name == "trained-v1.safetensors"
-    assert client.models["trained"].download(tmp_path / "named").read_bytes() == weights.read_bytes()
+    assert client.models["trained@1"].download(tmp_path / "named").read_bytes() == weights.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["named", weights.name]
 
 

@@ -157,7 +157,7 @@ def test_a_long_result_is_written_to_disk_and_a_damaged_one_is_not(slept: list[f
     digest = hashlib.sha256(b"image").hexdigest()
     for content in (b"image", b"imagX"):
         respond, _ = scripted(
-            httpx.Response(202, json=operation),
+            httpx.Response(202, json=operation, headers={"Location": "/v1/operations/op_1"}),
             httpx.Response(200, json=operation | {"state": "succeeded"}),
             httpx.Response(200, content=content, headers={"ETag": f'"{digest}"', "X-DRTL-Match": "0.930"}),
         )
