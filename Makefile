@@ -43,12 +43,16 @@ format: $(VENV)/.developer  ## let ruff format the code and mend what it can
 bench: $(VENV)/.developer  ## the main job on real pairs, recorded under benchmarks/results/
 	@$(BIN)/drtl bench $(ARGS)
 
+.PHONY: docs
+docs: $(VENV)/.developer  ## the documentation as a site, in site/
+	@$(BIN)/python docs/build_site.py site
+
 .PHONY: setup
 setup: $(VENV)/.service  ## the virtual environment alone
 
 .PHONY: clean
 clean:  ## remove the virtual environment, caches and the demo's output; jobs and models in ~/.drtl stay
-	rm -rf $(VENV) $(OUTPUT) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf $(VENV) $(OUTPUT) site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help

@@ -1,14 +1,18 @@
-"""The `drtl` command: what there is, by name. Each command is a function in `app/commands/`."""
+"""The `drtl` command: what there is, by name. Each command is a function in `app/commands/`.
+
+It ends with 0 where all went well, 1 where something failed, 2 where it was called wrongly, 130 on Ctrl-C.
+"""
 
 import sys
 
 import typer
 from rich.text import Text
 
-from app.client import ClientError
 from app.commands import graph, jobs, models, service, upscale
 from app.commands.output import errors
 from app.commands.pairs import pairs
+from app.failures import CommandFailed, next_step
+from drtl_client import DRTLError
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -37,6 +41,7 @@ models_app = group("Registered models.")
 models_app.command("list")(models.list_models)
 models_app.command("show")(models.show)
 models_app.command("download")(models.download)
+models_app.command("promote")(models.promote)
 app.add_typer(models_app, name="models")
 
 app.command("upscale")(upscale.upscale)
@@ -50,10 +55,10 @@ def main() -> None:
     """Run the command; what a person can act on is told in a line or two, not in a traceback."""
     try:
         app()
-    except ClientError as error:
+    except (CommandFailed, DRTLError) as error:
         errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
-        if error.hint:
-            errors.print(Text.assemble(("next:  ", "dim"), error.hint), soft_wrap=True)
+        if (step := next_step(error)) is not None:
+            errors.print(Text.assemble(("next:  ", "dim"), step), soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         errors.print("stopped")

@@ -18,11 +18,13 @@ from typing import Final
 
 from rich.console import Console
 
-from app.client import GRAPH_STATES, Client, ClientError, Json, PairPaths, Refused, model_name, pairs_in
 from app.comparison import Panel, Score, read_rgb, score, side_by_side
+from app.failures import CommandFailed, next_step
+from app.following import follow
 from app.supervision import die_with_parent
-from app.terminal import Stopwatch, clock, gamma_table, metrics_table, progress_of
+from app.terminal import Stopwatch, clock, gamma_table, metrics_table
 from app.virtual_camera import demo_pairs
+from drtl_client import Client, DRTLError, Job, PairPaths, Problem, Relation, model_name, pairs_in
 
 SEED: Final = 0
 START_S: Final = 60.0
@@ -57,7 +59,7 @@ def demo_material(folder: Path | None, work_dir: Path) -> Material:
         return Material(model_name(folder), pairs_in(folder / "train"), unseen, origin)
     pairs = pairs_in(folder)
     if len(pairs) < 3:
-        raise ClientError(
+        raise CommandFailed(
             f"{folder} has {len(pairs)} pair{'s' * (len(pairs) != 1)}; the demo needs 3",
             "it trains on all but the last and shows the result on that one; for 2 pairs use: drtl jobs create",
         )
@@ -91,9 +93,9 @@ def embedded_service(data_dir: Path) -> Iterator[str]:
         deadline = time.monotonic() + START_S
         while not (announced.exists() and _ready(announced)):
             if service.poll() is not None:
-                raise ClientError(f"the service ended with code {service.returncode} while starting")
+                raise CommandFailed(f"the service ended with code {service.returncode} while starting")
             if time.monotonic() > deadline:
-                raise ClientError(f"the service was not ready within {START_S:.0f} s")
+                raise CommandFailed(f"the service was not ready within {START_S:.0f} s")
             time.sleep(0.1)
         yield str(json.loads(announced.read_text())["url"])
     finally:
@@ -115,27 +117,25 @@ def _ready(announced: Path) -> bool:
         url = json.loads(announced.read_text())["url"]
     except ValueError:
         return False  # Being written.
-    with Client(url, timeout_s=5.0) as client:
+    with Client(url, timeout_s=5.0, retries=0) as client:
         return client.ready()
 
 
-def train(client: Client, material: Material, preset: str, watch: Stopwatch, output: Path) -> Json:
+def train(client: Client, material: Material, preset: str, watch: Stopwatch, output: Path) -> Job:
     """Upload, follow, and show the relation graph as soon as it is there. Returns the succeeded job."""
-    options = {"name": material.name, "preset": preset, "seed": SEED}
-    accepted = client.create_job(material.pairs, options)
-    watch.say(f"{len(material.pairs)} pairs uploaded, job [bold]{accepted['id']}[/] accepted")
-    job, graph = accepted, None
-    with progress_of(watch.console) as show:
-        for job in client.follow(accepted["id"]):
-            show(job)
-            if graph is None and job["state"] in GRAPH_STATES and (graph := client.graph(job["id"])):
-                watch.say("the relation graph is there, training goes on")
-                watch.console.print(gamma_table(graph))
-                (output / "graph.json").write_text(json.dumps(graph, indent=2) + "\n")
-                (output / "graph.svg").write_bytes(client.graph_svg(job["id"]))
-    if job["state"] != "succeeded":
-        error = job.get("error") or {}
-        raise ClientError(f"the job ended as {job['state']}: {error.get('message', 'no reason given')}")
+    accepted = client.jobs.create(material.pairs, name=material.name, preset=preset, seed=SEED)
+    watch.say(f"{len(material.pairs)} pairs uploaded, job [bold]{accepted.id}[/] accepted")
+
+    def show_graph(graph: Relation) -> None:
+        watch.say("the relation graph is there, training goes on")
+        watch.console.print(gamma_table(graph.raw))
+        (output / "graph.json").write_text(json.dumps(graph.raw, indent=2) + "\n")
+        (output / "graph.svg").write_bytes(client.jobs.graph_svg(accepted))
+
+    job = follow(client, accepted, watch, show_graph)
+    if not job.succeeded:
+        reason = job.error.message if job.error is not None else "no reason given"
+        raise CommandFailed(f"the job ended as {job.state}: {reason}")
     return job
 
 
@@ -151,9 +151,9 @@ class Restored:
 def restore_unseen(client: Client, model: str, unseen: PairPaths, output: Path) -> Restored:
     """Restore the unseen image over HTTP; writes result.png and comparison.png."""
     started = time.monotonic()
-    answer = client.super_resolve(model, unseen.distorted)
+    result = client.models[model].super_resolve(unseen.distorted)
     seconds = time.monotonic() - started
-    (output / "result.png").write_bytes(answer.content)
+    result.save(output / "result.png")
     clean = read_rgb(unseen.clean)
     before, after = read_rgb(unseen.distorted, like=clean), read_rgb(output / "result.png", like=clean)
     restored = Restored(score(before, clean), score(after, clean), seconds)
@@ -167,7 +167,7 @@ def restore_unseen(client: Client, model: str, unseen: PairPaths, output: Path) 
 
 
 def run_demo(console: Console, pairs: Path | None, output: Path, preset: str) -> None:
-    """The whole demo. Raises ClientError with the end of the log that tells why something went wrong."""
+    """The whole demo. Raises CommandFailed with the end of the log that tells why something went wrong."""
     watch = Stopwatch(console)
     # `kill`, `timeout` and a closed terminal are to clean up as Ctrl-C does.
     handlers = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
@@ -186,16 +186,18 @@ def run_demo(console: Console, pairs: Path | None, output: Path, preset: str) ->
             watch.say(f"the service is ready at {url}")
             telling = data_dir / "logs" / "worker-training.log"
             job = train(client, material, preset, watch, output)
-            model = job["model"]["reference"]
+            assert job.model is not None
+            assert job.metrics is not None
+            model = job.model.reference
             watch.say(f"the job has succeeded, model [bold]{model}[/] is registered")
-            console.print(metrics_table(job["metrics"]))
-            console.print(job["explanation"])
+            console.print(metrics_table(job.metrics))
+            console.print(job.explanation)
             telling = data_dir / "logs" / "worker-inference.log"
             restored = restore_unseen(client, model, material.unseen, output)
-    except Refused:
+    except Problem:
         raise  # The problem document says all; a log would hide it.
-    except ClientError as error:
-        raise ClientError("\n".join(filter(None, (str(error), log_tail(telling)))), error.hint) from error
+    except (CommandFailed, DRTLError) as error:
+        raise CommandFailed("\n".join(filter(None, (str(error), log_tail(telling)))), next_step(error)) from error
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -210,7 +212,7 @@ def run_demo(console: Console, pairs: Path | None, output: Path, preset: str) ->
         "machine": {"cpus": os.cpu_count(), "architecture": platform.machine(), "python": platform.python_version()},
         "seconds": round(watch.elapsed_s, 1),
         "unseen": {"name": material.unseen.name, **asdict(restored)},
-        "metrics": job["metrics"],
+        "metrics": job.metrics,
     }
     (output / "metrics.json").write_text(json.dumps(facts, indent=2) + "\n")
     console.print(f"\nLook at [bold]{output}/comparison.png[/] and [bold]{output}/graph.svg[/]")

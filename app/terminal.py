@@ -1,18 +1,27 @@
 """How jobs, graphs, metrics and models look in a terminal."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 from rich import box
 from rich.console import Console, Group
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
-from app.client import Json
+Json = dict[str, Any]
+ShowProgress = Callable[[str, float, float | None], None]
 
 STATE_STYLE: Final = {
     "succeeded": "green",
@@ -50,23 +59,26 @@ class Stopwatch:
         self.console.print(f"[dim]{clock(self.elapsed_s):>5}[/]  {text}", soft_wrap=True, highlight=False)
 
 
+def phase_words(phase: str | None) -> str:
+    return (phase or "starting").replace("_", " ")
+
+
 def phase_name(job: Json) -> str:
-    if job["state"] != "running":
-        return str(job["state"])
-    return str(job.get("phase") or "starting").replace("_", " ")
+    return phase_words(job.get("phase")) if job["state"] == "running" else str(job["state"])
 
 
 @contextmanager
-def progress_of(console: Console) -> Iterator[Any]:
-    """A function that shows the progress of the job it is called with: as a bar, or in lines without a terminal."""
+def progress_of(console: Console) -> Iterator[ShowProgress]:
+    """A function that shows phase, progress (0…1) and seconds to go: as a bar, or in lines without a terminal."""
     if not console.is_terminal:
-        shown: dict[str, Any] = {"phase": None, "tenth": -1}
+        shown: tuple[str, int] | None = None
 
-        def line(job: Json) -> None:
-            phase, tenth = phase_name(job), int(job["progress"] / PLAIN_EVERY)
-            if (phase, tenth) != (shown["phase"], shown["tenth"]):
-                shown.update(phase=phase, tenth=tenth)
-                console.print(f"       {phase:<12} {job['progress']:4.0%}  to go {clock(job.get('eta_s'))}")
+        def line(phase: str, progress: float, eta_s: float | None) -> None:
+            nonlocal shown
+            now = phase, int(progress / PLAIN_EVERY)
+            if now != shown:
+                shown = now
+                console.print(f"       {phase:<12} {progress:4.0%}  to go {clock(eta_s)}")
 
         yield line
         return
@@ -77,13 +89,38 @@ def progress_of(console: Console) -> Iterator[Any]:
         TaskProgressColumn(),
         TextColumn("to go {task.fields[eta]}"),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("queued", total=1.0, eta="–")
+    with Progress(*columns, console=console, transient=True) as bars:
+        task = bars.add_task("queued", total=1.0, eta="–")
 
-        def bar(job: Json) -> None:
-            progress.update(task, completed=job["progress"], description=phase_name(job), eta=clock(job.get("eta_s")))
+        def bar(phase: str, progress: float, eta_s: float | None) -> None:
+            bars.update(task, completed=progress, description=phase, eta=clock(eta_s))
 
         yield bar
+
+
+@contextmanager
+def upload_of(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A function that shows bytes sent of bytes in all, with speed and time to go; silent without a terminal."""
+    columns = (
+        TextColumn("       uploading   "),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task("", total=None)
+
+        def sent(done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total)
+
+        yield sent
+
+
+def pair_warnings(pairs: Iterable[Json]) -> Text:
+    """What the service noticed about pairs that are not as they should be, a line each."""
+    lines = [f"  {pair['name']}: {pair['verdict']}. {pair['note']}" for pair in pairs if pair["verdict"] != "good"]
+    return Text("\n".join(lines), style="yellow", end="\n" if lines else "")
 
 
 def titled_table(title: str) -> Table:

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from app.client import Client, ClientError, Json, Refused
+from app.failures import CommandFailed
 from app.image_files import Task
 from app.supervision import die_with_parent
+from drtl_client import Client, errors
 
 ROOT: Final = Path(__file__).parents[1]
 STOP_WITHIN_S: Final = 5.0
@@ -46,7 +47,7 @@ class Restored:
     """The result is there."""
 
     task: Task
-    facts: Json
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,10 @@ def is_model_file(model: str) -> bool:
 def restore_here(model: Path, tasks: Sequence[Task], options: Options, tell: Tell) -> None:
     """Restore with a model file, in a process of its own: this side loads no torch.
 
-    Raises ClientError for a file that is no model. Every task ends as `Restored` or `Failed`.
+    Raises CommandFailed for a file that is no model. Every task ends as `Restored` or `Failed`.
     """
     if not model.is_file():
-        raise ClientError(f"{model} does not exist", "drtl models download NAME gets a model from a service")
+        raise CommandFailed(f"{model} does not exist", "drtl models download NAME gets a model from a service")
     flags = [word for name, value in options.chosen().items() for word in (f"--{name}", str(value))]
     # -P and the path keep a file of the user's that is named like one of ours from being run instead.
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
@@ -94,7 +95,7 @@ def restore_here(model: Path, tasks: Sequence[Task], options: Options, tell: Tel
             for line in process.stdout:
                 event = json.loads(line)
                 if "unusable" in event:
-                    raise ClientError(event["unusable"])
+                    raise CommandFailed(event["unusable"])
                 _pass_on(event, left, tell)
             code = process.wait()
         finally:
@@ -113,7 +114,7 @@ def stop(process: subprocess.Popen[str]) -> None:
         process.communicate()
 
 
-def _pass_on(event: Json, left: dict[int, Task], tell: Tell) -> None:
+def _pass_on(event: dict[str, Any], left: dict[int, Task], tell: Tell) -> None:
     number = event["image"]
     match event:
         case {"share": float(share)}:
@@ -134,28 +135,26 @@ def last_line(said: IO[str]) -> str:
 
 
 def restore_by_service(client: Client, model: str, tasks: Sequence[Task], options: Options, tell: Tell) -> None:
-    """Restore with a registered model. Raises Refused for an unknown one. Tasks end as `Restored` or `Failed`."""
+    """Restore with a registered model. Raises NotFound for an unknown one. Tasks end as `Restored` or `Failed`."""
+    chosen = {name: value for name, value in options.chosen().items() if name != "output"}
     for number, task in enumerate(tasks):
         tell(Progress(task, 0.0))
         try:
             task.target.parent.mkdir(parents=True, exist_ok=True)
-            facts = client.restore_file(
-                model,
-                task.source,
+            how = client.models[model].super_resolve_to(
                 task.target,
-                options.output,
-                {name: value for name, value in options.chosen().items() if name != "output"},
-                lambda share, task=task: tell(Progress(task, share)),  # type: ignore[misc]
+                task.source,
+                accept=f"image/{options.output}",
+                on_progress=lambda share, task=task: tell(Progress(task, share)),
+                **chosen,
             )
-        except Refused as refusal:
-            if refusal.kind == "not-found":
-                raise  # The model's name is wrong, for every image alike.
-            tell(Failed(task, str(refusal)))
-        except OSError as error:
+        except errors.NotFound:
+            raise  # The model's name is wrong, for every image alike.
+        except (errors.Problem, OSError) as error:
             tell(Failed(task, str(error)))
-        except ClientError as error:  # Nobody answers any more.
+        except errors.DRTLError as error:  # Nobody answers any more.
             for unreached in tasks[number:]:
                 tell(Failed(unreached, str(error)))
             return
         else:
-            tell(Restored(task, facts))
+            tell(Restored(task, {"model": how.model, "precision": how.precision}))

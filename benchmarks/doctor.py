@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from app.client import pairs_in
 from app.doctor import fixes
 from app.doctor.duplicates import alike
 from app.doctor.examination import examine
@@ -37,6 +36,7 @@ from app.doctor.verdict import (
     findings,
 )
 from benchmarks.main_job import REPOSITORY, commit, machine
+from drtl_client import pairs_in
 from ml.images import decode
 from ml.job import run_job
 from ml.metrics import psnr

@@ -24,8 +24,8 @@ import torch
 import typer
 from PIL import Image
 
-from app.client import Client, PairPaths, pairs_in
 from app.demo import embedded_service
+from drtl_client import Client, PairPaths, pairs_in
 from ml.images import decode
 from ml.metrics import psnr, ssim
 
@@ -78,22 +78,21 @@ def measured_target(client: Client, target: Path, shots: int, preset: str, seed:
     for scheme in ("auto", "baseline"):
         name = f"{target.name}-{scheme}"
         posted = time.perf_counter()
-        options = {"name": name, "preset": preset, "scheme": scheme, "seed": seed}
-        accepted = client.create_job(pairs, options)
-        accepted_s, graph_s = time.perf_counter() - posted, None
-        for job in client.follow(accepted["id"], every_s=0.2):
-            if graph_s is None and client.graph(job["id"]) is not None:
-                graph_s = time.perf_counter() - posted
-        if job["state"] != "succeeded":
-            raise SystemExit(f"{name}: {job['state']}: {job.get('error')}")
+        accepted = client.jobs.create(pairs, name=name, preset=preset, scheme=scheme, seed=seed)
+        accepted_s = time.perf_counter() - posted
+        client.jobs.relation(accepted)
+        graph_s = time.perf_counter() - posted
+        job = client.jobs.wait(accepted)
+        if job.metrics is None:
+            raise SystemExit(f"{name}: {job.state}: {job.error}")
         measured[scheme] = {
             "post_to_202_s": accepted_s,
             "post_to_graph_s": graph_s,
             "post_to_succeeded_s": time.perf_counter() - posted,
-            "verdict": job["verdict"],
-            "held_out": {key: job["metrics"][key] for key in ("input", "baseline", "result", "chosen", "candidates")},
-            "seconds": job["metrics"]["seconds"],
-            "test": quality(unseen, lambda file, name=name: client.super_resolve(f"{name}@1", file).content),
+            "verdict": job.verdict,
+            "held_out": {key: job.metrics[key] for key in ("input", "baseline", "result", "chosen", "candidates")},
+            "seconds": job.metrics["seconds"],
+            "test": quality(unseen, lambda file, name=name: client.models[f"{name}@1"].super_resolve(file).content),
         }
     measured["gain_over_input_db"] = measured["auto"]["test"]["psnr"] - measured["input"]["psnr"]
     measured["gain_over_baseline_db"] = measured["auto"]["test"]["psnr"] - measured["baseline"]["test"]["psnr"]
@@ -119,12 +118,11 @@ def latency(client: Client, folder: Path, model: str, runs: int = 15) -> dict[st
     )
     path = folder / "latency.png"
     Image.fromarray(smooth).save(path)
-    weights = folder / "weights.safetensors"
-    weights.write_bytes(client.http.get(f"/v1/models/{model}/versions/1/weights").raise_for_status().content)
+    weights = client.models[f"{model}@1"].download(folder / "weights.safetensors")
     service, bare = [], []
     for run in range(runs + 3):
         started = time.perf_counter()
-        answer = client.super_resolve(f"{model}@1", path)
+        answer = client.models[f"{model}@1"].super_resolve(path)
         elapsed = time.perf_counter() - started
         Image.open(io.BytesIO(answer.content)).verify()
         if run >= 3:

@@ -13,7 +13,7 @@ from drtl_client import errors, events
 from drtl_client.client import AsyncClient, Client, find_service
 from drtl_client.documents import Batch, Dataset, Job, ModelVersion, ModelVersions, Operation, Pair, Relation
 from drtl_client.errors import DRTLError, Problem, Unreachable
-from drtl_client.images import Restored
+from drtl_client.images import HowRestored, Restored
 from drtl_client.models import AsyncModel, Model
 from drtl_client.pairs import PairPaths, model_name, pairs_in
 
@@ -24,6 +24,7 @@ __all__ = [
     "Client",
     "DRTLError",
     "Dataset",
+    "HowRestored",
     "Job",
     "Model",
     "ModelVersion",

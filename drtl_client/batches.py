@@ -10,10 +10,11 @@ from typing import Final, TypeAlias
 from drtl_client.documents import Batch
 from drtl_client.downloads import saved
 from drtl_client.errors import WaitedTooLong
-from drtl_client.flow import Flow, OnUpload, Request, Sleep, fetch
+from drtl_client.flow import Flow, OnUpload, Part, Request, Sleep, Stream, fetch
 from drtl_client.images import ImageInput, as_part
 from drtl_client.jobs import fields_of
-from drtl_client.methods import AsyncResource, Resource, awaiting, blocking
+from drtl_client.methods import AsyncResource, Resource, async_iterating, awaiting, blocking, iterating
+from drtl_client.pages import paged
 
 BatchRef: TypeAlias = Batch | str
 LOOK_EVERY_S: Final = 0.5
@@ -25,24 +26,37 @@ def _path(batch: BatchRef, rest: str = "") -> str:
 
 
 def create(
-    images: Sequence[ImageInput],
+    images: str | os.PathLike[str] | Sequence[ImageInput],
     *,
     model: str,
+    idempotency_key: str | None = None,
     on_upload: OnUpload | None = None,
     **options: str | float | bool | None,
 ) -> Flow[Batch]:
-    """Upload images to be restored by `name`, `name@alias` or `name@version`; `options` as for super_resolve."""
+    """Upload images, or one zip of images, to be restored by `name`, `name@alias` or `name@version`.
+
+    `options` are as for super_resolve. The request carries an Idempotency-Key, so that it makes one batch however often
+    it has to be sent. A file that is no usable image fails alone.
+    """
+    if isinstance(images, str | os.PathLike):
+        parts: tuple[Part, ...] = (as_part("archive", images),)
+    else:
+        parts = tuple(as_part("images", image, f"{number:04}") for number, image in enumerate(images, start=1))
     request = Request(
         "POST",
         "/v1/batches",
-        headers={"Idempotency-Key": str(uuid.uuid4())},
+        headers={"Idempotency-Key": idempotency_key or str(uuid.uuid4())},
         form=fields_of({"model": model, **options}),
-        parts=tuple(as_part("images", image, f"{number:04}") for number, image in enumerate(images, start=1)),
-        repeatable=False,
+        parts=parts,
         read_timeout_s=ANSWERING_UPLOAD_S,
         on_upload=on_upload,
     )
     return Batch.of((yield from fetch(request)))
+
+
+def list_batches(*, limit: int | None = None) -> Stream[Batch]:
+    """Batches, the newest first, page by page as they are asked for: at most `limit`, or all."""
+    yield from paged("/v1/batches", Batch.of, {}, limit)
 
 
 def get(batch: BatchRef) -> Flow[Batch]:
@@ -76,6 +90,7 @@ class Batches(Resource):
 
     create = blocking(create)
     get = blocking(get)
+    list = iterating(list_batches)
     wait = blocking(wait)
     download = blocking(download)
     cancel = blocking(cancel)
@@ -86,6 +101,7 @@ class AsyncBatches(AsyncResource):
 
     create = awaiting(create)
     get = awaiting(get)
+    list = async_iterating(list_batches)
     wait = awaiting(wait)
     download = awaiting(download)
     cancel = awaiting(cancel)

@@ -177,13 +177,15 @@ class Alias(Document):
 
 @dataclass(frozen=True)
 class Operation(Document):
-    """One image on its way through a model. `progress` is 0…1 where the service tells it."""
+    """One image on its way through a model; `batch` and `name` where it is one of many. `progress` is 0…1."""
 
     ENDED: ClassVar = frozenset({"succeeded", "failed", "cancelled"})
 
     id: str
+    batch: str | None
+    name: str | None
     state: str
-    model: str
+    model: str | None
     progress: float | None
     created_at: datetime
     finished_at: datetime | None
@@ -197,14 +199,15 @@ class Operation(Document):
 
 @dataclass(frozen=True)
 class Batch(Document):
-    """Several images on their way through a model."""
+    """Many images on their way through a model. `progress` is 0…1, `counts` says how many images are in each state."""
 
     ENDED: ClassVar = frozenset({"succeeded", "failed", "cancelled"})
 
     id: str
     state: str
     model: str
-    progress: float | None
+    progress: float
+    counts: dict[str, int]
     created_at: datetime
     finished_at: datetime | None
     result: str | None

@@ -4,20 +4,27 @@ import hashlib
 import os
 from pathlib import Path
 
+import httpx
+
 from drtl_client.errors import Damaged
 from drtl_client.flow import Flow, Request, read, send
 
 
 def saved(request: Request, path: str | os.PathLike[str], *, name: str) -> Flow[Path]:
-    """Write the answer's body to the path, or under `name` into it where it is a folder; whole, or not at all.
-
-    Where the entity tag is a SHA-256, as the service's are, it is compared. Raises Damaged.
-    """
+    """Write the answer's body to the path, or under `name` into it where it is a folder. Raises Damaged, OSError."""
     target = Path(path)
     if target.is_dir():
         target = target / name
+    yield from written((yield from send(request, stream=True)), target)
+    return target
+
+
+def written(response: httpx.Response, target: Path) -> Flow[None]:
+    """Write what is still to be read of the response to the file, which appears under its name when it is whole.
+
+    Where the entity tag is a SHA-256, as the service's are, it is compared. Raises Damaged, OSError.
+    """
     partial = target.with_name(f".{target.name}.part")
-    response = yield from send(request, stream=True)
     digest = hashlib.sha256()
     try:
         with partial.open("wb") as file:
@@ -30,4 +37,3 @@ def saved(request: Request, path: str | os.PathLike[str], *, name: str) -> Flow[
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
-    return target

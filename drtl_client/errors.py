@@ -120,6 +120,10 @@ class BadImage(Unprocessable):
     code = "bad-image"
 
 
+class BadArchive(Unprocessable):
+    code = "bad-archive"
+
+
 class IdempotencyMismatch(Unprocessable):
     code = "idempotency-mismatch"
 

@@ -6,7 +6,7 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import httpx
 
@@ -63,32 +63,44 @@ def png(array: "NDArray[Any]") -> bytes:
 
 
 @dataclass(frozen=True)
-class Restored:
-    """A restored image, and how it came about."""
+class HowRestored:
+    """How a restored image came about, as its headers say."""
 
-    content: bytes = field(repr=False)
     media_type: str
     model: str  # name@version
     tile: int | None  # Side of the tiles, pixels.
     precision: str | None  # Arithmetic, such as "bf16".
-    match: str | None  # How like the training pairs the image is, where the service says.
+    match: float | None  # How close the image's distortion is to the model's, 0…1, where the service says.
     seconds: float | None  # In the worker.
     headers: httpx.Headers = field(repr=False)
 
     @classmethod
-    def of(cls, response: httpx.Response) -> "Restored":
-        told = response.headers
-        milliseconds = told.get("Server-Timing", "").partition("restore;dur=")[2].partition(",")[0]
-        return cls(
-            content=response.content,
-            media_type=told.get("Content-Type", ""),
-            model=told.get("X-DRTL-Model", ""),
-            tile=int(told["X-DRTL-Tile"]) if told.get("X-DRTL-Tile", "").isdecimal() else None,
-            precision=told.get("X-DRTL-Precision") or None,
-            match=told.get("X-DRTL-Match") or None,
-            seconds=float(milliseconds) / 1000 if milliseconds else None,
-            headers=told,
-        )
+    def of(cls, response: httpx.Response) -> Self:
+        return cls(**_facts(response.headers))
+
+
+def _facts(told: httpx.Headers) -> dict[str, Any]:
+    milliseconds = told.get("Server-Timing", "").partition("restore;dur=")[2].partition(",")[0]
+    return {
+        "media_type": told.get("Content-Type", ""),
+        "model": told.get("X-DRTL-Model", ""),
+        "tile": int(told["X-DRTL-Tile"]) if told.get("X-DRTL-Tile", "").isdecimal() else None,
+        "precision": told.get("X-DRTL-Precision") or None,
+        "match": float(told["X-DRTL-Match"]) if told.get("X-DRTL-Match") else None,
+        "seconds": float(milliseconds) / 1000 if milliseconds else None,
+        "headers": told,
+    }
+
+
+@dataclass(frozen=True)
+class Restored(HowRestored):
+    """A restored image, and how it came about."""
+
+    content: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, response: httpx.Response) -> Self:
+        return cls(**_facts(response.headers), content=response.content)
 
     def image(self) -> "PillowImage.Image":
         """As a Pillow image, loaded."""
@@ -108,6 +120,10 @@ class Restored:
         if self.media_type == "image/png" and self.content[24] == 16 and self.content[25] in (2, 6):
             raise ValueError("the image has 16 bits a channel, which would be lost: save() it instead")
         return np.asarray(self.image())
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, bytes]:
+        """What a notebook shows."""
+        return {self.media_type: self.content}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the bytes, as they came, to the file; returns its path."""

@@ -152,10 +152,17 @@ def graph(job: JobRef, *, wait_s: float = 60.0) -> Flow[Any]:
     return nx.node_link_graph(found.raw, edges="links")
 
 
-def graph_svg(job: JobRef) -> Flow[bytes]:
+class Drawing(bytes):
+    """The bytes of an SVG file, which a notebook shows as a picture."""
+
+    def _repr_svg_(self) -> str:
+        return self.decode()
+
+
+def graph_svg(job: JobRef) -> Flow[Drawing]:
     """The relation graph, drawn."""
     response = yield from send(Request("GET", _path(job, "/graph"), headers={"Accept": "image/svg+xml"}))
-    return response.content
+    return Drawing(response.content)
 
 
 def fields_of(options: dict[str, Any]) -> dict[str, str]:

@@ -1,17 +1,18 @@
 """`client.models`: the registry, and a model at work."""
 
 import os
+import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
 from drtl_client import operations
 from drtl_client.documents import Alias, ModelVersion, ModelVersions, Operation
-from drtl_client.downloads import saved
-from drtl_client.errors import NotFound
-from drtl_client.flow import Flow, Request, Stream, fetch, send
-from drtl_client.images import ImageInput, Restored, as_part
+from drtl_client.downloads import saved, written
+from drtl_client.errors import NotFound, NotReady
+from drtl_client.flow import Flow, Request, Sleep, Stream, fetch, send
+from drtl_client.images import HowRestored, ImageInput, Restored, as_part
 from drtl_client.jobs import fields_of
 from drtl_client.methods import (
     AsyncResource,
@@ -23,10 +24,12 @@ from drtl_client.methods import (
     blocking_about,
     iterating,
 )
+from drtl_client.operations import OnProgress
 from drtl_client.pages import paged
 
 PRODUCTION: Final = "production"
-WAIT_S: Final = 60  # In one request; what takes longer is asked for again.
+WAIT: Final = "wait=10"  # RFC 7240: the image if it is done in 10 s, else an operation to follow.
+ANSWERING_S: Final = 180.0  # Longer than a service waits that does not know the preference.
 
 
 def list_models(*, limit: int | None = None) -> Stream[ModelVersions]:
@@ -40,50 +43,62 @@ def get(name: str) -> Flow[ModelVersions]:
 
 
 def number(reference: str) -> Flow[int]:
-    """The version behind `name@version`, `name@alias`, or `name`: the one in production, or else the newest."""
+    """The version behind `name@version`, `name@alias`, or `name` (the one in production), as super_resolve takes it.
+
+    Raises NotFound.
+    """
     name, _, wanted = reference.partition("@")
     if wanted.isdecimal():
         return int(wanted)
-    model = yield from get(name)
-    if not wanted:
-        return model.aliases.get(PRODUCTION, model.versions[0])
-    if wanted not in model.aliases:
-        raise NotFound(404, {"type": "/problems/not-found", "detail": f"{name} has no alias {wanted!r}."})
-    return model.aliases[wanted]
+    aliases = (yield from get(name)).aliases
+    if (wanted or PRODUCTION) not in aliases:
+        what = f"no alias {wanted!r}" if wanted else "no version in production"
+        raise NotFound(404, {"type": "/problems/not-found", "detail": f"The model {name!r} has {what}."})
+    return aliases[wanted or PRODUCTION]
+
+
+def newest(reference: str) -> Flow[int]:
+    """The same, but for a name alone the newest version."""
+    if "@" in reference:
+        return (yield from number(reference))
+    return (yield from get(reference)).versions[0]
 
 
 def version(reference: str) -> Flow[ModelVersion]:
-    """The version with its card: data, γ, metrics, seed, prior, code and licence."""
-    found = yield from number(reference)
+    """The version, or for a name alone the newest, with its card: data, γ, metrics, seed, prior, code and licence."""
+    found = yield from newest(reference)
     path = f"/v1/models/{reference.partition('@')[0]}/versions/{found}"
     return ModelVersion.of((yield from fetch(Request("GET", path))))
 
 
 def promote(reference: str, alias: str = PRODUCTION) -> Flow[Alias]:
-    """Let the alias point at this version. `production` is what requests use that name no version."""
-    found = yield from number(reference)
+    """Let the alias point at this version, or for a name alone at the newest.
+
+    `production` is what requests use that name no version.
+    """
+    found = yield from newest(reference)
     path = f"/v1/models/{reference.partition('@')[0]}/aliases/{alias}"
     return Alias.of((yield from fetch(Request("PUT", path, json={"version": found}))))
 
 
-def download(reference: str, path: str | os.PathLike[str] = ".", *, onnx: bool = False) -> Flow[Path]:
-    """Write the weights to the path, or into it where it is a folder, as safetensors or as ONNX; returns the file."""
+def download(
+    reference: str, path: str | os.PathLike[str] = ".", *, onnx: bool = False, wait_s: float = 300.0
+) -> Flow[Path]:
+    """Write the weights to the path, or into it where it is a folder, as safetensors or as ONNX; returns the file.
+
+    An ONNX file that has to be made first is waited for. Raises NotReady where that takes more than `wait_s`.
+    """
     name, found = reference.partition("@")[0], (yield from number(reference))
-    kind = "onnx" if onnx else "weights"
     file = f"{name}-v{found}.{'onnx' if onnx else 'safetensors'}"
-    return (yield from saved(Request("GET", f"/v1/models/{name}/versions/{found}/{kind}"), path, name=file))
-
-
-def _post(reference: str, image: ImageInput, prefer: str, accept: str, options: dict[str, str]) -> Flow[httpx.Response]:
-    request = Request(
-        "POST",
-        f"/v1/models/{reference}/super-resolve",
-        params=options,
-        headers={"Accept": accept, "Prefer": prefer},
-        parts=(as_part("image", image),),
-        read_timeout_s=3 * WAIT_S,
-    )
-    return (yield from send(request))
+    request = Request("GET", f"/v1/models/{name}/versions/{found}/{'onnx' if onnx else 'weights'}")
+    began = time.monotonic()
+    while True:
+        try:
+            return (yield from saved(request, path, name=file))
+        except NotReady as early:
+            if time.monotonic() - began > wait_s:
+                raise
+            yield Sleep(early.retry_after_s or 1.0)
 
 
 def super_resolve(
@@ -93,34 +108,74 @@ def super_resolve(
     *,
     accept: str = "image/png",
     timeout_s: float | None = None,
+    on_progress: OnProgress | None = None,
     **options: str | float | bool | None,
 ) -> Flow[Restored]:
     """Restore an image: a path, bytes, a Pillow image, or an array of height, width and channels.
 
     `accept` chooses the format of the result; `options` are the service's, by its names (precision, outscale, …). An
-    image that takes long is waited for, `timeout_s` at most. Raises NotFound, BadImage, WaitedTooLong and others.
+    image that takes long is followed: `on_progress` hears how far it is, 0…1, and `timeout_s` is how long it may take.
+    Raises NotFound, BadImage, WaitedTooLong and others.
     """
-    response = yield from _post(reference, image, f"wait={WAIT_S}", accept, fields_of(options))
+    response = yield from send(_request(reference, image, WAIT, accept, options))
+    if response.status_code != 202:
+        return Restored.of(response)
+    accepted = _accepted(response)
+    yield from operations.wait(accepted, timeout_s=timeout_s, on_progress=on_progress)
+    return (yield from operations.result(accepted))
+
+
+def super_resolve_to(
+    reference: str,
+    /,
+    path: str | os.PathLike[str],
+    image: ImageInput,
+    *,
+    accept: str = "image/png",
+    timeout_s: float | None = None,
+    on_progress: OnProgress | None = None,
+    **options: str | float | bool | None,
+) -> Flow[HowRestored]:
+    """As super_resolve, but write the result to the path, a piece at a time. Raises OSError, too."""
+    response = yield from send(_request(reference, image, WAIT, accept, options), stream=True)
     if response.status_code == 202:
-        accepted = Operation.of(response.json())
-        yield from operations.wait(accepted, timeout_s=timeout_s)
-        return (yield from operations.result(accepted))
-    return Restored.of(response)
+        accepted = _accepted(response)
+        yield from operations.wait(accepted, timeout_s=timeout_s, on_progress=on_progress)
+        response = yield from send(Request("GET", f"/v1/operations/{accepted}/result"), stream=True)
+    yield from written(response, Path(path))
+    return HowRestored.of(response)
 
 
 def submit(
     reference: str, /, image: ImageInput, *, accept: str = "image/png", **options: str | float | bool | None
 ) -> Flow[Operation]:
     """As super_resolve, but without waiting: the operation's result can be fetched when it has ended."""
-    response = yield from _post(reference, image, "respond-async", accept, fields_of(options))
-    return Operation.of(response.json())
+    return Operation.of((yield from fetch(_request(reference, image, "respond-async", accept, options))))
+
+
+def _accepted(response: httpx.Response) -> str:
+    """The id of the operation that a 202 names."""
+    return str(response.headers["Location"]).rpartition("/")[2]
+
+
+def _request(reference: str, image: ImageInput, prefer: str, accept: str, options: dict[str, Any]) -> Request:
+    return Request(
+        "POST",
+        f"/v1/models/{reference}/super-resolve",
+        params=fields_of(options),
+        headers={"Accept": accept, "Prefer": prefer},
+        parts=(as_part("image", image),),
+        read_timeout_s=ANSWERING_S,
+    )
 
 
 class Model(Resource):
     """One model or version, by `name`, `name@alias` or `name@version`. Making one asks the service nothing."""
 
     super_resolve = blocking_about(super_resolve)
+    super_resolve_to = blocking_about(super_resolve_to)
     submit = blocking_about(submit)
+    number = blocking_about(number)
     version = blocking_about(version)
     promote = blocking_about(promote)
     download = blocking_about(download)
@@ -135,7 +190,9 @@ class AsyncModel(AsyncResource):
     """One model or version, by `name`, `name@alias` or `name@version`."""
 
     super_resolve = awaiting_about(super_resolve)
+    super_resolve_to = awaiting_about(super_resolve_to)
     submit = awaiting_about(submit)
+    number = awaiting_about(number)
     version = awaiting_about(version)
     promote = awaiting_about(promote)
     download = awaiting_about(download)

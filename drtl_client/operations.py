@@ -1,16 +1,20 @@
 """`client.operations`: single images on their way through a model."""
 
 import time
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from drtl_client.documents import Operation
 from drtl_client.errors import WaitedTooLong
-from drtl_client.flow import Flow, Request, Sleep, fetch, send
+from drtl_client.flow import Flow, Request, Sleep, Stream, fetch, send
 from drtl_client.images import Restored
-from drtl_client.methods import AsyncResource, Resource, awaiting, blocking
+from drtl_client.methods import AsyncResource, Resource, async_iterating, awaiting, blocking, iterating
+from drtl_client.pages import paged
 
 OperationRef: TypeAlias = Operation | str
-LOOK_EVERY_S: Final = 0.25
+OnProgress: TypeAlias = Callable[[float], None]  # 0…1
+FIRST_LOOK_S: Final = 0.05
+LOOK_EVERY_S: Final = 1.0
 
 
 def _path(operation: OperationRef, rest: str = "") -> str:
@@ -22,14 +26,24 @@ def get(operation: OperationRef) -> Flow[Operation]:
     return Operation.of((yield from fetch(Request("GET", _path(operation)))))
 
 
-def wait(operation: OperationRef, *, timeout_s: float | None = None) -> Flow[Operation]:
+def wait(
+    operation: OperationRef, *, timeout_s: float | None = None, on_progress: OnProgress | None = None
+) -> Flow[Operation]:
     """The operation once it has ended, however it has. Raises WaitedTooLong."""
-    began = time.monotonic()
+    began, pause_s = time.monotonic(), FIRST_LOOK_S
     while not (found := (yield from get(operation))).ended:
+        if on_progress is not None and found.progress is not None:
+            on_progress(found.progress)
         if timeout_s is not None and time.monotonic() - began > timeout_s:
             raise WaitedTooLong(f"the image is not done within {timeout_s:g} s")
-        yield Sleep(LOOK_EVERY_S)
+        yield Sleep(pause_s)
+        pause_s = min(LOOK_EVERY_S, 1.5 * pause_s)
     return found
+
+
+def list_operations(*, state: str | None = None, limit: int | None = None) -> Stream[Operation]:
+    """Images, the newest first, page by page as they are asked for: at most `limit`, or all."""
+    yield from paged("/v1/operations", Operation.of, {} if state is None else {"state": state}, limit)
 
 
 def result(operation: OperationRef) -> Flow[Restored]:
@@ -46,6 +60,7 @@ class Operations(Resource):
     """Single images on their way through a model."""
 
     get = blocking(get)
+    list = iterating(list_operations)
     wait = blocking(wait)
     result = blocking(result)
     cancel = blocking(cancel)
@@ -55,6 +70,7 @@ class AsyncOperations(AsyncResource):
     """Single images on their way through a model."""
 
     get = awaiting(get)
+    list = async_iterating(list_operations)
     wait = awaiting(wait)
     result = awaiting(result)
     cancel = awaiting(cancel)

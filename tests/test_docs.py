@@ -10,16 +10,18 @@ from urllib.parse import urlsplit
 import pytest
 import typer
 
+import drtl_client
 from app.cli import app as cli
 from app.core import errors
 from app.core.settings import Settings
 from app.main import create_app
+from docs import build_site as site
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
-PACKAGES = ("app/", "worker/", "ml/", "migrations/", "tests/", "benchmarks/", "docs/", ".ci/")
+PACKAGES = ("app/", "drtl_client/", "worker/", "ml/", "migrations/", "tests/", "benchmarks/", "docs/", ".ci/")
 
 
 def code_blocks(page: Path, language: str) -> list[str]:
@@ -136,7 +138,11 @@ def test_every_route_is_in_the_map() -> None:
 
 @pages
 def test_every_environment_variable_is_read_by_something(page: Path) -> None:
-    known = {f"DRTL_{name.upper()}" for name in Settings.model_fields} | {"DRTL_URL", "DRTL_REQUIRE_SERVERS"}
+    known = {f"DRTL_{name.upper()}" for name in Settings.model_fields} | {
+        "DRTL_URL",
+        "DRTL_KEY",
+        "DRTL_REQUIRE_SERVERS",
+    }
     for variable in re.findall(r"\bDRTL_[A-Z_]+\b", page.read_text()):
         assert variable in known
 
@@ -184,3 +190,38 @@ def test_the_results_page_shows_what_was_recorded(recorded: Path) -> None:
     command = [sys.executable, ROOT / "benchmarks/table.py", recorded]
     printed = subprocess.run(command, capture_output=True, text=True, check=True)
     assert printed.stdout.strip() in (ROOT / "docs/results.md").read_text()
+
+
+def test_the_site_builds_without_a_broken_link_and_reads_without_a_network(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, ROOT / "docs/build_site.py", tmp_path / "site"], check=True, capture_output=True)
+    pages_made = {str(page.relative_to(tmp_path / "site").with_suffix("")) for page in tmp_path.rglob("*.html")}
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert str(page.relative_to(ROOT / "docs").with_suffix("")) in pages_made
+    for page in tmp_path.rglob("*.html"):
+        foreign = re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"?(https?://[^\s\">]+)", page.read_text())
+        assert not foreign, page
+    reference = (tmp_path / "site/http-reference.html").read_text()
+    for path in create_app().openapi()["paths"]:
+        assert path in reference
+
+
+def test_every_page_is_in_the_sites_navigation() -> None:
+    def leaves(entries: object) -> set[str]:
+        if isinstance(entries, str):
+            return {entries}
+        assert isinstance(entries, list | dict)
+        below = entries.values() if isinstance(entries, dict) else entries
+        return {leaf for each in below for leaf in leaves(each)}
+
+    navigation = leaves(tomllib.loads(site.configuration())["project"]["nav"])
+    assert {str(page.relative_to(ROOT / "docs")) for page in PAGES if page.name != "README.md"} <= navigation
+
+
+@pages
+def test_every_python_example_is_valid_and_names_what_exists(page: Path) -> None:
+    for block in code_blocks(page, "python"):
+        compile(block, str(page), "exec")
+        for name in re.findall(r"errors\.(\w+)", block):
+            assert hasattr(drtl_client.errors, name), name
+        for resource, method in re.findall(r"client\.(jobs|datasets|operations|batches|models)\.(\w+)", block):
+            assert hasattr(getattr(drtl_client.Client("http://service"), resource), method), f"{resource}.{method}"

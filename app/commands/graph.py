@@ -5,25 +5,24 @@ from typing import Annotated
 
 import typer
 
-from app import client as http
-from app.commands.options import AsJson, JobId, Url, connect
+from app.commands.options import AsJson, JobId, Key, Url, connect
 from app.commands.output import errors, present
 from app.terminal import gamma_table
 
 
 def graph(
     job: JobId,
-    svg: Annotated[Path | None, typer.Option(help="Draw it into this file.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Draw it into this file.", dir_okay=False)] = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for a job that has only begun.", min=0.0)] = 0.0,
     as_json: AsJson = False,
     url: Url = None,
+    key: Key = None,
 ) -> None:
     """Which known distortions a job's target resembles, ranked by γ."""
-    with connect(url) as client:
-        found = client.graph(job)
-        if found is None:
-            raise http.ClientError("the job has no graph yet", f"it comes within seconds: drtl jobs watch {job}")
+    with connect(url, key) as client:
+        found = client.jobs.relation(job, wait_s=wait)
         if svg is not None:
-            svg.write_bytes(client.graph_svg(job))
-    present(found, gamma_table(found), as_json=as_json)
+            svg.write_bytes(client.jobs.graph_svg(job))
+    present(found.raw, gamma_table(found.raw), as_json=as_json)
     if svg is not None:
-        errors.print(f"drawn into {svg}")
+        errors.print(f"drawn into {svg}", soft_wrap=True)

@@ -1,18 +1,24 @@
 """`drtl jobs …`: few-shot trainings."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from app import client as http
-from app.commands.options import AsJson, JobId, Url, connect
-from app.commands.output import console, present
-from app.terminal import Stopwatch, gamma_table, job_panel, jobs_table, progress_of
+from app.commands.options import AsJson, JobId, Key, Url, connect
+from app.commands.output import console, errors, present, print_json
+from app.following import follow
+from app.terminal import Stopwatch, gamma_table, job_panel, jobs_table, pair_warnings, upload_of
+from drtl_client import Client, Job
 
 
 def create(
-    folder: Annotated[Path, typer.Argument(help="Few-shot pairs: a folder with clean/ and distorted/.")],
+    pairs: Annotated[
+        Path, typer.Argument(help="Few-shot pairs: a folder with clean/ and distorted/, or a zip of such.", exists=True)
+    ],
     name: Annotated[str | None, typer.Option(help="Name of the model to make; otherwise the folder's.")] = None,
     preset: Annotated[str, typer.Option(help="quick, standard or paper.")] = "quick",
     scheme: Annotated[str, typer.Option(help="auto, baseline, pretrain or drtl-pretrain.")] = "auto",
@@ -21,66 +27,112 @@ def create(
     init: Annotated[str, typer.Option(help="prior, or scratch as in the paper.")] = "prior",
     seed: Annotated[int, typer.Option(help="The same seed on the same machine gives the same model.")] = 0,
     new_version: Annotated[bool, typer.Option("--new-version", help="Add a version to the model that exists.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Stay and follow the job.")] = False,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-o", help="Any other option of a job, as NAME=VALUE; repeatable.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", "--watch", help="Stay and follow the job to its end.")] = False,
+    as_json: AsJson = False,
     url: Url = None,
+    key: Key = None,
 ) -> None:
-    """Upload pairs and start training on them."""
-    options: dict[str, Any] = {"name": name or http.model_name(folder), "preset": preset, "scheme": scheme}
-    options |= {"backbone": backbone, "init": init, "seed": seed, "new_version": new_version}
+    """Upload pairs and start training on them; with --wait, the whole main job in one line."""
+    options = {"scheme": scheme, "backbone": backbone, "init": init} | parsed(option or [])
     if unshuffle is not None:
-        options["unshuffle"] = unshuffle
-    with connect(url) as client:
-        pairs = http.pairs_in(folder)
-        job = client.create_job(pairs, options)
-        console.print(f"{len(pairs)} pairs uploaded, job [bold]{job['id']}[/] accepted")
-        if watch:
-            follow(client, job["id"])
+        options["unshuffle"] = str(unshuffle)
+    with connect(url, key) as client:
+        with upload_of(errors) as show:
+            job = client.jobs.create(
+                pairs, name=name, preset=preset, seed=seed, new_version=new_version, on_upload=show, **options
+            )
+        dataset = client.datasets.get(job.dataset_id)
+        errors.print(f"{len(dataset.pairs)} pairs uploaded, job [bold]{job.id}[/] accepted", soft_wrap=True)
+        errors.print(pair_warnings(dataset.raw["pairs"]))
+        if wait:
+            watched(client, job, as_json=as_json)
+        elif as_json:
+            print_json(job.raw)
         else:
-            console.print(f"follow it with: drtl jobs watch {job['id']}")
+            console.print(f"follow it with: drtl jobs watch {job.id}", soft_wrap=True)
+
+
+def parsed(options: list[str]) -> dict[str, str]:
+    """NAME=VALUE as a dictionary. Raises a usage error."""
+    for option in options:
+        if "=" not in option:
+            raise typer.BadParameter(f"{option!r} is not NAME=VALUE", param_hint="--option")
+    return dict(option.split("=", 1) for option in options)
 
 
 def list_jobs(
-    limit: Annotated[int, typer.Option(help="How many of the newest.")] = 20,
+    limit: Annotated[int, typer.Option(help="How many of the newest.", min=1)] = 20,
     state: Annotated[str | None, typer.Option(help="Only those in this state.")] = None,
     as_json: AsJson = False,
     url: Url = None,
+    key: Key = None,
 ) -> None:
     """The newest jobs."""
-    with connect(url) as client:
-        found = client.jobs(limit, state)
+    with connect(url, key) as client:
+        found = [job.raw for job in client.jobs.list(limit=limit, state=state)]
     present(found, jobs_table(found), as_json=as_json)
 
 
-def show(job: JobId, as_json: AsJson = False, url: Url = None) -> None:
+def show(job: JobId, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """All about one job."""
-    with connect(url) as client:
-        found = client.job(job)
-    present(found, job_panel(found), as_json=as_json)
+    with connect(url, key) as client:
+        found = client.jobs.get(job)
+    present(found.raw, job_panel(found.raw), as_json=as_json)
 
 
-def watch(job: JobId, url: Url = None) -> None:
-    """Follow a job to its end; Ctrl-C stops watching, not the job."""
-    with connect(url) as client:
-        follow(client, job)
+def watch(job: JobId, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
+    """Follow a job to its end; Ctrl-C stops watching, not the job. With --json, one event a line."""
+    with connect(url, key) as client:
+        if as_json:
+            with told_that_it_goes_on(job):
+                for event in client.jobs.watch(job):
+                    print_json(event.raw, indent=None)
+            ended_well(client.jobs.get(job))
+        else:
+            watched(client, client.jobs.get(job), as_json=False)
 
 
-def cancel(job: JobId, url: Url = None) -> None:
+def cancel(job: JobId, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """Ask a job to stop."""
-    with connect(url) as client:
-        console.print(f"the job is {client.cancel(job)['state']}")
+    with connect(url, key) as client:
+        found = client.jobs.cancel(job)
+    present(found.raw, f"the job is {found.state}", as_json=as_json)
 
 
-def follow(client: http.Client, job_id: str) -> None:
+def watched(client: Client, job: Job, *, as_json: bool) -> None:
     """Show progress, the graph once it is there, and the end; exits with 1 where the job did not succeed."""
-    watch = Stopwatch(console)
-    graph = None
-    job: http.Json = {}
-    with progress_of(console) as show:
-        for job in client.follow(job_id):
-            show(job)
-            if graph is None and job["state"] in http.GRAPH_STATES and (graph := client.graph(job_id)):
-                watch.say("the relation graph is there")
-                console.print(gamma_table(graph))
-    console.print(job_panel(job))
-    if job["state"] != "succeeded":
+    with told_that_it_goes_on(job.id):
+        ended = follow(
+            client,
+            job,
+            Stopwatch(live_console(as_json=as_json)),
+            on_graph=lambda graph: None if as_json else console.print(gamma_table(graph.raw)),
+        )
+    present(ended.raw, job_panel(ended.raw), as_json=as_json)
+    if ended.succeeded and ended.model is not None and not as_json:
+        console.print(
+            f"\nrestore an image with: drtl upscale photo.png --model {ended.model.reference}", soft_wrap=True
+        )
+    ended_well(ended)
+
+
+def live_console(*, as_json: bool) -> Console:
+    """Where progress goes: to the results where a person reads both, or else beside them."""
+    return console if console.is_terminal and not as_json else errors
+
+
+@contextmanager
+def told_that_it_goes_on(job_id: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        errors.print(f"the job goes on; drtl jobs watch {job_id} follows it, drtl jobs cancel {job_id} stops it")
+        raise
+
+
+def ended_well(job: Job) -> None:
+    if not job.succeeded:
         raise typer.Exit(1)

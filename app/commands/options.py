@@ -1,17 +1,58 @@
-"""Options and arguments that several commands take, and the connection that they lead to."""
+"""Options and arguments that several commands take, the connection that they lead to, and their completion."""
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Final
 
 import typer
 
-from app import client as http
+from drtl_client import Client, DRTLError
+
+COMPLETION_S: Final = 1.0  # Longer than this nobody waits for the Tab key.
+COMPLETIONS: Final = 50
+
+
+def connect(url: str | None, key: str | None = None) -> Client:
+    return Client(url, key=key, retries=2)
+
+
+def complete_job(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
+    """The newest jobs whose id begins so, with their model and state beside them."""
+    try:
+        with _quick(context) as client:
+            for job in client.jobs.list(limit=COMPLETIONS):
+                if job.id.startswith(incomplete):
+                    yield job.id, f"{job.name}, {job.state}"
+    except DRTLError:
+        return  # Without a service there is nothing to offer, and nobody to tell.
+
+
+def complete_model(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
+    """Models, and their versions and aliases once a name with @ is there."""
+    try:
+        with _quick(context) as client:
+            for model in client.models.list(limit=COMPLETIONS):
+                offered = [model.name, *(f"{model.name}@{end}" for end in (*model.aliases, *model.versions))]
+                for reference in offered if "@" in incomplete else offered[:1]:
+                    if reference.startswith(incomplete):
+                        yield reference, f"{len(model.versions)} versions"
+    except DRTLError:
+        return
+
+
+def _quick(context: typer.Context) -> Client:
+    given = context.params
+    return Client(given.get("url"), key=given.get("key"), timeout_s=COMPLETION_S, retries=0)
+
 
 Url = Annotated[
-    str | None, typer.Option(help="The service; otherwise DRTL_URL, otherwise the one `drtl up` runs here.")
+    str | None,
+    typer.Option(
+        envvar="DRTL_URL",
+        show_envvar=False,
+        help="The service; otherwise DRTL_URL, otherwise the one `drtl up` runs here.",
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the service's answer as it is.")]
-JobId = Annotated[str, typer.Argument(help="The job's id, as `drtl jobs list` shows it.")]
-
-
-def connect(url: str | None) -> http.Client:
-    return http.Client(http.find_service(url))
+Key = Annotated[str | None, typer.Option(envvar="DRTL_KEY", show_envvar=False, help="API key; otherwise DRTL_KEY.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")]
+JobId = Annotated[str, typer.Argument(help="The job's id, as `drtl jobs list` shows it.", autocompletion=complete_job)]
+ModelRef = Annotated[str, typer.Argument(help="name, name@alias or name@version.", autocompletion=complete_model)]

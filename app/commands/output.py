@@ -9,9 +9,14 @@ console = Console()
 errors = Console(stderr=True)
 
 
+def print_json(document: Any, *, indent: int | None = 2) -> None:
+    """A document for programs, on standard output at once."""
+    print(json.dumps(document, indent=indent, ensure_ascii=False), flush=True)
+
+
 def present(answer: Any, rendered: RenderableType, *, as_json: bool) -> None:
     """Print the service's answer for people, or as it came for programs."""
     if as_json:
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
+        print_json(answer)
     else:
         console.print(rendered)

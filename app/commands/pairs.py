@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.client import ClientError, PairPaths, pairs_in
+from app.failures import CommandFailed
 from app.terminal import decibel
+from drtl_client import PairPaths, pairs_in
 
 pairs = typer.Typer(help="Few-shot pairs on this machine.", no_args_is_help=True)
 
@@ -36,9 +37,9 @@ def check(
     """Examine pairs: alignment, exposure, sharpness, duplicates. Exits with 1 if one cannot be trained on."""
     fixes = [word.strip() for word in fix.split(",") if word.strip()]
     if unknown := [word for word in fixes if word not in FIXES]:
-        raise ClientError(f"there is no fix named {unknown[0]}", f"choose from {', '.join(FIXES)}")
+        raise CommandFailed(f"there is no fix named {unknown[0]}", f"choose from {', '.join(FIXES)}")
     if fixes and output is None:
-        raise ClientError("--fix leaves your files as they are", "say with --output where the mended pairs should go")
+        raise CommandFailed("--fix leaves your files as they are", "say with --output where the mended pairs should go")
     reports, summary = _examine(pairs_in(folder), fixes, output)
     if as_json:
         print(json.dumps({"summary": summary, "pairs": reports}, indent=2, ensure_ascii=False))
@@ -65,7 +66,7 @@ def _examine(found: list[PairPaths], fixes: Any, output: Path | None) -> tuple[l
                 report, fixed = examine_pair(clean, distorted, limits, fixes)
             except RefusedPair as refused:
                 side, reason, _ = refused.refusals[0]
-                raise ClientError(f"{pair.clean if side == 'clean' else pair.distorted}: {reason}") from refused
+                raise CommandFailed(f"{pair.clean if side == 'clean' else pair.distorted}: {reason}") from refused
         reports.append({"name": pair.name, **report})
         if output is None:
             continue

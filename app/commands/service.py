@@ -8,8 +8,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from app.client import ClientError
 from app.commands.output import console
+from app.failures import CommandFailed
 
 
 def up(
@@ -42,7 +42,7 @@ def bench(context: typer.Context) -> None:
     """Run the main job on the real pairs beside the checkout and record it under benchmarks/results/."""
     script = Path(__file__).parents[2] / "benchmarks" / "main_job.py"
     if not script.exists():
-        raise ClientError(f"{script} is missing: benchmarks are part of the source checkout only")
+        raise CommandFailed(f"{script} is missing: benchmarks are part of the source checkout only")
     run_child(str(script), *context.args)
 
 

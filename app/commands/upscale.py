@@ -15,9 +15,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from app import upscaling
-from app.client import ClientError
-from app.commands.options import Url, connect
+from app.commands.options import Key, Url, complete_model, connect
 from app.commands.output import console, errors
+from app.failures import CommandFailed
 from app.image_files import EXTENSIONS, Left, Task, plan
 from app.upscaling import Event, Failed, Options, Restored, is_model_file
 
@@ -44,7 +44,11 @@ class Metadata(StrEnum):
 def upscale(
     files: Annotated[list[Path], typer.Argument(help="Images, and folders of images.", exists=True)],
     model: Annotated[
-        str, typer.Option(help="A model file (.safetensors): no service is needed. Or name, name@alias, name@version.")
+        str,
+        typer.Option(
+            help="A model file (.safetensors): no service is needed. Or name, name@alias, name@version.",
+            autocompletion=complete_model,
+        ),
     ],
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path(),
     output_format: Annotated[Format, typer.Option("--format", help="Format of the results.")] = Format.PNG,
@@ -55,6 +59,7 @@ def upscale(
     metadata: Annotated[Metadata, typer.Option(help="Colour profile, resolution and the like.")] = Metadata.KEEP,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
     url: Url = None,
+    key: Key = None,
 ) -> None:
     """Restore images; writes NAME.restored.png for each, and what comes from a folder into a folder of its name.
 
@@ -67,13 +72,13 @@ def upscale(
     planned = plan(files, output, EXTENSIONS[options.output], overwrite=overwrite)
     report = Report(planned.skipped, planned.refused, quiet=as_json)
     if not (planned.tasks or planned.skipped or planned.refused):
-        raise ClientError(f"there is no image in {', '.join(map(str, files))}")
+        raise CommandFailed(f"there is no image in {', '.join(map(str, files))}")
     if planned.tasks:
         with watching(errors, len(planned.tasks), report) as tell:
             if is_model_file(model):
                 upscaling.restore_here(Path(model), planned.tasks, options, tell)
             else:
-                with connect(url) as client:
+                with connect(url, key) as client:
                     upscaling.restore_by_service(client, model, planned.tasks, options, tell)
     report.close(model, as_json=as_json)
     if report.failed:

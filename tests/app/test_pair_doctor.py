@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from typer.testing import CliRunner
 
 from app.cli import app as cli
-from app.client import ClientError
 from app.core.settings import Settings
 from app.core.storage import FolderStorage
 from app.core.tables import Pair
+from app.failures import CommandFailed
 from tests.app.conftest import problem
 from tests.app.material import Files, encoded, noisy, pair_files, pixels
 
@@ -201,5 +201,5 @@ def test_the_command_fails_where_a_pair_is_rejected(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["--fix", "sharpen", "--output", "x"], ["--fix", "align"]])
 def test_the_command_says_what_is_missing(tmp_path: Path, arguments: list[str]) -> None:
     result = CliRunner().invoke(cli, ["pairs", "check", str(folder_of(shifted_files(), tmp_path)), *arguments])
-    assert isinstance(result.exception, ClientError)
+    assert isinstance(result.exception, CommandFailed)
     assert result.exception.hint

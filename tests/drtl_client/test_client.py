@@ -180,6 +180,18 @@ def test_an_image_is_restored_whatever_form_it_has(client: Client, trained: Job,
     assert model.super_resolve(image, accept="image/jpeg").image().format == "JPEG"
 
 
+def test_a_result_written_to_disk_is_the_one_in_memory(client: Client, trained: Job, tmp_path: Path) -> None:
+    model = client.models["trained@1"]
+    how = model.super_resolve_to(tmp_path / "restored.png", photo())
+    assert (how.model, how.media_type) == ("trained@1", "image/png")
+    with Image.open(tmp_path / "restored.png") as image:
+        assert image.size == (37, 31)
+    assert [path.name for path in tmp_path.iterdir()] == ["restored.png"]
+    with pytest.raises(errors.BadImage):
+        model.super_resolve_to(tmp_path / "nothing.png", b"no image")
+    assert not (tmp_path / "nothing.png").exists()
+
+
 def test_an_image_can_be_left_with_the_service_and_fetched_later(client: Client, trained: Job) -> None:
     operation = client.models["trained@1"].submit(photo())
     assert client.operations.wait(operation, timeout_s=60).state == "succeeded"
@@ -193,13 +205,17 @@ def test_a_version_is_found_by_number_by_alias_and_by_name(client: Client, train
         version = client.models[reference].version()
         assert (version.name, version.version, version.job_id) == ("trained", 1, trained.id)
         assert client.models[reference].card == version.card
+    assert client.models["trained@candidate"].number() == 1
+    if trained.verdict == "no_gain":
+        with pytest.raises(errors.NotFound, match="no version in production"):
+            client.models["trained"].number()
     with pytest.raises(errors.NotFound, match="no alias 'other'"):
         client.models["trained@other"].version()
     assert "trained" in [model.name for model in client.models.list()]
 
-    weights = client.models["trained"].download(tmp_path)
+    weights = client.models["trained@candidate"].download(tmp_path)
     assert weights.name == "trained-v1.safetensors"
-    assert client.models["trained"].download(tmp_path / "named").read_bytes() == weights.read_bytes()
+    assert client.models["trained@1"].download(tmp_path / "named").read_bytes() == weights.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["named", weights.name]
 
 

@@ -1,7 +1,9 @@
 """Which requests are sent again, when, and how often; what is raised in the end."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import anyio
 import httpx
@@ -140,11 +142,41 @@ def test_an_image_that_takes_long_is_followed_to_its_result(slept: list[float]) 
         httpx.Response(200, json=operation | {"state": "succeeded"}),
         httpx.Response(200, content=b"image", headers={"X-DRTL-Model": "x@1"}),
     )
-    restored = client_of(respond).models["x"].super_resolve(b"image", outscale=2.5, ensemble=True)
+    heard: list[float] = []
+    model = client_of(respond).models["x"]
+    restored = model.super_resolve(b"image", outscale=2.5, ensemble=True, on_progress=heard.append)
     assert restored.content == b"image"
+    assert heard == [0.5]
     assert asked[0].url.params == httpx.QueryParams({"outscale": "2.5", "ensemble": "true"})
     assert asked[0].headers["Prefer"].startswith("wait=")
     assert [request.url.path for request in asked[1:]] == ["/v1/operations/op_1"] * 2 + ["/v1/operations/op_1/result"]
+
+
+def test_a_long_result_is_written_to_disk_and_a_damaged_one_is_not(slept: list[float], tmp_path: Path) -> None:
+    operation = {"id": "op_1", "state": "queued", "created_at": "2026-01-02T03:04:05Z"}
+    digest = hashlib.sha256(b"image").hexdigest()
+    for content in (b"image", b"imagX"):
+        respond, _ = scripted(
+            httpx.Response(202, json=operation, headers={"Location": "/v1/operations/op_1"}),
+            httpx.Response(200, json=operation | {"state": "succeeded"}),
+            httpx.Response(200, content=content, headers={"ETag": f'"{digest}"', "X-DRTL-Match": "0.930"}),
+        )
+        model, target = client_of(respond).models["x"], tmp_path / f"{content.decode()}.png"
+        if content == b"image":
+            assert model.super_resolve_to(target, b"photo").match == 0.93
+            assert target.read_bytes() == content
+        else:
+            with pytest.raises(errors.Damaged, match=r"imagX\.png"):
+                model.super_resolve_to(target, b"photo")
+    assert [path.name for path in tmp_path.iterdir()] == ["image.png"]
+
+
+def test_a_file_that_is_still_being_made_is_waited_for(slept: list[float], tmp_path: Path) -> None:
+    early = httpx.Response(409, json={"type": "/problems/not-ready", "detail": "soon"}, headers={"Retry-After": "2"})
+    respond, asked = scripted(early, early, httpx.Response(200, content=b"onnx"))
+    assert client_of(respond).models["x@3"].download(tmp_path, onnx=True).read_bytes() == b"onnx"
+    assert [request.url.path for request in asked] == ["/v1/models/x/versions/3/onnx"] * 3
+    assert slept == [2.0, 2.0]
 
 
 def test_the_key_is_sent_from_the_argument_or_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,35 @@
+"""What a person at the terminal is told when something fails: the reason, and the next step."""
+
+from typing import Final
+
+from drtl_client import errors
+
+NEXT_STEP: Final[tuple[tuple[type[errors.DRTLError], str], ...]] = (
+    (errors.NoService, "start one with: drtl up, or name one with --url"),
+    (errors.Unreachable, "is it running? start one with: drtl up"),
+    (errors.BadFolder, "put clean images in clean/ and the others in distorted/, with the same names"),
+    (errors.NameTaken, "choose another --name, or add a version to the model with --new-version"),
+    (errors.NotReady, "it comes within seconds of the start; follow the job with: drtl jobs watch JOB"),
+    (errors.NotFound, "see what there is with: drtl jobs list, drtl models list"),
+    (errors.BadImage, "mend these files or leave them out, then send the rest"),
+    (errors.BadPairs, "mend these files or leave them out, then send the rest"),
+    (errors.TooLarge, "send less at once, or ask the operator for a higher limit"),
+    (errors.Unauthorized, "give your key with --key, or in DRTL_KEY"),
+    (errors.Forbidden, "ask the operator for a key with more rights"),
+    (errors.Unavailable, "see what does not answer with: curl URL/readyz"),
+)
+
+
+class CommandFailed(Exception):
+    """Something that the person at the terminal can act on; `hint` is the next step where there is one."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def next_step(error: Exception) -> str | None:
+    """What to do about it, where something can be done."""
+    if isinstance(error, CommandFailed):
+        return error.hint
+    return next((step for kind, step in NEXT_STEP if isinstance(error, kind)), None)

@@ -1,0 +1,86 @@
+"""Pairs on disk, and where the service is."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from app.api.schemas import NAME_PATTERN
+from drtl_client import errors, find_service, model_name, pairs_in
+from drtl_client.pairs import as_parts
+
+
+def make_pairs(folder: Path, clean: list[str], distorted: list[str]) -> Path:
+    for kind, names in (("clean", clean), ("distorted", distorted)):
+        (folder / kind).mkdir(parents=True)
+        for name in names:
+            Image.new("RGB", (80, 72), (90, 120, 60)).save(folder / kind / name)
+    return folder
+
+
+def test_pairs_are_matched_by_stem_whatever_the_suffix(tmp_path: Path) -> None:
+    pairs = pairs_in(make_pairs(tmp_path, ["b.png", "a.png"], ["a.jpg", "b.JPG"]))
+    assert [(pair.name, pair.clean.name, pair.distorted.name) for pair in pairs] == [
+        ("a", "a.png", "a.jpg"),
+        ("b", "b.png", "b.JPG"),
+    ]
+
+
+def test_pairs_without_a_common_name_are_matched_by_order_and_sent_under_one(tmp_path: Path) -> None:
+    folder = make_pairs(tmp_path, ["gt1.png", "gt2.png"], ["lr1.jpg", "lr2.jpg"])
+    assert [(pair.clean.stem, pair.distorted.stem) for pair in pairs_in(folder)] == [("gt1", "lr1"), ("gt2", "lr2")]
+    names = [(part.field, part.name) for part in as_parts(folder)]
+    assert names == [("clean", "gt1.png"), ("distorted", "gt1.jpg"), ("clean", "gt2.png"), ("distorted", "gt2.jpg")]
+
+
+def test_files_of_the_same_name_in_different_folders_stay_apart(tmp_path: Path) -> None:
+    pairs = [(tmp_path / scene / "clean.png", tmp_path / scene / "phone.png") for scene in ("a", "b")]
+    assert [part.name for part in as_parts(pairs)] == ["001.png", "001.png", "002.png", "002.png"]
+
+
+@pytest.mark.parametrize(
+    ("clean", "distorted", "complaint"),
+    [
+        (["a.png", "b.png"], ["a.png"], "without a partner: b"),
+        (["a.png", "b.png"], ["a.png", "c.png"], "without a partner: b, c"),
+        (["a.png"], ["notes.txt.gif"], "has no images"),
+    ],
+)
+def test_files_without_a_partner_are_named(
+    tmp_path: Path, clean: list[str], distorted: list[str], complaint: str
+) -> None:
+    with pytest.raises(errors.BadFolder, match=complaint):
+        pairs_in(make_pairs(tmp_path, clean, distorted))
+
+
+def test_a_folder_without_pairs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(errors.BadFolder, match="has no folder named clean"):
+        pairs_in(tmp_path)
+
+
+def test_a_pair_of_three_is_refused() -> None:
+    with pytest.raises(errors.BadFolder, match="a clean and a distorted"):
+        as_parts([(b"1", b"2", b"3")])  # type: ignore[list-item]
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), max_size=90))
+def test_every_folder_gives_a_name_that_the_service_accepts(name: str) -> None:
+    assert re.fullmatch(NAME_PATTERN, model_name(Path("/pairs") / name))
+
+
+def test_the_argument_beats_the_variable_beats_the_running_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRTL_DATA_DIR", str(tmp_path))
+    monkeypatch.delenv("DRTL_URL", raising=False)
+    with pytest.raises(errors.NoService, match="no service runs"):
+        find_service(None)
+    (tmp_path / "service.json").write_text(json.dumps({"url": "http://announced:1"}))
+    assert find_service(None) == "http://announced:1"
+    monkeypatch.setenv("DRTL_URL", "http://variable:2/")
+    assert find_service(None) == "http://variable:2"
+    assert find_service("http://argument:3") == "http://argument:3"
