@@ -7,7 +7,7 @@ from typing import Final
 import anyio.to_thread
 from fastapi import FastAPI
 
-from app.api import datasets, health, jobs, models, problems, super_resolution
+from app.api import datasets, health, jobs, models, pair_images, problems, super_resolution, web
 from app.api.body_limit import BodyLimit
 from app.api.deps import Services
 from app.core.database import open_database, read_sessions, sessions
@@ -36,8 +36,9 @@ def create_app(configured: Settings | None = None) -> FastAPI:
     app.state.settings = chosen
     app.add_middleware(BodyLimit, settings=chosen)
     problems.install(app)
-    for part in (jobs, models, super_resolution, datasets, health, problems):
+    for part in (jobs, models, super_resolution, datasets, pair_images, health, problems):
         app.include_router(part.router)
+    web.install(app)
     return app
 
 

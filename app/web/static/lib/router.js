@@ -1,0 +1,25 @@
+// Where in the page one is: the part of the address behind the #, so that a reload comes back to it.
+
+import { useEffect, useState } from "./html.js";
+
+/** @typedef {{parts: string[], query: URLSearchParams, path: string}} Route */
+
+/** @returns {Route} */
+export function currentRoute() {
+  const [path, query = ""] = location.hash.replace(/^#/, "").split("?");
+  return { parts: path.split("/").filter(Boolean).map(decodeURIComponent), query: new URLSearchParams(query), path };
+}
+
+export function useRoute() {
+  const [route, setRoute] = useState(currentRoute);
+  useEffect(() => {
+    const follow = () => setRoute(currentRoute());
+    addEventListener("hashchange", follow);
+    return () => removeEventListener("hashchange", follow);
+  }, []);
+  return route;
+}
+
+export function go(path) {
+  location.hash = path;
+}
