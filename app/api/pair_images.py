@@ -11,7 +11,7 @@ from app.api.images import PAIR_FORMATS, opened
 from app.api.problems import problems
 from app.api.schemas import DatasetId
 from app.core import repository
-from app.core.errors import NotFound
+from app.core.errors import NotFound, Unprocessable
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
@@ -25,7 +25,7 @@ IMAGE_OUT: Final[dict[str, Any]] = {
 @router.get(
     "/{dataset_id}/pairs/{position}/{side}",
     response_class=Response,
-    responses={**problems(NotFound), 200: IMAGE_OUT},
+    responses={**problems(NotFound, Unprocessable), 200: IMAGE_OUT},
 )
 def get_pair_image(
     dataset_id: Annotated[DatasetId, Path()],

@@ -167,6 +167,7 @@ def referenced_blobs(session: Session) -> set[str]:
         Pair.clean_blob,
         Pair.distorted_blob,
         Job.checkpoint_blob,
+        Job.preview_blob,
         ModelVersion.weights_blob,
         Operation.input_blob,
         Operation.output_blob,
