@@ -3,9 +3,11 @@
 import io
 import tempfile
 import zipfile
+from dataclasses import dataclass
+from functools import cache
 from os import PathLike, stat_result
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.staticfiles import StaticFiles
@@ -66,25 +68,33 @@ async def page(request: Request) -> Response:
 @router.get("/demo/pairs.zip")
 def demo_pairs() -> Response:
     """Pairs of the virtual camera, for visitors who have none at hand; the page uploads them as their own."""
-    return _demo("pairs")
+    return Response(demo().pairs, media_type="application/zip")
 
 
 @router.get("/demo/photo.png")
 def demo_photo() -> Response:
     """A photograph of the virtual camera that is in none of the pairs."""
-    return _demo("photo")
+    return Response(demo().photo, media_type="image/png")
 
 
-def _demo(which: Literal["pairs", "photo"]) -> Response:
+@dataclass(frozen=True)
+class Demo:
+    """What the virtual camera made: pairs as a zip with `clean/` and `distorted/`, and one more distorted photograph."""
+
+    pairs: bytes
+    photo: bytes
+
+
+@cache
+def demo() -> Demo:
+    """Made at the first request, which takes seconds, and kept: some five megabytes."""
     from app import virtual_camera  # Brings scipy, which the service does not need otherwise.
 
     with tempfile.TemporaryDirectory(prefix="drtl-demo-") as folder:
         made = virtual_camera.demo_pairs(Path(folder), DEMO_SEED)
-        if which == "photo":
-            return Response(made.unseen_distorted.read_bytes(), media_type="image/png")
         archive = io.BytesIO()
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as pairs:
             for side in ("clean", "distorted"):
                 for file in sorted((made.folder / side).iterdir()):
                     pairs.write(file, f"{side}/{file.name}")
-        return Response(archive.getvalue(), media_type="application/zip")
+        return Demo(archive.getvalue(), made.unseen_distorted.read_bytes())

@@ -3,7 +3,7 @@
 import { html, useEffect, useState } from "../lib/html.js";
 import { sendJson } from "../lib/api.js";
 import { ENDED, useJob } from "../lib/follow.js";
-import { about, decibels, duration, words } from "../lib/format.js";
+import { about, decibels, duration, plural, words } from "../lib/format.js";
 import { StateBadge } from "../parts/badge.js";
 import { CANDIDATES, Curves } from "../parts/curves.js";
 import { Candidates, Gain, Metrics } from "../parts/metrics.js";
@@ -65,7 +65,7 @@ function Progress({ job, known }) {
   const { latest } = known;
   const said = job.state === "queued"
     ? known.requeued ? `Back in the queue, because ${known.requeued.reason}. It goes on where it was.` : "Waiting for a worker. Another training may be in front of it."
-    : latest?.candidate ? `Candidate ${CANDIDATES[latest.candidate] ?? latest.candidate}, step ${latest.step}` : (PHASES[now]?.[1] ?? "Starting");
+    : latest?.candidate ? `Candidate: ${CANDIDATES[latest.candidate] ?? latest.candidate}, step ${latest.step}` : (PHASES[now]?.[1] ?? "Starting");
   return html`
     <section class="panel" aria-label="Progress">
       <ol class="phases">
@@ -91,11 +91,11 @@ function Preview({ preview }) {
       <div class="preview">
         ${panels.map(([name, quality, cls], place) => html`
           <figure key=${name}>
-            <div class=${`crop ${cls}`}><img src=${preview.url} alt=${`${name}: a crop of held-out pair ${preview.pair}`} style=${{ left: `${-100 * place}%` }} /></div>
+            <div class=${`crop ${cls}`} style=${{ aspectRatio: `${preview.width} / ${preview.height}` }}><img src=${preview.url} alt=${`${name}: a crop of held-out pair ${preview.pair}`} style=${{ left: `${-100 * place}%` }} /></div>
             <figcaption><strong>${name}</strong> <span class="number">${quality}</span></figcaption>
           </figure>`)}
       </div>
-      <p class="small soft">A crop of pair <strong>${preview.pair}</strong>, which is never trained on; restored by the candidate ${CANDIDATES[preview.candidate] ?? preview.candidate} after ${preview.step} steps.</p>
+      <p class="small soft">A crop of pair <strong>${preview.pair}</strong>, which is never trained on; restored by the candidate “${CANDIDATES[preview.candidate] ?? preview.candidate}” after ${plural(preview.step, "step")}.</p>
     </div>`;
 }
 

@@ -7,12 +7,13 @@ import { useWidth } from "./width.js";
 const HEIGHT = 210;
 const EDGE = { top: 12, right: 14, bottom: 26, left: 46 };
 const MOST_POINTS = 400;
+const LEAST_STEPS = 10; // A curve of two points shall not look like a whole training.
 
 export const CANDIDATES = {
   scratch: "from nothing",
   prior: "from the prior",
-  "uniform-transfer": "after uniform transfer",
-  "guided-transfer": "after γ-guided transfer",
+  "uniform-transfer": "uniform transfer",
+  "guided-transfer": "γ-guided transfer",
 };
 const HUES = ["scratch", "prior", "guided-transfer", "uniform-transfer"];
 export const hueOf = (candidate) => `hue-${HUES.includes(candidate) ? HUES.indexOf(candidate) : 4}`;
@@ -45,6 +46,11 @@ function smoothed(curve) {
   return curve.map(({ step, value }) => ({ step, value: (mean = mean === null ? value : 0.85 * mean + 0.15 * value) }));
 }
 
+const range = (values) => [Math.min(...values), Math.max(...values)];
+
+/** The points without the highest and lowest tenth, which would flatten all others. */
+const usual = (curve) => curve.toSorted((one, other) => one.value - other.value).slice(Math.floor(curve.length / 10), Math.ceil((9 * curve.length) / 10));
+
 /**
  * @param {{title: string, unit: string, curves: Record<string, import("../lib/follow.js").Curve>, digits: number,
  *   smooth?: boolean, reference?: {value: number, name: string} | null, waiting: string}} props
@@ -68,11 +74,10 @@ export function Curves({ title, unit, curves, digits, smooth = false, reference 
 function Plot({ title, names, curves, digits, smooth, reference, width }) {
   const raw = names.map((name) => thinned(curves[name]));
   const shown = smooth ? raw.map(smoothed) : raw;
-  const values = shown.flat().map(({ value }) => value).concat(reference ? [reference.value] : []);
-  const [least, most] = [Math.min(...values), Math.max(...values)];
+  const [least, most] = range([...shown.flat(), ...raw.flatMap(usual)].map(({ value }) => value).concat(reference ? [reference.value] : []));
   const room = (most - least || Math.abs(most) || 1) * 0.08;
   const [low, high] = [least - room, most + room];
-  const last = Math.max(...shown.map((curve) => curve.at(-1).step), 1);
+  const last = Math.max(...shown.map((curve) => curve.at(-1).step), LEAST_STEPS);
   const x = (step) => EDGE.left + ((width - EDGE.left - EDGE.right) * step) / last;
   const y = (value) => HEIGHT - EDGE.bottom - ((HEIGHT - EDGE.top - EDGE.bottom) * (value - low)) / (high - low);
   const inside = (value) => Math.min(high, Math.max(low, value));
@@ -83,7 +88,7 @@ function Plot({ title, names, curves, digits, smooth, reference, width }) {
       ${ticks(low, high).map((value) => html`<g key=${value}>
         <line class="axis" x1=${EDGE.left} x2=${width - EDGE.right} y1=${y(value)} y2=${y(value)} />
         <text class="tick" x=${EDGE.left - 8} y=${y(value) + 4} text-anchor="end">${fixed(value, digits)}</text></g>`)}
-      ${ticks(0, last).map((step) => html`<text key=${step} class="tick" x=${x(step)} y=${HEIGHT - 8} text-anchor=${step === 0 ? "start" : "middle"}>${step === 0 ? "step 0" : step}</text>`)}
+      ${ticks(0, last).filter(Number.isInteger).map((step) => html`<text key=${step} class="tick" x=${x(step)} y=${HEIGHT - 8} text-anchor=${step === 0 ? "start" : "middle"}>${step === 0 ? "step 0" : step}</text>`)}
       ${reference && html`<line class="reference" x1=${EDGE.left} x2=${width - EDGE.right} y1=${y(reference.value)} y2=${y(reference.value)} />`}
       ${names.map((name, place) => html`<g key=${name} class=${hueOf(name)}>
         ${smooth && html`<path class="raw" d=${path(raw[place])} />`}

@@ -57,7 +57,7 @@ function Star({ ranked, target, cosine }) {
 }
 
 function StarDrawing({ ranked, target, cosine, width, told }) {
-  const size = Math.min(width, 520);
+  const size = Math.min(width, 460);
   const [cx, cy] = [width / 2, size / 2];
   const far = size / 2 - 42;
   const radius = 26;
@@ -157,6 +157,23 @@ function Scatter({ ranked, target, facts }) {
     </figure>`;
 }
 
+const LETTER = 7; // The mean width of a letter, in pixels, and the height of a line.
+const LINE = 15;
+
+/** A place for every label beside its point, where it covers none that was placed before. */
+function apart(labels, width, height) {
+  const placed = [];
+  for (const { at: [px, py], ...label } of labels) {
+    const half = (LETTER * label.text.length) / 2 + 2;
+    const beside = half + 10;
+    const tries = [1, 2, 3, 4].flatMap((far) => [[0, -10 - LINE * (far - 1)], [0, 20 + LINE * (far - 1)], [beside, 4 + LINE * (far - 1)], [-beside, 4 - LINE * (far - 1)]]);
+    const spots = tries.map(([dx, dy]) => ({ ...label, half, x: Math.min(width - half, Math.max(half, px + dx)), y: Math.min(height - 4, Math.max(LINE, py + dy)) }));
+    const free = spots.find((spot) => placed.every((other) => Math.abs(spot.x - other.x) > spot.half + other.half || Math.abs(spot.y - other.y) > LINE));
+    placed.push(free ?? spots[0]);
+  }
+  return placed;
+}
+
 function ScatterDrawing({ ranked, target, width }) {
   const height = Math.min(width, 380);
   const edge = 30;
@@ -166,7 +183,8 @@ function ScatterDrawing({ ranked, target, width }) {
   const [[x0, x1], [y0, y1]] = [span(xs), span(ys)];
   const scale = Math.min((width - 2 * edge) / (x1 - x0 || 1), (height - 2 * edge) / (y1 - y0 || 1));
   const at = ([x, y]) => [width / 2 + scale * (x - (x0 + x1) / 2), height / 2 - scale * (y - (y0 + y1) / 2)];
-  const inside = (x) => Math.min(width - 44, Math.max(44, x));
+  const wanted = [{ ...target, text: "yours", hue: "own" }, ...ranked.map((node, place) => ({ ...node, text: node.id, hue: `hue-${place % 10}` }))];
+  const labels = apart(wanted.map(({ id, text, hue, x, y }) => ({ id, text, hue, at: at([x, y]) })), width, height);
   return html`
     <svg class="scatter" width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`} role="img"
       aria-label=${`Embedding of ${ranked.map(({ id }) => id).join(", ")} and of the patches of your pairs. Nearest in γ is ${ranked[0]?.id}.`}>
@@ -181,12 +199,8 @@ function ScatterDrawing({ ranked, target, width }) {
       })}
       ${ranked.map((node, place) => {
         const [x, y] = at([node.x, node.y]);
-        return html`<g key=${node.id} class=${`hue-${place % 10}`}><circle class="centroid" cx=${x} cy=${y} r="5.5" />
-          <text class="label halo" x=${inside(x)} y=${y - 10} text-anchor="middle">${node.id}</text></g>`;
+        return html`<circle key=${node.id} class=${`centroid hue-${place % 10}`} cx=${x} cy=${y} r="5.5" />`;
       })}
-      ${(() => {
-        const [x, y] = at([target.x, target.y]);
-        return html`<text class="target-label halo" x=${inside(x)} y=${y + 20} text-anchor="middle">yours</text>`;
-      })()}
+      ${labels.map(({ id, text, x, y, hue }) => html`<text key=${id} class=${`label halo ${hue}`} x=${x} y=${y} text-anchor="middle">${text}</text>`)}
     </svg>`;
 }
