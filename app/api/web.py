@@ -79,7 +79,7 @@ def demo_photo() -> Response:
 
 @dataclass(frozen=True)
 class Demo:
-    """What the virtual camera made: pairs as a zip with `clean/` and `distorted/`, and one more distorted photograph."""
+    """What the virtual camera made: a zip with `clean/` and `distorted/`, and one more distorted photograph."""
 
     pairs: bytes
     photo: bytes

@@ -10,8 +10,13 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.servers import RunningService
+from tests.servers import RunningService, eventually
 from tests.web.conftest import PHONE, Folders, Visit
+
+FOCUSED = """(() => {
+    const { activeElement: focused, body } = document;
+    return focused === body ? "" : focused.labels?.[0]?.textContent || focused.textContent;
+})()"""
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -34,7 +39,9 @@ def shorten(page: Page) -> None:
 
 def expect_images_to_load(page: Page, selector: str) -> None:
     loaded = f"[...document.querySelectorAll({selector!r})].every((image) => image.complete && image.naturalWidth > 0)"
-    page.wait_for_function(f"document.querySelectorAll({selector!r}).length > 0 && {loaded}")
+    present = f"document.querySelectorAll({selector!r}).length > 0"
+    # Not `wait_for_function`, whose waiting in the page the page's policy forbids.
+    eventually(lambda: page.evaluate(f"{present} && {loaded}"), what=f"the images of {selector}")
 
 
 @pytest.mark.timeout(180)
@@ -99,10 +106,7 @@ def test_the_keyboard_alone_is_enough(visit: Visit, folders: Folders) -> None:
         """Walk there by the tabulator, as somebody without a mouse does."""
         for _ in range(60):
             page.keyboard.press("Tab")
-            focused = page.evaluate(
-                "document.activeElement.labels?.[0]?.textContent || document.activeElement.textContent"
-            )
-            if name in focused:
+            if name in page.evaluate(FOCUSED):
                 return
         raise AssertionError(f"{name} cannot be reached by the keyboard")
 
