@@ -58,7 +58,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 @pytest.fixture(scope="package")
 def trained(service: RunningService) -> dict[str, Any]:
     """A job that has succeeded, and left a model."""
-    job = service.wait_for_end(service.post_job("trained", pairs=5, **SHORT))
+    job = service.wait_for_end(service.post_job("trained", pairs=4, **SHORT), timeout_s=240)
     assert job["state"] == "succeeded", job["error"]
     return job
 

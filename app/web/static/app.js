@@ -1,8 +1,9 @@
 // The web page: its frame, and which page is shown.
 
 import { html, render, useEffect, useRef, useState } from "./lib/html.js";
-import { useRoute } from "./lib/router.js";
+import { hasMoved, useRoute } from "./lib/router.js";
 import { Moon, Sun } from "./parts/icons.js";
+import { Title } from "./parts/title.js";
 import { JobPage } from "./pages/job.js";
 import { Jobs } from "./pages/jobs.js";
 import { ModelPage } from "./pages/model.js";
@@ -30,7 +31,7 @@ function shown({ parts, query }) {
     case "restore":
       return html`<${Restore} query=${query} />`;
     default:
-      return html`<h1 tabindex="-1">There is no such page</h1><p><a href="#/">Go to the beginning</a></p>`;
+      return html`<${Title}>There is no such page<//><p><a href="#/">Go to the beginning</a></p>`;
   }
 }
 
@@ -58,16 +59,12 @@ function ThemeSwitch() {
 function App() {
   const route = useRoute();
   const main = useRef(null);
-  const first = useRef(true);
   useEffect(() => {
     const tab = TABS.find(([name]) => name === (route.parts[0] ?? ""))?.[1];
     document.title = `${[...route.parts.slice(1, 2), tab].filter(Boolean).join(" · ")} · DRTL`;
-    if (first.current) {
-      first.current = false; // The browser's own focus is right on arrival.
-    } else {
-      scrollTo(0, 0);
-      main.current.querySelector("h1")?.focus({ preventScroll: true });
-    }
+    if (!hasMoved()) return; // The browser's own focus is right on arrival.
+    scrollTo(0, 0);
+    main.current.querySelector("h1")?.focus({ preventScroll: true });
   }, [route.path]);
   const skip = (event) => {
     event.preventDefault();

@@ -10,10 +10,18 @@ export function currentRoute() {
   return { parts: path.split("/").filter(Boolean).map(decodeURIComponent), query: new URLSearchParams(query), path };
 }
 
+let moved = false;
+
+/** Whether the visitor has gone from one page to another since the arrival. */
+export const hasMoved = () => moved;
+
 export function useRoute() {
   const [route, setRoute] = useState(currentRoute);
   useEffect(() => {
-    const follow = () => setRoute(currentRoute());
+    const follow = () => {
+      moved = true;
+      setRoute(currentRoute());
+    };
     addEventListener("hashchange", follow);
     return () => removeEventListener("hashchange", follow);
   }, []);

@@ -9,6 +9,7 @@ import { CANDIDATES, Curves } from "../parts/curves.js";
 import { Candidates, Gain, Metrics } from "../parts/metrics.js";
 import { Bar, ProblemNote, Waiting } from "../parts/note.js";
 import { Relation } from "../parts/relation.js";
+import { Title } from "../parts/title.js";
 
 const PHASES = [
   ["validating", "Reading the pairs"],
@@ -25,12 +26,12 @@ export function JobPage({ id }) {
     if (job) document.title = `${job.state === "running" ? `${Math.round(100 * job.progress)} % · ` : ""}${job.name} · DRTL`;
   }, [job?.name, job?.state, Math.round(100 * (job?.progress ?? 0))]);
 
-  if (problem) return html`<h1 tabindex="-1">Job</h1><${ProblemNote} problem=${problem}><a class="button little" href="#/jobs">All jobs</a><//>`;
-  if (!job) return html`<h1 tabindex="-1">Job</h1><${Waiting} what="the job" />`;
+  if (problem) return html`<${Title}>Job<//><${ProblemNote} problem=${problem}><a class="button little" href="#/jobs">All jobs</a><//>`;
+  if (!job) return html`<${Title}>Job<//><${Waiting} what="the job" />`;
   const trained = Object.keys(known.loss).length > 0 || known.preview;
   return html`
     <header class="row between">
-      <div><h1 tabindex="-1">${job.name}</h1><p class="row tight soft small"><${StateBadge} state=${job.state} /> <code>${job.id}</code></p></div>
+      <div><${Title}>${job.name}<//><p class="row tight soft small"><${StateBadge} state=${job.state} /> <code>${job.id}</code></p></div>
       <${Cancel} job=${job} setJob=${setJob} />
     </header>
     ${!connected && html`<div class="note warn" role="status"><p>The connection to the service is lost. The training goes on without this page; trying again …</p></div>`}

@@ -8,6 +8,7 @@ import { useLoaded } from "../lib/load.js";
 import { StateBadge } from "../parts/badge.js";
 import { Graph } from "../parts/icons.js";
 import { Empty, ProblemNote, Waiting } from "../parts/note.js";
+import { Title } from "../parts/title.js";
 
 const LOOK_AGAIN_MS = 3000;
 
@@ -20,7 +21,7 @@ export function Jobs() {
     return () => clearInterval(timer);
   }, [anyRuns]);
   return html`
-    <header class="row between"><h1 tabindex="-1">Jobs</h1><a class="button" href="#/">New training</a></header>
+    <header class="row between"><${Title}>Jobs<//><a class="button" href="#/">New training</a></header>
     <${ProblemNote} problem=${problem}><button type="button" class="button little" onClick=${reload}>Try again</button><//>
     ${!jobs && !problem && html`<${Waiting} what="jobs" />`}
     ${jobs?.length === 0 && html`

@@ -11,6 +11,7 @@ import { Download } from "../parts/icons.js";
 import { Candidates, Gain, Metrics } from "../parts/metrics.js";
 import { ProblemNote, Waiting } from "../parts/note.js";
 import { Gammas } from "../parts/relation.js";
+import { Title } from "../parts/title.js";
 
 export function ModelPage({ name, version }) {
   const load = async () => {
@@ -19,8 +20,8 @@ export function ModelPage({ name, version }) {
     return { model, card: await get(`/v1/models/${model.name}/versions/${shown}`) };
   };
   const { value, problem, reload } = useLoaded(load, `${name} ${version}`);
-  if (problem) return html`<h1 tabindex="-1">${name}</h1><${ProblemNote} problem=${problem}><a class="button little" href="#/models">All models</a><//>`;
-  if (!value) return html`<h1 tabindex="-1">${name}</h1><${Waiting} what="the model" />`;
+  if (problem) return html`<${Title}>${name}<//><${ProblemNote} problem=${problem}><a class="button little" href="#/models">All models</a><//>`;
+  if (!value) return html`<${Title}>${name}<//><${Waiting} what="the model" />`;
   const { model, card: document } = value;
   const { card } = document;
   const reference = `${document.name}@${document.version}`;
@@ -28,7 +29,7 @@ export function ModelPage({ name, version }) {
   return html`
     <header class="row between">
       <div>
-        <h1 tabindex="-1">${document.name}</h1>
+        <${Title}>${document.name}<//>
         <p class="row tight soft small">version ${document.version}, ${when(document.created_at)}
           ${document.aliases.map((alias) => html`<span key=${alias} class="badge good">${alias}</span>`)}</p>
       </div>

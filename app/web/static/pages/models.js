@@ -6,6 +6,7 @@ import { plural, signed, when } from "../lib/format.js";
 import { useLoaded } from "../lib/load.js";
 import { Picture } from "../parts/icons.js";
 import { Empty, ProblemNote, Waiting } from "../parts/note.js";
+import { Title } from "../parts/title.js";
 
 /** Models with the card of the version that is used, or else of the newest. */
 async function withCards() {
@@ -20,7 +21,7 @@ async function withCards() {
 export function Models() {
   const { value: models, problem, reload } = useLoaded(withCards, "models");
   return html`
-    <header class="row between"><h1 tabindex="-1">Models</h1><a class="button" href="#/">Train a model</a></header>
+    <header class="row between"><${Title}>Models<//><a class="button" href="#/">Train a model</a></header>
     <${ProblemNote} problem=${problem}><button type="button" class="button little" onClick=${reload}>Try again</button><//>
     ${!models && !problem && html`<${Waiting} what="models" />`}
     ${models?.length === 0 && html`<${Empty} icon=${Picture} title="No model yet"><p class="soft">A training registers its model here.</p><a class="button primary" href="#/">Train a model</a><//>`}

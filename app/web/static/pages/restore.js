@@ -10,6 +10,7 @@ import { Compare } from "../parts/compare.js";
 import { DropZone } from "../parts/drop_zone.js";
 import { Download, Picture } from "../parts/icons.js";
 import { Bar, Empty, ProblemNote, Waiting } from "../parts/note.js";
+import { Title } from "../parts/title.js";
 
 const ENDINGS = { "image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "image/tiff": "tif" };
 const FORMAT_WORDS = { "image/png": "PNG, lossless", "image/jpeg": "JPEG", "image/webp": "WebP", "image/tiff": "TIFF" };
@@ -22,10 +23,10 @@ const EXTRAS = {
 export function Restore({ query }) {
   const service = useService();
   const { value: models, problem, reload } = useLoaded(() => list("/v1/models", 500), "models");
-  if (problem) return html`<h1 tabindex="-1">Restore an image</h1><${ProblemNote} problem=${problem}><button type="button" class="button little" onClick=${reload}>Try again</button><//>`;
-  if (!models) return html`<h1 tabindex="-1">Restore an image</h1><${Waiting} what="models" />`;
+  if (problem) return html`<${Title}>Restore an image<//><${ProblemNote} problem=${problem}><button type="button" class="button little" onClick=${reload}>Try again</button><//>`;
+  if (!models) return html`<${Title}>Restore an image<//><${Waiting} what="models" />`;
   if (models.length === 0) {
-    return html`<h1 tabindex="-1">Restore an image</h1>
+    return html`<${Title}>Restore an image<//>
       <${Empty} icon=${Picture} title="There is no model yet"><p class="soft">Train one with a few pairs of your device first; it takes minutes.</p><a class="button primary" href="#/">Train a model</a><//>`;
   }
   return html`<${Bench} key=${query.get("model") ?? ""} models=${models} service=${service} wanted=${query.get("model")} />`;
@@ -79,7 +80,7 @@ function Bench({ models, service, wanted }) {
   const waits = ["demo", "sending", "queued", "running"].includes(run.state);
   const offered = Object.entries(EXTRAS).filter(([name]) => service?.restoreOptions[name]);
   return html`
-    <header><h1 tabindex="-1">Restore an image</h1><p class="lead">Everything happens on this service; your image goes nowhere else, and is forgotten an hour after it was done.</p></header>
+    <header><${Title}>Restore an image<//><p class="lead">Everything happens on this service; your image goes nowhere else, and is forgotten an hour after it was done.</p></header>
     <div class="with-side">
       <section class="stack" aria-label="Image">
         <${DropZone} label="Your image" icon=${Picture} accept="image/*,.tif,.tiff" filled=${image && `${image.name}, ${bytes(image.size)}`} hint="Drop one image here, or choose it."

@@ -13,6 +13,7 @@ import { Blurred, Picture } from "../parts/icons.js";
 import { Bar, ProblemNote } from "../parts/note.js";
 import { Option } from "../parts/options.js";
 import { Pairs } from "../parts/pairs.js";
+import { Title } from "../parts/title.js";
 
 const IMAGES = ".png,.jpg,.jpeg,.webp,.tif,.tiff,.bmp,.zip";
 const SETTLE_MS = 350; // Files for both zones often come one after the other.
@@ -69,7 +70,7 @@ export function Train() {
   const filled = (side) => (chosen.archive ? `${chosen.archive.name}` : chosen[side].length ? plural(chosen[side].length, "image") : undefined);
   return html`
     <header>
-      <h1 tabindex="-1">Teach it how your device spoils images</h1>
+      <${Title}>Teach it how your device spoils images<//>
       <p class="lead">Give a handful of pairs: what your camera, scanner or microscope made of a scene, and the same scene clean.
         Minutes later there is a model that restores every further image, measured on pairs that it never saw.</p>
     </header>
