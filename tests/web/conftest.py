@@ -24,7 +24,6 @@ ARGUMENTS = [
 ]
 PATIENCE_MS = 40_000  # The service trains meanwhile, on a machine that may be busy with other things.
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 860}
-SHORT: dict[str, Any] = {"scheme": "auto", "transfer_steps": 2, "finetune_steps": 6}
 
 Visit = Callable[..., Page]
 Folders = tuple[Path, Path]
@@ -58,7 +57,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 @pytest.fixture(scope="package")
 def trained(service: RunningService) -> dict[str, Any]:
     """A job that has succeeded, and left a model."""
-    job = service.wait_for_end(service.post_job("trained", pairs=4, **SHORT), timeout_s=240)
+    job = service.wait_for_end(service.post_job("trained", pairs=4, finetune_steps=4), timeout_s=240)
     assert job["state"] == "succeeded", job["error"]
     return job
 

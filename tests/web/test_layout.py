@@ -8,6 +8,8 @@ from playwright.sync_api import Page, expect
 
 from tests.web.conftest import DESKTOP, PHONE, Visit, overflow, screenshots_wanted, serious_findings
 
+pytestmark = pytest.mark.timeout(300)  # The first test waits for a training.
+
 PAGES = {
     "train": ("/", re.compile("Teach it")),
     "jobs": ("/#/jobs", "Jobs"),

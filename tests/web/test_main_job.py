@@ -13,6 +13,8 @@ from playwright.sync_api import Page, expect
 from tests.servers import RunningService, eventually
 from tests.web.conftest import PHONE, Folders, Visit
 
+pytestmark = pytest.mark.timeout(300)  # Some wait for a training.
+
 FOCUSED = """(() => {
     const { activeElement: focused, body } = document;
     return focused === body ? "" : focused.labels?.[0]?.textContent || focused.textContent;
@@ -44,7 +46,6 @@ def expect_images_to_load(page: Page, selector: str) -> None:
     eventually(lambda: page.evaluate(f"{present} && {loaded}"), what=f"the images of {selector}")
 
 
-@pytest.mark.timeout(180)
 def test_pairs_become_a_model_that_restores_an_image_all_by_clicks(
     visit: Visit, folders: Folders, service: RunningService
 ) -> None:
@@ -98,7 +99,6 @@ def test_pairs_become_a_model_that_restores_an_image_all_by_clicks(
     assert np.array_equal(np.asarray(restored), np.asarray(Image.open(io.BytesIO(direct.content))))
 
 
-@pytest.mark.timeout(180)
 def test_the_keyboard_alone_is_enough(visit: Visit, folders: Folders) -> None:
     page = visit()
 
@@ -205,7 +205,6 @@ def test_a_taken_name_asks_for_a_new_version(visit: Visit, folders: Folders, tra
     expect(page.get_by_role("button", name="Start training")).to_be_disabled()
 
 
-@pytest.mark.timeout(180)
 def test_a_cancelled_job_says_so_and_what_comes_next(visit: Visit, service: RunningService) -> None:
     page = visit(f"/#/jobs/{service.post_job('cancelled', finetune_steps=2000)}", viewport=PHONE)
     page.get_by_role("button", name="Cancel the training").click()

@@ -1,6 +1,7 @@
 // One image through a model: posted, waited for, fetched with what its headers tell.
 
 import { get, send } from "./api.js";
+import { ENDED } from "./follow.js";
 
 const FIRST_LOOK_MS = 150;
 const LAST_LOOK_MS = 1500;
@@ -17,20 +18,20 @@ export function linked(header, ending) {
 }
 
 /**
- * Restore an image. `onState` hears the operation's state while it is waited for.
+ * Restore an image. `onLook` sees the operation each time it is looked at.
  * @param {string} model name, name@alias or name@version
  * @param {Blob} image
- * @param {{format?: string, options?: Record<string, unknown>, onState?: (state: string) => void, signal?: AbortSignal}} how
+ * @param {{format?: string, options?: Record<string, unknown>, onLook?: (operation: any) => void, signal?: AbortSignal}} how
  * @returns {Promise<{blob: Blob, model: string, seconds: number | null, match: string | null, trust: string | null, precision: string | null}>}
  */
-export async function restore(model, image, { format = "image/png", options = {}, onState, signal } = {}) {
+export async function restore(model, image, { format = "image/png", options = {}, onLook, signal } = {}) {
   const query = new URLSearchParams(Object.entries(options).map(([name, value]) => [name, String(value)]));
   const headers = { "Content-Type": image.type || "application/octet-stream", Accept: format, Prefer: "respond-async" };
   const path = `/v1/models/${encodeURIComponent(model).replaceAll("%40", "@")}/super-resolve${query.size ? `?${query}` : ""}`;
   const accepted = await send(path, { method: "POST", headers, body: image, signal });
   let operation = await accepted.json();
-  for (let wait = FIRST_LOOK_MS; operation.state === "queued" || operation.state === "running"; wait = Math.min(LAST_LOOK_MS, 1.5 * wait)) {
-    onState?.(operation.state);
+  for (let wait = FIRST_LOOK_MS; !ENDED.has(operation.state); wait = Math.min(LAST_LOOK_MS, 1.5 * wait)) {
+    onLook?.(operation);
     await pause(wait, signal);
     operation = await get(`/v1/operations/${operation.id}`, { signal });
   }
@@ -44,6 +45,6 @@ export async function restore(model, image, { format = "image/png", options = {}
     seconds: milliseconds ? Number(milliseconds) / 1000 : null,
     match: told.get("X-DRTL-Match"),
     precision: told.get("X-DRTL-Precision"),
-    trust: linked(told.get("Link"), "/trust"),
+    trust: linked(told.get("Link"), "/trust") ?? operation.trust ?? null,
   };
 }

@@ -42,8 +42,9 @@ export async function describe() {
       .filter((one) => one.values?.length !== 1),
     formats: Object.keys(restore.responses["200"].content).filter((type) => type.startsWith("image/")),
     restoreOptions: named(query),
+    cancelsOperations: "/v1/operations/{operation_id}/cancel" in paths,
+    exportsOnnx: "/v1/models/{name}/versions/{version}/onnx" in paths,
     picksModel: /\bauto\b/.test(`${model?.description ?? ""} ${JSON.stringify(model?.schema ?? {})}`),
-    fixes: (paths["/v1/datasets"].post.parameters ?? []).some((parameter) => parameter.name === "fix"),
   };
 }
 

@@ -5,6 +5,7 @@ import { get, sendJson } from "../lib/api.js";
 import { useLoaded } from "../lib/load.js";
 import { fixed, plural, when, words } from "../lib/format.js";
 import { go } from "../lib/router.js";
+import { useService } from "../lib/service.js";
 import { CANDIDATES } from "../parts/curves.js";
 import { HeldOut } from "../parts/held_out.js";
 import { Download } from "../parts/icons.js";
@@ -14,6 +15,7 @@ import { Gammas } from "../parts/relation.js";
 import { Title } from "../parts/title.js";
 
 export function ModelPage({ name, version }) {
+  const service = useService();
   const load = async () => {
     const model = await get(`/v1/models/${encodeURIComponent(name)}`);
     const shown = version ?? model.aliases.production ?? model.versions[0];
@@ -40,6 +42,7 @@ export function ModelPage({ name, version }) {
               ${model.versions.map((each) => html`<option key=${each} value=${each}>${each}${model.aliases.production === each ? " (in use)" : ""}</option>`)}
             </select></label>`}
         <a class="button" href=${`/v1/models/${document.name}/versions/${document.version}/weights`} download><${Download} />Weights</a>
+        ${service?.exportsOnnx && html`<a class="button" href=${`/v1/models/${document.name}/versions/${document.version}/onnx`} download><${Download} />ONNX</a>`}
         <a class="button primary" href=${`#/restore?model=${reference}`}>Restore an image</a>
       </div>
     </header>

@@ -1,7 +1,7 @@
 // An image through a model, and the result beside it.
 
 import { html, useEffect, useId, useRef, useState } from "../lib/html.js";
-import { list, send } from "../lib/api.js";
+import { list, send, sendJson } from "../lib/api.js";
 import { bytes, duration, fixed, words } from "../lib/format.js";
 import { useLoaded } from "../lib/load.js";
 import { restore } from "../lib/restore.js";
@@ -10,6 +10,7 @@ import { Compare } from "../parts/compare.js";
 import { DropZone } from "../parts/drop_zone.js";
 import { Download, Picture } from "../parts/icons.js";
 import { Bar, Empty, ProblemNote, Waiting } from "../parts/note.js";
+import { Option } from "../parts/options.js";
 import { Title } from "../parts/title.js";
 
 const ENDINGS = { "image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "image/tiff": "tif" };
@@ -57,15 +58,20 @@ function Bench({ models, service, wanted }) {
     setImage(file);
     setRun({ state: "sending", since: Date.now() });
     try {
-      const options = Object.fromEntries(Object.entries(extras).filter(([name, on]) => on && service?.restoreOptions[name]).map(([name]) => [name, EXTRAS[name].on]));
-      const onState = (state) => setRun((old) => ({ ...old, state }));
-      const result = await restore(model, file, { format, options, onState, signal: stop.signal });
+      const options = Object.fromEntries(Object.entries(extras).filter(([, value]) => value !== undefined));
+      const onLook = (operation) => setRun((old) => ({ ...old, state: operation.state, operation }));
+      const result = await restore(model, file, { format, options, onLook, signal: stop.signal });
       setRun({ state: "done", result });
     } catch (failure) {
       if (failure.name !== "AbortError") setRun({ state: "failed", problem: failure });
     }
   };
-  const stop = () => (stopping.current?.abort(), setRun({ state: "idle" }));
+  const stop = () => {
+    stopping.current?.abort();
+    // The work goes on where the service cannot stop it; its result is then forgotten unseen.
+    if (run.operation && service?.cancelsOperations) sendJson("POST", `/v1/operations/${run.operation.id}/cancel`).catch(() => {});
+    setRun({ state: "idle" });
+  };
   const takeDemo = async () => {
     setRun({ state: "demo", since: Date.now() });
     try {
@@ -77,8 +83,11 @@ function Bench({ models, service, wanted }) {
   };
   useEffect(() => () => stopping.current?.abort(), []);
 
-  const waits = ["demo", "sending", "queued", "running"].includes(run.state);
-  const offered = Object.entries(EXTRAS).filter(([name]) => service?.restoreOptions[name]);
+  const waits = run.state in SAID;
+  const known = service?.restoreOptions ?? {};
+  const offered = Object.entries(EXTRAS).filter(([name]) => known[name]);
+  const further = Object.values(known).filter(({ name }) => !EXTRAS[name]);
+  const setExtra = (name, value) => setExtras({ ...extras, [name]: value });
   return html`
     <header><${Title}>Restore an image<//><p class="lead">Everything happens on this service; your image goes nowhere else, and is forgotten an hour after it was done.</p></header>
     <div class="with-side">
@@ -107,15 +116,18 @@ function Bench({ models, service, wanted }) {
               ${(service?.formats ?? ["image/png"]).map((each) => html`<option key=${each} value=${each}>${FORMAT_WORDS[each] ?? each}</option>`)}
             </select>
           </div>
-          ${offered.map(([name, { text }]) => html`
-            <label class="check" key=${name}><input type="checkbox" checked=${Boolean(extras[name])} onChange=${(event) => setExtras({ ...extras, [name]: event.currentTarget.checked })} /><span>${text}</span></label>`)}
+          ${offered.map(([name, { text, on }]) => html`
+            <label class="check" key=${name}><input type="checkbox" checked=${extras[name] === on} onChange=${(event) => setExtra(name, event.currentTarget.checked ? on : undefined)} /><span>${text}</span></label>`)}
+          ${further.length > 0 && html`<details><summary>Further options</summary><div class="stack">
+            ${further.map((option) => html`<${Option} key=${option.name} option=${option} value=${extras[option.name]} onChange=${(value) => setExtra(option.name, value)} />`)}
+          </div></details>`}
           ${image && !waits && html`<button type="button" class="button wide" onClick=${() => start(image)}>Restore again with these</button>`}
         </section>
       </aside>
     </div>`;
 }
 
-const SAID = { demo: "Taking the demo photo …", sending: "Sending the image …", queued: "Waiting for a worker …", running: "Restoring …" };
+const SAID = { demo: "Taking the demo photo …", sending: "Sending the image …", queued: "Waiting for a worker …", running: "Restoring …", cancelling: "Stopping …" };
 
 function Working({ run, onStop }) {
   const [now, setNow] = useState(Date.now());
@@ -127,7 +139,7 @@ function Working({ run, onStop }) {
   return html`
     <div class="panel stack tight" role="status">
       <div class="row between"><span>${SAID[run.state]}</span>${seconds >= 1 && html`<span class="number soft" aria-hidden="true">${duration(seconds)}</span>`}</div>
-      <${Bar} share=${null} label="Restoring the image" />
+      <${Bar} share=${run.operation?.progress || null} label="Restoring the image" />
       ${run.state !== "demo" && html`<div><button type="button" class="button little" onClick=${onStop}>Stop waiting</button></div>`}
     </div>`;
 }
@@ -160,7 +172,7 @@ function Result({ image, result }) {
   }, [before, after]);
   const name = `${image.name.replace(/\.[^.]*$/, "")}-restored.${ENDINGS[result.blob.type] ?? "png"}`;
   const match = Number(result.match);
-  const overlay = result.trust && { src: result.trust, alt: "Map of how far the result can be trusted", name: "Trust map" };
+  const overlay = result.trust && { src: result.trust, alt: "Map of how far the result can be trusted", name: "Trust map", legend: "The brighter, the less the result is to be trusted." };
   return html`
     <div class="panel stack" aria-label="Result" role="region">
       ${size && html`<${Compare} before=${{ src: before, alt: "Your image", tag: "Input" }} after=${{ src: after, alt: "The restored image", tag: "Restored" }} overlay=${overlay} ...${size} />`}

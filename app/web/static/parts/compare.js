@@ -17,7 +17,7 @@ function bounded({ zoom, x, y }, stage) {
 
 /**
  * @param {{before: {src: string, alt: string, tag: string}, after: {src: string, alt: string, tag: string},
- *   overlay?: {src: string, alt: string, name: string} | null, width?: number, height?: number}} props
+ *   overlay?: {src: string, alt: string, name: string, legend: string} | null, width?: number, height?: number}} props
  */
 export function Compare({ before, after, overlay = null, width, height }) {
   const [split, setSplit] = useState(50);
@@ -84,7 +84,7 @@ export function Compare({ before, after, overlay = null, width, height }) {
       <div ref=${stage} class=${`stage ${zoomed ? "zoomed" : ""} ${view.zoom > 2 ? "large" : ""}`} data-zoomed=${zoomed ? "" : undefined} ...${pointer}>
         <div class="picture" style=${{ ...moved, ...shape }}>
           <img src=${after.src} alt=${after.alt} style=${shape} />
-          ${overlay && shaded && html`<img class="over trust" src=${overlay.src} alt=${overlay.alt} style=${{ opacity: 0.6 }} />`}
+          ${overlay && shaded && html`<img class="over trust" src=${overlay.src} alt=${overlay.alt}  />`}
           <img class="over" src=${before.src} alt=${before.alt} style=${{ clipPath: `inset(0 ${100 - cut}% 0 0)` }} />
         </div>
         <span class="tag left">${before.tag}</span><span class="tag right">${after.tag}</span>
@@ -101,6 +101,7 @@ export function Compare({ before, after, overlay = null, width, height }) {
         </div>
         <label class="row tight small soft">Divider <input type="range" min="0" max="100" value=${split} style=${{ width: "120px" }} hidden=${!zoomed} aria-label="Divider, while zoomed in" onInput=${(event) => setSplit(Number(event.currentTarget.value))} /><span class="number">${Math.round(split)} %</span></label>
       </div>
+      ${overlay && shaded && html`<p class="hint">${overlay.legend}</p>`}
       <p class="hint" id=${help}>Drag the divider, or use the arrow keys. <kbd>+</kbd> <kbd>−</kbd> zoom, <kbd>W</kbd> <kbd>A</kbd> <kbd>S</kbd> <kbd>D</kbd> move.</p>
     </div>`;
 }

@@ -35,7 +35,7 @@ export function Option({ option, value, onChange }) {
             ${option.values.map((choice) => html`<option key=${choice} value=${choice}>${choice}</option>`)}
           </select>`
         : html`<input type=${NUMERIC.has(option.type) ? "number" : "text"} id=${id} value=${value ?? initial} min=${option.minimum} max=${option.maximum}
-            placeholder=${option.nullable ? "the preset's" : ""} onInput=${change} ...${described} />`}
+            step=${option.type === "number" ? "any" : undefined} placeholder=${option.nullable ? "chosen for you" : ""} onInput=${change} ...${described} />`}
       ${hint}
     </div>`;
 }

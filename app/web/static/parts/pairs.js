@@ -33,6 +33,7 @@ function Report({ report }) {
       ${report.clean.width}×${report.clean.height}${report.scale > 1 ? `, scale ${report.scale}` : ""},
       ${" "}${report.psnr_db === null ? "equal images" : decibels(report.psnr_db)}${aligned}${shift}
     </p>
+    ${report.fixed && html`<p class="small number">Mended (${report.fixed.applied.map(words).join(", ")}): ${decibels(report.fixed.before.psnr_db)} before, ${decibels(report.psnr_db)} now.</p>`}
     ${findings.length === 0
       ? html`<p class="small">${report.note}</p>`
       : html`<ul class="findings small">
