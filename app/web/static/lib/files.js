@@ -55,7 +55,8 @@ export function sorted(found, side) {
   const at = (wanted) => images.filter((_, place) => (told ? sides[place] : (side ?? sides[place])) === wanted);
   const clean = at("clean").map(({ file }) => file);
   const distorted = at("distorted").map(({ file }) => file);
-  const folder = found.find(({ path }) => path.includes("/"))?.path.split("/")[0] ?? null;
+  const top = found.find(({ path }) => path.includes("/"))?.path.split("/")[0] ?? null;
+  const folder = top && sideOf(`${top}/`) === null ? top : null; // "clean" says nothing about whose pairs they are.
   return { archive, clean, distorted, folder, lost: images.length - clean.length - distorted.length, others: found.length - images.length - (archive ? 1 : 0) };
 }
 

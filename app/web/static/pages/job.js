@@ -40,7 +40,7 @@ export function JobPage({ id }) {
     ${trained && html`
       <section class="panel" aria-labelledby="training-title">
         <h2 id="training-title">${ENDED.has(job.state) ? "How the training went" : "The training"}</h2>
-        ${known.preview && html`<${Preview} preview=${known.preview} />`}
+        ${known.preview && html`<${Preview} preview=${known.preview} ended=${ENDED.has(job.state)} />`}
         <div class="two">
           <${Curves} title="Quality of the preview" unit="PSNR, dB" curves=${known.psnr} digits=${1} waiting="The first preview comes within seconds of training."
             reference=${known.inputPsnr === null ? null : { value: known.inputPsnr, name: "input" }} />
@@ -81,10 +81,10 @@ function Progress({ job, known }) {
 }
 
 /** A crop of a held-out pair: as it came, as the best weights so far restore it, and as it should be. */
-function Preview({ preview }) {
+function Preview({ preview, ended }) {
   const panels = [
     ["Input", decibels(preview.input_psnr_db), ""],
-    ["Best so far", decibels(preview.psnr_db), "now"],
+    [ended ? "Best look" : "Best so far", decibels(preview.psnr_db), "now"],
     ["Clean", "", ""],
   ];
   return html`

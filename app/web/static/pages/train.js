@@ -1,6 +1,6 @@
 // A new training: pairs in, the service's word on each, a name, a preset, and go.
 
-import { html, useEffect, useId, useState } from "../lib/html.js";
+import { html, useEffect, useId, useRef, useState } from "../lib/html.js";
 import { list, send, sendJson, upload } from "../lib/api.js";
 import { estimates } from "../lib/estimate.js";
 import { merged, modelName, pairUp, sorted } from "../lib/files.js";
@@ -63,9 +63,19 @@ export function Train() {
 
   const pairs = chosen.archive ? null : pairUp(chosen.clean, chosen.distorted);
   const whole = chosen.archive !== null || (pairs.length > 0 && pairs.every((pair) => pair.clean && pair.distorted));
-  useCheck(chosen, pairs, whole, setCheck);
+  const uploading = useRef(null);
+  const stopUpload = () => uploading.current?.abort();
+  const look = (fixes = []) => {
+    stopUpload();
+    uploading.current = new AbortController();
+    uploadPairs(chosen, pairs, fixes, setCheck, uploading.current.signal);
+  };
+  // The pairs are looked at a moment after the last change, once each has its partner.
+  useEffect(() => {
+    const timer = whole ? setTimeout(look, SETTLE_MS) : 0;
+    return () => (clearTimeout(timer), stopUpload());
+  }, [chosen]);
 
-  const applyFixes = (fixes) => uploadPairs(chosen, pairs, setCheck, fixes);
   const started = chosen.archive || pairs.length > 0;
   const filled = (side) => (chosen.archive ? `${chosen.archive.name}` : chosen[side].length ? plural(chosen[side].length, "image") : undefined);
   return html`
@@ -92,30 +102,21 @@ export function Train() {
       <div class="note warn" role="status"><p>${plural(chosen.lost, "image")} could not be told to be clean or distorted. Name the folders
         <code>clean</code> and <code>distorted</code>, or drop each folder into its own place.</p></div>`}
     ${check.state === "failed" && html`<${ProblemNote} problem=${check.problem}>
-        <button type="button" class="button little" onClick=${() => uploadPairs(chosen, pairs, setCheck)}>Check again</button>
+        ${whole && html`<button type="button" class="button little" onClick=${() => look()}>Check again</button>`}
         <button type="button" class="button little" onClick=${startOver}>Start over</button>
       <//>`}
     ${started && html`
       <div class="with-side">
         <section class="stack" aria-label="Check of the pairs">
-          <${Checking} check=${check} pairs=${pairs} whole=${whole} onFix=${applyFixes} />
+          <${Checking} check=${check} pairs=${pairs} whole=${whole} onFix=${look} />
           ${(pairs || check.dataset) && html`<${Pairs} pairs=${pairs} dataset=${check.dataset ?? null} onRemove=${pairs && remove} />`}
         </section>
         <aside><${Start} dataset=${check.dataset ?? null} name=${name ?? suggested} setName=${setName} /></aside>
       </div>`}`;
 }
 
-/** Send the pairs to be looked at, a moment after the last change, once each has its partner. */
-function useCheck(chosen, pairs, whole, setCheck) {
-  useEffect(() => {
-    if (!whole) return undefined;
-    const stopping = new AbortController();
-    const timer = setTimeout(() => uploadPairs(chosen, pairs, setCheck, [], stopping.signal), SETTLE_MS);
-    return () => (clearTimeout(timer), stopping.abort());
-  }, [chosen]);
-}
-
-async function uploadPairs(chosen, pairs, setCheck, fixes = [], signal = undefined) {
+/** Send the pairs to be looked at, mended by `fixes`; `setCheck` hears how it goes. */
+async function uploadPairs(chosen, pairs, fixes, setCheck, signal) {
   const path = `/v1/datasets${fixes.length ? `?fix=${fixes.join(",")}` : ""}`;
   const onProgress = (share) => setCheck({ state: share < 1 ? "uploading" : "looking", share });
   setCheck({ state: "uploading", share: 0 });
@@ -154,7 +155,7 @@ function Checking({ check, pairs, whole, onFix }) {
       <div class="row between" role="status">
         <div>
           <h2>${plural(reports.length, "pair")} checked</h2>
-          <p class="small soft">${bad === 0 ? "All of them can be trained on." : `${bad} of them will hurt the training: replace or remove what is marked red.`}
+          <p class="small soft">${check.dataset.summary || (bad === 0 ? "All of them can be trained on." : `${bad} of them will hurt the training: replace or remove what is marked red.`)}
             ${check.fixes.length > 0 ? ` Applied: ${check.fixes.join(", ").replaceAll("_", " ")}.` : ""}</p>
         </div>
         ${fixable.length > 0 && check.fixes.length === 0 && html`<button type="button" class="button" onClick=${() => onFix(fixable)}>Apply fixes</button>`}

@@ -7,6 +7,7 @@ import { restore } from "../lib/restore.js";
 import { Compare } from "./compare.js";
 import { ProblemNote } from "./note.js";
 import { pairImage } from "./pairs.js";
+import { Scroll } from "./scroll.js";
 
 export function HeldOut({ metrics, dataset, reference }) {
   const [open, setOpen] = useState(null);
@@ -14,7 +15,7 @@ export function HeldOut({ metrics, dataset, reference }) {
     <section class="panel" aria-labelledby="held-out-title">
       <h2 id="held-out-title">Pair by pair</h2>
       <p class="small soft">${metrics.protocol === "halves" ? "Measured on parts of each pair that were not trained on." : "These pairs took part in no training."}</p>
-      <div class="scroll">
+      <${Scroll} label="Table of held-out pairs">
         <table>
           <caption class="unseen">Quality by held-out pair</caption>
           <thead><tr><th scope="col">Pair</th><th scope="col" class="number">Input</th><th scope="col" class="number">Model</th><th scope="col" class="number">Gain</th><th scope="col" class="number">SSIM</th><td></td></tr></thead>
@@ -25,7 +26,7 @@ export function HeldOut({ metrics, dataset, reference }) {
               <td>${dataset && html`<button type="button" class="button little" aria-expanded=${open === pair.name} onClick=${() => setOpen(open === pair.name ? null : pair.name)}>${open === pair.name ? "Close" : "Look"}<span class="unseen"> at ${pair.name}</span></button>`}</td></tr>`)}
           </tbody>
         </table>
-      </div>
+      <//>
       ${open && html`<${Look} key=${open} name=${open} dataset=${dataset} reference=${reference} />`}
     </section>`;
 }

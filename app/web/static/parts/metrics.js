@@ -3,6 +3,7 @@
 import { html } from "../lib/html.js";
 import { decibels, fixed, plural, signed } from "../lib/format.js";
 import { CANDIDATES } from "./curves.js";
+import { Scroll } from "./scroll.js";
 
 export function Metrics({ metrics }) {
   const rows = [
@@ -12,7 +13,7 @@ export function Metrics({ metrics }) {
   ];
   const where = metrics.protocol === "halves" ? "on held-out parts of each pair" : `on ${plural(metrics.held_out.length, "held-out pair")}`;
   return html`
-    <div class="scroll">
+    <${Scroll} label="Table of quality">
       <table>
         <caption class="unseen">Quality ${where}</caption>
         <thead><tr><th scope="col">Mean ${where}</th><th scope="col" class="number">PSNR</th><th scope="col" class="number">SSIM</th></tr></thead>
@@ -20,13 +21,13 @@ export function Metrics({ metrics }) {
           ${rows.map(([name, quality, cls]) => html`<tr key=${name} class=${cls}><th scope="row">${name}</th><td class="number">${decibels(quality.psnr)}</td><td class="number">${fixed(quality.ssim, 3)}</td></tr>`)}
         </tbody>
       </table>
-    </div>`;
+    <//>`;
 }
 
 export function Candidates({ metrics }) {
   if (!metrics.candidates?.length) return null;
   return html`
-    <div class="scroll">
+    <${Scroll} label="Table of candidates">
       <table>
         <caption class="unseen">The candidates of the race</caption>
         <thead><tr><th scope="col">Candidate</th><th scope="col" class="number">PSNR</th><th scope="col" class="number">Steps</th></tr></thead>
@@ -36,7 +37,7 @@ export function Candidates({ metrics }) {
             <td class="number">${decibels(each.psnr)}</td><td class="number">${each.steps ?? "–"}</td></tr>`)}
         </tbody>
       </table>
-    </div>`;
+    <//>`;
 }
 
 /** The gain in one large figure. */

@@ -5,6 +5,7 @@ import { get } from "../lib/api.js";
 import { fixed } from "../lib/format.js";
 import { useLoaded } from "../lib/load.js";
 import { ProblemNote, Waiting } from "./note.js";
+import { Scroll } from "./scroll.js";
 import { useWidth } from "./width.js";
 
 const RINGS = [1, 0.75, 0.5, 0.25, 0];
@@ -128,7 +129,7 @@ function HeatMap({ ranked, target, cosine }) {
   return html`
     <figure>
       <h3>How alike all of them are</h3>
-      <div class="scroll" role="region" aria-label="Table of cosines" tabindex="0">
+      <${Scroll} label="Table of cosines">
         <table class="heat">
           <thead><tr><td></td>${names.map((name) => html`<th key=${name} scope="col" class=${name === target.id ? "target" : ""}><span>${shown(name)}</span></th>`)}</tr></thead>
           <tbody>
@@ -141,7 +142,7 @@ function HeatMap({ ranked, target, cosine }) {
               })}</tr>`)}
           </tbody>
         </table>
-      </div>
+      <//>
       <figcaption>The adjacency of the graph: the cosine of every two embeddings.</figcaption>
     </figure>`;
 }
