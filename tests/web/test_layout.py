@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.web.conftest import DESKTOP, PHONE, Visit, overflow, screenshots_wanted, serious_findings
+from tests.web.conftest import DESKTOP, PHONE, Folders, Visit, overflow, screenshots_wanted, serious_findings
 
 pytestmark = pytest.mark.timeout(300)  # The first test waits for a training.
 
@@ -27,6 +27,17 @@ def settle(page: Page) -> None:
     page.wait_for_load_state("load")
 
 
+def assert_usable(page: Page, state: str) -> None:
+    """On a desktop and on a phone nothing is cut off, and axe finds nothing serious."""
+    for size in (DESKTOP, PHONE):
+        page.set_viewport_size(size)
+        page.wait_for_timeout(100)  # A frame or two, in which the drawings take their new width.
+        assert overflow(page) <= 0, size
+        assert serious_findings(page) == []
+        if folder := screenshots_wanted():
+            page.screenshot(path=folder / f"{state}-{size['width']}.png", full_page=True)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)
 def test_every_page_fits_and_has_no_serious_finding(
@@ -38,13 +49,29 @@ def test_every_page_fits_and_has_no_serious_finding(
     settle(page)
     if name == "job":
         expect(page.get_by_role("img", name=re.compile("Embedding of"))).to_be_visible()
-    for size in (DESKTOP, PHONE):
-        page.set_viewport_size(size)
-        page.wait_for_timeout(100)  # A frame or two, in which the drawings take their new width.
-        assert overflow(page) <= 0, size
-        assert serious_findings(page) == []
-        if folder := screenshots_wanted():
-            page.screenshot(path=folder / f"{name}-{size['width']}-{scheme}.png", full_page=True)
+    assert_usable(page, f"{name}-{scheme}")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pairs_and_results_fit_and_have_no_serious_finding(
+    visit: Visit, folders: Folders, trained: dict[str, Any], scheme: str
+) -> None:
+    page = visit(color_scheme=scheme)
+    page.get_by_label("Folder for Distorted images").set_input_files(folders[0].parent)
+    expect(page.get_by_role("heading", name="5 pairs checked")).to_be_visible()
+    page.get_by_text("Further options").click()
+    assert_usable(page, f"checked-{scheme}")
+
+    page.goto(f"/#/restore?model={trained['model']['reference']}")
+    page.get_by_label("Files for Your image").set_input_files(folders[1] / "crop0.png")
+    expect(page.get_by_label("Divider between Input and Restored")).to_be_visible()
+    page.get_by_role("button", name="Zoom in").click()
+    assert_usable(page, f"restored-{scheme}")
+
+    page.goto("/#/models/trained/1")
+    page.get_by_role("button", name="Look").first.click()
+    expect(page.get_by_label("Divider between Input and Restored")).to_be_visible()
+    assert_usable(page, f"looked-{scheme}")
 
 
 def test_the_scheme_follows_the_system_until_one_is_chosen_and_is_then_remembered(visit: Visit) -> None:
