@@ -7,7 +7,19 @@ from typing import Final
 import anyio.to_thread
 from fastapi import FastAPI
 
-from app.api import batches, datasets, health, jobs, model_files, models, operations, problems, super_resolution
+from app.api import (
+    batches,
+    datasets,
+    health,
+    jobs,
+    model_files,
+    models,
+    operations,
+    pair_images,
+    problems,
+    super_resolution,
+    web,
+)
 from app.api.body_limit import BodyLimit
 from app.api.deps import Services
 from app.api.examiners import Examiners
@@ -37,8 +49,20 @@ def create_app(configured: Settings | None = None) -> FastAPI:
     app.state.settings = chosen
     app.add_middleware(BodyLimit, settings=chosen)
     problems.install(app)
-    for part in (jobs, models, model_files, super_resolution, operations, batches, datasets, health, problems):
+    for part in (
+        jobs,
+        models,
+        model_files,
+        super_resolution,
+        operations,
+        batches,
+        datasets,
+        pair_images,
+        health,
+        problems,
+    ):
         app.include_router(part.router)
+    web.install(app)
     return app
 
 

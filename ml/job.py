@@ -19,6 +19,7 @@ from ml.match import fingerprint
 from ml.options import PRESETS, TrainingOptions
 from ml.pairs import PairFile, Split, as_sent, decode_pairs, split
 from ml.precision import device
+from ml.preview import Preview, Viewpoint
 from ml.prior import Prior, load_prior
 from ml.race import Candidate, Race, Start
 from ml.relation import Relation, node_link_graph, relate
@@ -43,6 +44,9 @@ class Follower(Protocol):
 
     def checkpoint(self, write: Callable[[Path], None]) -> None:
         """Offered after every step; call `write(path)` when it is time to save."""
+
+    def preview(self, look: Callable[[], Preview]) -> None:
+        """Offered after every step; `look()` restores a held-out crop, which changes nothing of the training."""
 
 
 def run_job(
@@ -82,12 +86,15 @@ def run_job(
         race.load(resume)
     follower.progress("transferring", SHARES["training"])
     started, before = time.monotonic(), race.steps_done()
+    viewpoint = Viewpoint(parts.held_out[0])
+    networks = {candidate.start: candidate.network for candidate in race.candidates}
 
-    def after_step(phase: str, candidate: str, step: int, loss: float) -> None:
+    def after_step(phase: str, candidate: Start, step: int, loss: float) -> None:
         done, planned = race.steps_done(), race.planned_steps()
         fraction = SHARES["training"] + (SHARES["evaluating"] - SHARES["training"]) * done / planned
         rate = (done - before) / max(1e-3, time.monotonic() - started)
         follower.progress(phase, fraction, candidate=candidate, step=step, loss=loss, steps_per_s=rate)
+        follower.preview(lambda: viewpoint.look(networks[candidate], candidate, step))
         follower.checkpoint(race.save)
 
     race.run(after_step)

@@ -27,7 +27,7 @@ Start = Literal["scratch", "prior", "uniform-transfer", "guided-transfer"]
 MILESTONES: Final = (1 / 3, 2 / 3, 1)  # shares of the fine-tuning steps
 
 # After every step: (phase, candidate, step done by it, loss)
-AfterStep = Callable[[str, str, int, float], None]
+AfterStep = Callable[[str, Start, int, float], None]
 
 
 @dataclass

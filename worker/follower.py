@@ -1,5 +1,6 @@
 """What the method tells while it runs, written to the job's row and its checkpoint blob."""
 
+import io
 import logging
 import math
 import time
@@ -8,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from app.core import jobs
 from app.core.jobs import Lease
 from app.core.tables import Job
+from ml.preview import Preview
 from worker.lease import Heartbeat, WorkerStopping, shutdown
 from worker.service import PATIENCE_S, DatabaseDown, Service
 
 log = logging.getLogger(__name__)
 
 REPORT_EVERY_S = 0.5
+PREVIEW_EVERY_S = 4.0
+PREVIEW_SHARE = 1 / 60  # of the time, at most, goes into previews.
 STOP_GRACE_S = 3.0  # A worker that stops waits this long for the method to offer a checkpoint.
 
 
@@ -37,12 +41,15 @@ class JobFollower:
         self.phase = ""
         self.next_report = self.began
         self.next_checkpoint = self.began + service.settings.checkpoint_every_s
+        self.next_preview = self.began
+        self.preview_blob: str | None = None
+        self.best_preview_psnr = -math.inf
         self.stop_seen: float | None = None
 
     def begin(self, scratch: Path, job: Job) -> None:
         """Take over where the attempt before left off."""
         self.scratch = scratch
-        self.checkpoint_blob = job.checkpoint_blob
+        self.checkpoint_blob, self.preview_blob = job.checkpoint_blob, job.preview_blob
         self.reached = job.progress if job.checkpoint_blob is not None else 0.0
 
     def has_trained(self) -> bool:
@@ -89,6 +96,40 @@ class JobFollower:
         if stopping:
             raise WorkerStopping(self.lease.job_id)
 
+    def preview(self, look: Callable[[], Preview]) -> None:
+        """Show every so often what a held-out crop looks like now; the image stays that of the best look so far."""
+        started = time.monotonic()
+        if started < self.next_preview:
+            return
+        seen = look()
+        improved = seen.psnr > self.best_preview_psnr
+        try:
+            self._show(seen, improved=improved)
+        except (OSError, *DatabaseDown) as error:
+            log.warning("job %s: preview not shown: %s", self.lease.job_id, error)
+        finished = time.monotonic()
+        cost = finished - started
+        self.next_preview = finished + max(PREVIEW_EVERY_S, cost / PREVIEW_SHARE, (finished - self.began) / 250)
+
+    def _show(self, seen: Preview, *, improved: bool) -> None:
+        blob = self.service.storage.put(io.BytesIO(seen.png)) if improved else self.preview_blob
+        facts = {
+            "pair": seen.pair,
+            "candidate": seen.candidate,
+            "step": seen.step,
+            "psnr_db": seen.psnr,
+            "input_psnr_db": seen.input_psnr,
+            "width": seen.width,
+            "height": seen.height,
+            "improved": improved,
+        }
+        self.service.write(lambda session: jobs.save_preview(session, self.lease, blob, **finite(facts)))
+        if improved:
+            self.preview_blob, outdated = blob, self.preview_blob
+            self.best_preview_psnr = seen.psnr
+            if outdated != blob:
+                self._remove(outdated)
+
     def drop_checkpoint(self) -> None:
         """Remove the last checkpoint's blob once the job has ended and its row names it no more."""
         self._remove(self.checkpoint_blob)
@@ -110,11 +151,12 @@ class JobFollower:
             return
         try:
             with self.service.read_sessions() as session:
-                shared = session.scalar(select(Job.id).where(Job.checkpoint_blob == blob).limit(1)) is not None
+                named = or_(Job.checkpoint_blob == blob, Job.preview_blob == blob)
+                shared = session.scalar(select(Job.id).where(named).limit(1)) is not None
             if not shared:
                 self.service.storage.delete(blob)
         except (OSError, *DatabaseDown) as error:
-            log.warning("checkpoint %s stays until the next sweep: %s", blob, error)
+            log.warning("blob %s stays until the next sweep: %s", blob, error)
 
     def _eta_s(self, fraction: float, now: float) -> float | None:
         """Seconds to go at this attempt's pace so far; None while that is still a guess."""

@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.api import examples, idempotency
+from app.api.blobs import send_blob
 from app.api.datasets import (
     FORM_FILES_EXAMPLE,
     PAIR_FIELDS,
@@ -54,6 +55,7 @@ from app.core.tables import ENDED, Dataset, Job
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 SVG: Final = "image/svg+xml"
+PNG: Final = "image/png"
 EVENT_STREAM: Final = "text/event-stream"
 JSON: Final = "application/json"
 
@@ -242,6 +244,42 @@ def get_graph(
     if media_type == SVG:
         return Response(draw(job.graph, title=job.name), media_type=SVG, headers=headers)
     return JSONResponse({**job.graph, "edges": job.graph["links"]}, headers=headers)
+
+
+@router.get(
+    "/{job_id}/preview",
+    response_class=StreamingResponse,
+    responses={
+        **problems(NotFound, NotReady, Conflict, Unprocessable),
+        200: {
+            "description": "Input, restored and clean crop side by side, of equal width",
+            "content": {PNG: {"schema": {"type": "string", "format": "binary"}, "example": "…"}},
+        },
+    },
+)
+def get_preview(
+    job_id: JobIdPath,
+    session: ReadSessionDep,
+    services: ServicesDep,
+    event: Annotated[
+        int | None,
+        Query(ge=0, description="Changes nothing but the address, for browsers that keep images.", examples=[42]),
+    ] = None,
+) -> StreamingResponse:
+    """A crop of a held-out pair, as the best weights so far restore it; `preview` events tell of better ones.
+
+    It exists some seconds after the training has begun; until then the answer is a 409 with `Retry-After`.
+    """
+    job = repository.get_job(session, job_id)
+    if job.preview_blob is None:
+        if job.state in ENDED:
+            raise Conflict(f"The job has {job.state} before it had a preview.")
+        raise NotReady("The job has no preview yet.", retry_after_s=2)
+    headers = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
+    try:
+        return send_blob(services.storage, job.preview_blob, PNG, headers)
+    except FileNotFoundError:  # Replaced by a better one since the row was read.
+        raise NotReady("The preview is being replaced.", retry_after_s=1) from None
 
 
 @router.get(

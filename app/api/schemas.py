@@ -337,13 +337,18 @@ class EventOut(BaseModel):
     job_id: str
     created_at: datetime
     kind: str = Field(
-        description="`started`, `progress`, `graph`, `requeued`, `cancelling`, `succeeded`, `failed` or `cancelled`."
+        description="`started`, `progress`, `graph`, `preview`, `requeued`, `cancelling`, `succeeded`, `failed` or "
+        "`cancelled`."
     )
     payload: dict[str, Any]
 
     @classmethod
     def of(cls, event: JobEvent) -> "EventOut":
-        return cls.model_validate({name: getattr(event, name) for name in cls.model_fields})
+        fields = {name: getattr(event, name) for name in cls.model_fields}
+        if event.kind == "preview":
+            # Each look has an address of its own, since browsers keep the image that they have.
+            fields["payload"] = event.payload | {"url": f"/v1/jobs/{event.job_id}/preview?event={event.id}"}
+        return cls.model_validate(fields)
 
 
 # The relation graph

@@ -94,6 +94,12 @@ def save_checkpoint(session: Session, lease: Lease, blob: str) -> None:
     _write(session, lease, checkpoint_blob=blob)
 
 
+def save_preview(session: Session, lease: Lease, blob: str | None, **payload: Any) -> None:
+    """Name the image that shows what the training has come to; `blob` is that of the best so far."""
+    _write(session, lease, preview_blob=blob)
+    record(session, lease.job_id, "preview", **payload)
+
+
 def succeed(
     session: Session,
     lease: Lease,

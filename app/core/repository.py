@@ -219,6 +219,7 @@ def referenced_blobs(session: Session) -> set[str]:
         Pair.clean_blob,
         Pair.distorted_blob,
         Job.checkpoint_blob,
+        Job.preview_blob,
         ModelVersion.weights_blob,
         ModelVersion.onnx_blob,
         Operation.input_blob,

@@ -139,6 +139,7 @@ class Job(Table):
     task_id: Mapped[str | None] = mapped_column(String(64))
     cancel_requested: Mapped[float | None] = mapped_column(Float)  # database_now() seconds
     checkpoint_blob: Mapped[str | None] = mapped_column(String(64))
+    preview_blob: Mapped[str | None] = mapped_column(String(64))  # The best look so far at a held-out crop, as PNG.
 
     graph: Mapped[dict[str, Any] | None]
     metrics: Mapped[dict[str, Any] | None]

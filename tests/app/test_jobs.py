@@ -1,5 +1,6 @@
 """Jobs over HTTP: made once, followed, cancelled, drawn."""
 
+import io
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from app.api.schemas import GraphOut
 from app.core import jobs
 from app.core.queue import TRAINING_QUEUE
 from app.core.settings import Settings
+from app.core.storage import FolderStorage
 from app.core.tables import IdempotencyKey, Job, utc_now
 from app.main import create_app
 from tests.app.conftest import connected, problem
@@ -486,3 +488,40 @@ def test_the_key_row_of_a_job_names_it(client: httpx.Client, rows: sessionmaker[
     job = accepted(post_job(client, key="k"))
     with rows() as session:
         assert session.scalars(select(IdempotencyKey.made_id)).all() == [job["id"]]
+
+
+# The preview
+
+
+def test_the_preview_is_served_once_there_is_one(
+    client: httpx.Client, rows: sessionmaker[Session], api_settings: Settings
+) -> None:
+    job_id = client.post("/v1/jobs", files=pair_files(2), data={"name": "seen"}).json()["id"]
+    path = f"/v1/jobs/{job_id}/preview"
+    early = client.get(path)
+    problem(early, 409, "not-ready")
+    assert early.headers["retry-after"] == "2"
+
+    assert api_settings.blob_dir is not None
+    storage = FolderStorage(api_settings.blob_dir)
+    with rows.begin() as session:
+        lease = jobs.claim_next(session, "task", 60.0)
+    assert lease is not None
+    for text in (b"first", b"second"):
+        blob = storage.put(io.BytesIO(text))
+        with rows.begin() as session:
+            jobs.save_preview(session, lease, blob, psnr_db=30.0, improved=True)
+        answer = client.get(path)
+        assert (answer.status_code, answer.content) == (200, text)
+        assert answer.headers["content-type"] == "image/png"
+    told = [event for event in client.get(f"/v1/jobs/{job_id}/events").json()["items"] if event["kind"] == "preview"]
+    assert len({event["payload"]["url"] for event in told}) == 2
+    assert client.get(told[-1]["payload"]["url"]).content == b"second"
+    storage.delete(blob)
+    problem(client.get(path), 409, "not-ready")  # Between a blob and the next.
+
+
+def test_a_job_that_ended_without_a_preview_says_so(client: httpx.Client) -> None:
+    job_id = client.post("/v1/jobs", files=pair_files(2), data={"name": "unseen"}).json()["id"]
+    client.post(f"/v1/jobs/{job_id}/cancel")
+    assert "cancelled" in problem(client.get(f"/v1/jobs/{job_id}/preview"), 409, "conflict")["detail"]

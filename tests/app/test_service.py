@@ -27,7 +27,7 @@ Operations = list[tuple[str, dict[str, Any]]]
 
 
 def test_unknown_paths_and_wrong_methods_are_problems(client: httpx.Client) -> None:
-    for path in ("/", "/v1", "/v1/nothing", "/v2/jobs"):
+    for path in ("/v1", "/v1/nothing", "/v2/jobs", "/web/nothing.js"):
         assert problem(client.get(path), 404, "not-found")["instance"] == path
     answer = client.delete("/v1/jobs")
     problem(answer, 405, "method-not-allowed")

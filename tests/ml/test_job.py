@@ -24,6 +24,7 @@ from ml.match import closeness, fingerprint, reference_in
 from ml.model_file import unpack
 from ml.options import PRESETS, TrainingOptions
 from ml.pairs import PairFile, Split, decode_pairs, split
+from ml.preview import Preview
 from ml.prior import Prior, UnusablePrior, save_prior
 from ml.race import Race
 from ml.relation import Relation, relate
@@ -37,12 +38,14 @@ PairFiles = Callable[..., list[PairFile]]
 class Recorder:
     """A follower that remembers everything, saves every step, and can stop the job after some steps."""
 
-    def __init__(self, folder: Path | None = None, stop_after: int | None = None) -> None:
+    def __init__(self, folder: Path | None = None, stop_after: int | None = None, *, looks: bool = False) -> None:
         self.folder = folder
         self.stop_after = stop_after
         self.said: list[tuple[str, float, dict[str, float | str]]] = []
         self.graphs: list[dict[str, Any]] = []
         self.steps = 0
+        self.looks = looks
+        self.previews: list[Preview] = []
 
     def progress(self, phase: str, fraction: float, **facts: float | str) -> None:
         self.said.append((phase, fraction, facts))
@@ -56,6 +59,10 @@ class Recorder:
         self.steps += 1
         if self.steps == self.stop_after:
             raise InterruptedError
+
+    def preview(self, look: Callable[[], Preview]) -> None:
+        if self.looks:
+            self.previews.append(look())
 
 
 @pytest.fixture

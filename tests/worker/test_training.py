@@ -1,6 +1,8 @@
 """One job with the real method in this process: results, cancellation in every phase, resume, and what may go wrong."""
 
+import hashlib
 import io
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from app.core.settings import Settings
 from app.core.storage import FolderStorage
 from app.core.tables import PHASES, Dataset, Job, JobEvent, ModelVersion, Pair
 from ml import checkpoint
+from ml.preview import Preview
 from ml.prior import UnusablePrior
 from tests.images import image_pairs
 from tests.worker.conftest import MakeJob
@@ -95,10 +98,9 @@ def test_an_interrupted_job_goes_on_and_ends_with_the_same_weights_to_the_bit(
     assert steps == [3, 4]
     expected, resumed = weights(service, whole), weights(service, interrupted)
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
-    assert blobs(service) - before == {
-        weights_blob(service, whole),
-        weights_blob(service, interrupted),
-    }  # No checkpoint.
+    kept = {weights_blob(service, job_id) for job_id in (whole, interrupted)}
+    previews = {read(service, job_id).preview_blob for job_id in (whole, interrupted)}
+    assert blobs(service) - before == kept | previews  # No checkpoint.
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -117,6 +119,7 @@ def test_a_job_is_cancelled_in_every_phase(
     training.run_next(service, "task")
     job = read(service, job_id)
     assert (job.state, job.model_version, job.checkpoint_blob) == ("cancelled", None, None)
+    before |= {job.preview_blob} if job.preview_blob is not None else set()
     assert blobs(service) - before <= weights_that_came_too_late(service, before)
     with service.sessions() as session:
         assert session.scalars(select(ModelVersion)).all() == []
@@ -247,3 +250,78 @@ def test_numbers_that_json_lacks_become_null(database_url: str) -> None:
 )
 def test_each_failure_has_its_code(database_url: str, error: Exception, code: str) -> None:
     assert diagnose(error, bad_value="bad-input").code == code
+
+
+def preview_events(service: Service, job_id: str) -> list[dict[str, Any]]:
+    with service.sessions() as session:
+        told = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.kind == "preview").order_by(JobEvent.id)
+        return [event.payload for event in session.scalars(told)]
+
+
+def test_the_preview_kept_is_that_of_the_best_look_and_the_only_one(
+    service: Service, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "PREVIEW_EVERY_S", 0.0)
+    monkeypatch.setattr(follower, "PREVIEW_SHARE", 1e9)
+    job_id = make_job(**SHORT)
+    before = blobs(service)
+    stored: dict[str, float] = {}
+    show = JobFollower._show
+
+    def note(self: JobFollower, seen: Preview, *, improved: bool) -> None:
+        stored[hashlib.sha256(seen.png).hexdigest()] = seen.psnr
+        show(self, seen, improved=improved)
+
+    monkeypatch.setattr(JobFollower, "_show", note)
+    training.run_next(service, "task")
+    told = preview_events(service, job_id)
+    assert [event["step"] for event in told] == [1, 2, 3, 4]
+    best = -1.0
+    for event in told:
+        assert event["improved"] == (event["psnr_db"] > best)
+        best = max(best, event["psnr_db"])
+    kept = read(service, job_id).preview_blob
+    assert kept is not None
+    assert stored[kept] == pytest.approx(best)
+    assert blobs(service) - before == {kept, weights_blob(service, job_id)}
+
+
+def test_previews_take_a_small_share_of_the_time_however_long_one_takes(
+    service: Service, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "PREVIEW_EVERY_S", 0.0)
+    make_job()
+    lease = service.write(lambda session: jobs.claim_next(session, "task", 60.0))
+    assert lease is not None
+    watched = JobFollower(service, lease, None)  # type: ignore[arg-type]
+    spent, looks = [], 0
+
+    def look() -> Preview:
+        nonlocal looks
+        looks += 1
+        time.sleep(0.02)
+        return Preview("pair", "scratch", looks, 8, 8, float(looks), 1.0, b"png %d" % looks)
+
+    began = time.monotonic()
+    while (passed := time.monotonic() - began) < 5:
+        offered = time.monotonic()
+        watched.preview(look)
+        if (cost := time.monotonic() - offered) > 0.01:
+            spent.append(cost)
+        time.sleep(0.001)
+    assert looks >= 2
+    assert sum(spent[:-1]) / passed < 0.02  # The last one's time of rest is not over yet.
+
+
+def test_a_preview_that_cannot_be_stored_costs_nothing_but_itself(
+    service: Service, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = make_job(**SHORT)
+
+    def full(self: JobFollower, seen: Preview, *, improved: bool) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(JobFollower, "_show", full)
+    training.run_next(service, "task")
+    job = read(service, job_id)
+    assert (job.state, job.preview_blob) == ("succeeded", None)

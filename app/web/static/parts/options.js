@@ -1,0 +1,41 @@
+// Fields for a job's further options, made from what the service says about them.
+
+import { html, useId } from "../lib/html.js";
+import { words } from "../lib/format.js";
+
+const NUMERIC = new Set(["integer", "number"]);
+
+/** The value of a field as JSON has it; undefined leaves the option to the service. */
+function typed(option, text) {
+  if (text === "") return undefined;
+  if (NUMERIC.has(option.type) || typeof option.values?.[0] === "number") return Number(text);
+  return text;
+}
+
+export function Option({ option, value, onChange }) {
+  const id = useId();
+  const hint = option.description && html`<p class="hint" id=${`${id}-hint`}>${option.description}</p>`;
+  const described = option.description ? { "aria-describedby": `${id}-hint` } : {};
+  const label = words(option.name).replace(/^./, (letter) => letter.toUpperCase());
+  if (option.type === "boolean") {
+    return html`
+      <div class="check">
+        <input type="checkbox" id=${id} checked=${value ?? option.preset ?? false} onChange=${(event) => onChange(event.currentTarget.checked)} ...${described} />
+        <div><label for=${id}>${label}</label>${hint}</div>
+      </div>`;
+  }
+  const change = (event) => onChange(typed(option, event.currentTarget.value));
+  const initial = option.preset ?? "";
+  return html`
+    <div class="field">
+      <label for=${id}>${label}</label>
+      ${option.values
+        ? html`<select id=${id} value=${value ?? initial} onChange=${change} ...${described}>
+            ${option.nullable && html`<option value="">chosen for you</option>`}
+            ${option.values.map((choice) => html`<option key=${choice} value=${choice}>${choice}</option>`)}
+          </select>`
+        : html`<input type=${NUMERIC.has(option.type) ? "number" : "text"} id=${id} value=${value ?? initial} min=${option.minimum} max=${option.maximum}
+            step=${option.type === "number" ? "any" : undefined} placeholder=${option.nullable ? "chosen for you" : ""} onInput=${change} ...${described} />`}
+      ${hint}
+    </div>`;
+}

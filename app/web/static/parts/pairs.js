@@ -1,0 +1,72 @@
+// Pairs as rows: both images, what the service measured, and what it says about them.
+
+import { html, useEffect, useState } from "../lib/html.js";
+import { decibels, fixed, words } from "../lib/format.js";
+import { VerdictBadge } from "./badge.js";
+import { Cross } from "./icons.js";
+
+export const pairImage = (dataset, position, side, most) =>
+  `/v1/datasets/${dataset}/pairs/${position}/${side}${most ? `?max_side=${most}` : ""}`;
+
+/** An image of a pair: the visitor's own file, or the service's copy where the browser cannot show the file (TIFF). */
+function Thumb({ file, stored, label }) {
+  const [own, setOwn] = useState(null);
+  useEffect(() => {
+    if (!file) return undefined;
+    const url = URL.createObjectURL(file);
+    setOwn(url);
+    return () => URL.revokeObjectURL(url);
+  }, [file]);
+  const shown = own ?? stored;
+  if (!file && !stored) return html`<div class="thumb missing">no ${label}</div>`;
+  if (!shown) return html`<div class="thumb">${label}</div>`;
+  return html`<div class="thumb"><img src=${shown} alt=${label} loading="lazy" onError=${() => setOwn(stored ?? null)} /></div>`;
+}
+
+/** Whatever the report has to say: its sentence, or its findings one by one. */
+function Report({ report }) {
+  const findings = report.findings ?? [];
+  const shift = report.shift_px && (report.shift_px.x || report.shift_px.y) ? `, shifted by ${fixed(report.shift_px.x, 1)}, ${fixed(report.shift_px.y, 1)} px` : "";
+  const aligned = report.aligned_psnr_db ? `, ${decibels(report.aligned_psnr_db)} once aligned` : "";
+  return html`
+    <p class="small soft number">
+      ${report.clean.width}×${report.clean.height}${report.scale > 1 ? `, scale ${report.scale}` : ""},
+      ${" "}${report.psnr_db === null ? "equal images" : decibels(report.psnr_db)}${aligned}${shift}
+    </p>
+    ${report.fixed && html`<p class="small number">Mended (${report.fixed.applied.map(words).join(", ")}): ${decibels(report.fixed.before.psnr_db)} before, ${decibels(report.psnr_db)} now.</p>`}
+    ${findings.length === 0
+      ? html`<p class="small">${report.note}</p>`
+      : html`<ul class="findings small">
+          ${findings.map((finding) => html`<li key=${finding.code}>${finding.sentence}${finding.fix ? html` <span class="soft">Can be fixed: ${words(finding.fix)}.</span>` : ""}</li>`)}
+        </ul>`}`;
+}
+
+/**
+ * @param {{pairs: import("../lib/files.js").PairOfFiles[] | null, dataset: any, onRemove?: (name: string) => void}} props
+ *   `dataset` is the service's report, once there is one; `pairs` are the files, where they did not come in a zip.
+ */
+export function Pairs({ pairs, dataset, onRemove }) {
+  const rows = dataset
+    ? dataset.pairs.map((report, position) => ({ name: report.name, report, position, files: pairs?.find(({ name }) => name === report.name) }))
+    : pairs.map((files) => ({ name: files.name, report: null, position: 0, files }));
+  return html`
+    <ul class="pairs" aria-label="Pairs">
+      ${rows.map(({ name, report, position, files }) => {
+        const stored = (side) => (dataset ? pairImage(dataset.id, position, side, 160) : null);
+        return html`
+          <li class="pair" key=${name}>
+            <div class="thumbs">
+              <${Thumb} file=${files?.clean} stored=${stored("clean")} label="clean" />
+              <${Thumb} file=${files?.distorted} stored=${stored("distorted")} label="distorted" />
+            </div>
+            <div>
+              <div class="row tight"><strong>${name}</strong>${report && html`<${VerdictBadge} verdict=${report.verdict} />`}</div>
+              ${report && html`<${Report} report=${report} />`}
+              ${!report && !files.clean && html`<p class="small wrong">There is no clean image of this name.</p>`}
+              ${!report && !files.distorted && html`<p class="small wrong">There is no distorted image of this name.</p>`}
+            </div>
+            ${onRemove && html`<button type="button" class="button icon little quiet" aria-label=${`Remove pair ${name}`} title="Remove" onClick=${() => onRemove(name)}><${Cross} /></button>`}
+          </li>`;
+      })}
+    </ul>`;
+}
