@@ -29,6 +29,18 @@ from app.core.settings import Settings, settings
 from app.core.storage import FolderStorage
 
 VERSION: Final = "0.1.0"
+PARTS: Final = (
+    jobs,
+    models,
+    model_files,
+    super_resolution,
+    operations,
+    batches,
+    datasets,
+    pair_images,
+    health,
+    problems,
+)
 THREADS: Final = 128  # A request that waits for a restored image holds one; they cost nothing while they wait.
 
 DESCRIPTION: Final = """

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -145,7 +146,7 @@ def restore_by_service(client: Client, model: str, tasks: Sequence[Task], option
                 task.target,
                 task.source,
                 accept=f"image/{options.output}",
-                on_progress=lambda share, task=task: tell(Progress(task, share)),
+                on_progress=partial(_tell_share, tell, task),
                 **chosen,
             )
         except errors.NotFound:
@@ -158,3 +159,7 @@ def restore_by_service(client: Client, model: str, tasks: Sequence[Task], option
             return
         else:
             tell(Restored(task, {"model": how.model, "precision": how.precision}))
+
+
+def _tell_share(tell: Tell, task: Task, share: float) -> None:
+    tell(Progress(task, share))

@@ -85,7 +85,7 @@ class TileRestorer:
 
     @property
     def _brightest(self) -> int:
-        return 2**self.depth - 1
+        return (1 << self.depth) - 1
 
     def _restored(self, batch: Float[Tensor, "b c h w"], kept: Part) -> list[Piece]:
         colours = batch[:, :-1] if self.channels in {2, 4} else batch

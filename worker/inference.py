@@ -4,7 +4,7 @@ import logging
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -205,7 +205,7 @@ class Progress:
     done = 0.0
 
 
-def choose(models: list[ModelVersion], source: Path) -> ModelVersion:
+def choose(models: Sequence[ModelVersion], source: Path) -> ModelVersion:
     """The model whose training images are most like the image in `source`.
 
     Raises ValueError where that cannot be told.

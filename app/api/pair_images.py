@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query, Response
 from PIL import Image, ImageOps
 
 from app.api.deps import ReadSessionDep, ServicesDep
-from app.api.images import PAIR_FORMATS, opened
+from app.api.images import opened
 from app.api.problems import problems
 from app.api.schemas import DatasetId
 from app.core import repository
@@ -42,7 +42,7 @@ def get_pair_image(
     if position >= len(pairs):
         raise NotFound(f"Dataset {dataset_id} has no pair {position}; it has {len(pairs)}.")
     blob = pairs[position].clean_blob if side == "clean" else pairs[position].distorted_blob
-    with services.storage.open(blob) as file, opened(file, PAIR_FORMATS, services.settings.max_image_pixels) as image:
+    with services.storage.open(blob) as file, opened(file, services.settings.max_pair_pixels) as image:
         shown = rendition(image, max_side)
     headers = {
         "ETag": f'"{blob}-{max_side or "whole"}"',
