@@ -21,8 +21,8 @@ def reach(module: nn.Module) -> int:
     and for one that sees the whole image.
     """
     match module:
-        case nn.Conv2d():
-            return max((k - 1) // 2 * d for k, d in zip(module.kernel_size, module.dilation, strict=True))
+        case nn.Conv2d(stride=(1, 1)):
+            return max(k // 2 * d for k, d in zip(module.kernel_size, module.dilation, strict=True))
         case nn.Sequential():
             return sum(reach(layer) for layer in module)
         case nn.ReLU() | nn.Identity():

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ml.backbones import BACKBONES, SameSize, build, dncnn, rcan, rdn, vdsr
+from ml.backbones import BACKBONES, SameSize, dncnn, rcan, rdn, vdsr
 from ml.backbones.reach import reach
 from ml.backbones.windows import Window
 
@@ -75,15 +75,14 @@ def test_rcan_sees_the_margin_of_its_window(unshuffle: int) -> None:
     assert (network.radius, network.align) == (network.window.margin, network.window.core)
 
 
-@pytest.mark.parametrize(
-    "layer", [nn.AdaptiveAvgPool2d(1), nn.Conv2d(1, 1, 3, stride=1).__class__(1, 1, 5, dilation=2)]
-)
-def test_a_layer_without_bound_has_no_reach(layer: nn.Module) -> None:
-    if isinstance(layer, nn.Conv2d):
-        assert reach(layer) == 4
-    else:
-        with pytest.raises(TypeError, match="AdaptiveAvgPool2d"):
-            reach(layer)
+def test_paths_in_series_add_up_and_dilation_stretches_them() -> None:
+    assert reach(nn.Sequential(nn.Conv2d(1, 1, 5, dilation=2), nn.ReLU(), nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 3))) == 5
+
+
+@pytest.mark.parametrize("layer", [nn.AdaptiveAvgPool2d(1), nn.Conv2d(1, 1, 3, stride=2)])
+def test_a_layer_whose_reach_is_unknown_or_without_bound_is_refused(layer: nn.Module) -> None:
+    with pytest.raises(TypeError, match=type(layer).__name__):
+        SameSize(nn.Sequential(nn.Conv2d(3, 1, 3), layer), 1).radius  # noqa: B018 - asking computes it
 
 
 @cache
@@ -129,7 +128,3 @@ def aligned(length: int, align: int, start: float, end: float) -> tuple[int, int
     first = min(cells - 1, int(start * cells))
     last = first + 1 + min(cells - first - 1, int(end * (cells - first)))
     return first * align, min(length, last * align)
-
-
-def test_build_keeps_the_geometry() -> None:
-    assert (build("vdsr", 2, 0).radius, build("vdsr", 2, 0).align) == (40, 2)
