@@ -387,7 +387,7 @@ def test_of_two_files_in_one_the_first_is_read(first: str, second: str) -> None:
     assert np.array_equal(read(KINDS[first] + b"PK\x03\x04<script>"), read(KINDS[first]))
 
 
-def test_thousands_of_files_leave_neither_memory_nor_open_files(tmp_path: Path) -> None:
+def test_hundreds_of_files_leave_neither_memory_nor_open_files(tmp_path: Path) -> None:
     process = psutil.Process()
     files = [*KINDS.values(), *(content[: len(content) // 2] for content in KINDS.values())]
     paths = [tmp_path / str(number) for number in range(len(files))]
@@ -405,8 +405,8 @@ def test_thousands_of_files_leave_neither_memory_nor_open_files(tmp_path: Path) 
         gc.collect()
         return process.memory_info().rss, process.num_fds()
 
-    _, files_before = run(3)
-    memory_before, _ = run(20)
-    memory_after, files_after = run(60)
+    _, files_before = run(2)
+    memory_before, _ = run(5)
+    memory_after, files_after = run(30)
     assert files_after == files_before
     assert memory_after - memory_before < 8 << 20
