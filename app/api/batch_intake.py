@@ -47,7 +47,7 @@ def make_batch(options: BatchIn, upload: Upload, services: Services) -> tuple[Ba
 
     for position, file in enumerate(files_of(upload, services.settings)):
         try:
-            operation, work = take_in(file, options, choose, model, services)
+            operation, work = take_in(file, options, choose, model, services, durable=False)
             queued.append((operation, work))
         except USELESS_FILE as refusal:
             operation = failed(refusal, options, model)
@@ -58,6 +58,9 @@ def make_batch(options: BatchIn, upload: Upload, services: Services) -> tuple[Ba
         raise all_refused(refusals)
     for (operation, _), turn in zip(queued, turns(work for _, work in queued), strict=True):
         operation.turn = turn
+        # After the last was written: the file system commits all of them with the first, and the rest cost nothing.
+        assert operation.input_blob is not None
+        services.storage.make_durable(operation.input_blob)
     return batch, images
 
 
