@@ -5,11 +5,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from doctor_table import doctor_table
+
 RECORDED = Path(__file__).with_name("results") / "main_job.json"
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as Markdown: quality on unseen images, then times and memory."""
+    """The report as Markdown."""
+    return doctor_table(report) if "parts" in report else _main_job(report)
+
+
+def _main_job(report: dict[str, Any]) -> str:
+    """Quality on unseen images, then times and memory."""
     lines = [
         "| target (unseen images) | input | fine-tuned from nothing | model of the job | over input | over baseline |",
         "|---|---|---|---|---|---|",
