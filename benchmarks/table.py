@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from doctor_table import doctor_table
+
 RECORDED = Path(__file__).with_name("results") / "main_job.json"
 
 
@@ -15,6 +17,8 @@ def table(report: dict[str, Any]) -> str:
             return match_table(report)
         case "trust":
             return trust_table(report)
+        case _ if "parts" in report:
+            return doctor_table(report)
         case _:
             return main_job_table(report)
 

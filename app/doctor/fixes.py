@@ -20,6 +20,7 @@ Image = NDArray[np.uint8]  # (h, w, 3)
 
 ORDER: Final = 5  # of the splines; `benchmarks/doctor.py` compares
 WHOLE_PX: Final = 0.1  # What registration cannot tell from whole pixels is not worth an interpolation.
+CORNER_PX: Final = 0.25  # Turning and growing by less than this at the corners is within what small images leave open.
 RIM: Final = 2  # Pixels at the border where a spline has too few neighbours.
 
 
@@ -95,11 +96,12 @@ def align(
     matrix, shift = transform.matrix(), np.array([transform.y, transform.x])
     size = np.array(clean.shape[:2])
     middle = (size - 1) / 2
+    if float(np.linalg.norm(matrix - np.eye(2), 2)) * float(np.linalg.norm(middle)) < CORNER_PX:
+        matrix = np.eye(2)
     # The same map about the image's own centre: p ↦ middle + matrix · (p − middle) + shift.
     shift = shift + (matrix - np.eye(2)) @ (middle - np.array(centre))
     whole = np.round(shift / scale) * scale
-    corner = float(np.linalg.norm(matrix - np.eye(2), 2)) * float(np.linalg.norm(middle))
-    if float(np.abs(shift - whole).max()) + corner < WHOLE_PX:
+    if np.array_equal(matrix, np.eye(2)) and float(np.abs(shift - whole).max()) < WHOLE_PX:
         return crop(clean, distorted, Similarity(x=float(whole[1]), y=float(whole[0])), scale)
     inverse = np.asarray(np.linalg.inv(matrix), np.float64)
     offset = middle - inverse @ (middle + shift)

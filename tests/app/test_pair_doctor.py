@@ -118,7 +118,7 @@ def test_unequal_sizes_are_refused_unless_they_may_be_cropped(client: httpx.Clie
 
 def test_swapped_sides_are_rejected_and_put_right_on_request(client: httpx.Client) -> None:
     dataset = created(client.post("/v1/datasets", files=swapped_files()))
-    assert [finding["code"] for finding in dataset["pairs"][0]["findings"]] == ["swapped"]
+    assert dataset["pairs"][0]["findings"][0]["code"] == "swapped"
     document = problem(client.post("/v1/jobs", files=swapped_files(), data={"name": "s"}), 422, "bad-pairs")
     assert [file["name"] for file in document["files"]] == ["0", "1"]
     answer = client.post("/v1/jobs", files=swapped_files(), data={"name": "s", "fix": "swap"})
@@ -128,7 +128,7 @@ def test_swapped_sides_are_rejected_and_put_right_on_request(client: httpx.Clien
 
 
 def test_a_job_on_rejected_pairs_is_refused_unless_insisted_on(client: httpx.Client) -> None:
-    same = encoded(pixels())
+    same = encoded(pixels(seed=9))
     files: Files = [*pair_files(2), ("clean", ("same.png", same)), ("distorted", ("same.png", same))]
     document = problem(client.post("/v1/jobs", files=files, data={"name": "a"}), 422, "bad-pairs")
     assert [file["name"] for file in document["files"]] == ["same"]
