@@ -38,7 +38,7 @@ def build(output: Path) -> None:
     """Write the site into the folder. Raises CalledProcessError where a link leads nowhere."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder)
-        shutil.copytree(DOCS, source / "docs", ignore=shutil.ignore_patterns("*.py", "*.ipynb", "__pycache__"))
+        shutil.copytree(DOCS, source / "docs", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
         openapi = create_app().openapi()
         (source / "docs" / "http-reference.md").write_text(http_reference(openapi))
         (source / "docs" / "openapi.json").write_text(json.dumps(openapi))

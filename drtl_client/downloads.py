@@ -11,10 +11,14 @@ from drtl_client.flow import Flow, Request, read, send
 
 
 def saved(request: Request, path: str | os.PathLike[str], *, name: str) -> Flow[Path]:
-    """Write the answer's body to the path, or under `name` into it where it is a folder. Raises Damaged, OSError."""
+    """Write the answer's body to the path, or under `name` into it where it is a folder or ends like one.
+
+    Raises Damaged, OSError.
+    """
     target = Path(path)
-    if target.is_dir():
+    if target.is_dir() or os.fspath(path).endswith(os.sep):
         target = target / name
+    target.parent.mkdir(parents=True, exist_ok=True)
     yield from written((yield from send(request, stream=True)), target)
     return target
 

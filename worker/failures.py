@@ -4,6 +4,7 @@ import errno
 import secrets
 from dataclasses import dataclass
 
+from app.core.errors import ServiceError
 from ml.precision import is_out_of_memory
 from ml.prior import UnusablePrior
 from ml.tiling import OutOfMemory
@@ -22,6 +23,8 @@ def diagnose(error: Exception, *, bad_value: str) -> Failure:
     """Classify an exception of `ml` or of the storage. `bad_value` is the code for a ValueError: the user's mistake."""
     if isinstance(error, OutOfMemory) or is_out_of_memory(error):
         return Failure("out-of-memory", "Memory ran out. Smaller images or fewer pairs need less.", foreseen=True)
+    if isinstance(error, ServiceError):
+        return Failure(error.code, error.detail, foreseen=True)
     if isinstance(error, ValueError):
         return Failure(bad_value, str(error), foreseen=True)
     if isinstance(error, UnusablePrior):

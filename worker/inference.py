@@ -14,7 +14,7 @@ import torch
 from sqlalchemy.orm import Session
 
 from app.core import operations, repository
-from app.core.errors import LeaseLost, OperationCancelled
+from app.core.errors import LeaseLost, OperationCancelled, TooLarge
 from app.core.operations import OperationLease
 from app.core.tables import ModelVersion, Operation
 from ml.match import nearest, reference_in
@@ -171,12 +171,20 @@ class Inference:
             assert operation.input_blob is not None
             self.service.fetch(operation.input_blob, source)
             model = self._model(operation, lease, source)
-            restored = self.models.get(model.weights_blob, self.service).restore_file(
+            restorer = self.models.get(model.weights_blob, self.service)
+            self._judge_size(operation, restorer)
+            restored = restorer.restore_file(
                 source, target, restore_options(operation), trust=trust, run=self.batcher.run, after_tiles=after_tiles
             )
             blob = self._store(target)
             trust_blob = self._store(trust) if trust.exists() else None
         self._succeed(lease, restored, blob, trust_blob)
+
+    def _judge_size(self, operation: Operation, restorer: Restorer) -> None:
+        """Raise TooLarge where the model enlarges too much, which the api cannot know when the worker chooses it."""
+        pixels, most = operation.pixels * restorer.scale**2, self.service.settings.max_image_pixels
+        if pixels > most:
+            raise TooLarge(f"The model enlarges the image to {pixels} pixels; at most {most} are accepted.")
 
     def _store(self, path: Path) -> str:
         with path.open("rb") as stream:

@@ -187,7 +187,7 @@ def test_a_result_written_to_disk_is_the_one_in_memory(client: Client, trained: 
     with Image.open(tmp_path / "restored.png") as image:
         assert image.size == (37, 31)
     assert [path.name for path in tmp_path.iterdir()] == ["restored.png"]
-    with pytest.raises(errors.BadImage):
+    with pytest.raises(errors.UnsupportedMedia):
         model.super_resolve_to(tmp_path / "nothing.png", b"no image")
     assert not (tmp_path / "nothing.png").exists()
 

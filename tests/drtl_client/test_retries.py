@@ -174,7 +174,9 @@ def test_a_long_result_is_written_to_disk_and_a_damaged_one_is_not(slept: list[f
 def test_a_file_that_is_still_being_made_is_waited_for(slept: list[float], tmp_path: Path) -> None:
     early = httpx.Response(409, json={"type": "/problems/not-ready", "detail": "soon"}, headers={"Retry-After": "2"})
     respond, asked = scripted(early, early, httpx.Response(200, content=b"onnx"))
-    assert client_of(respond).models["x@3"].download(tmp_path, onnx=True).read_bytes() == b"onnx"
+    file = client_of(respond).models["x@3"].download(f"{tmp_path}/models/", onnx=True)
+    assert file == tmp_path / "models/x-v3.onnx"
+    assert file.read_bytes() == b"onnx"
     assert [request.url.path for request in asked] == ["/v1/models/x/versions/3/onnx"] * 3
     assert slept == [2.0, 2.0]
 
