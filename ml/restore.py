@@ -63,8 +63,14 @@ class Restored:
     seconds: Mapping[str, float]
 
     def facts(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
+        """As JSON; of the match its score and what it means in words."""
+        match = self.match
+        said = {
+            "match": match and match.score,
+            "match_word": match and match.word,
+            "match_note": match and match.sentence,
+        }
+        return asdict(self) | said
 
 
 @dataclass

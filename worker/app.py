@@ -141,6 +141,6 @@ def stop_at_next_step(**_: Any) -> None:
 
 @signals.after_setup_logger.connect  # type: ignore[untyped-decorator]
 def quieten(**_: Any) -> None:
-    """Leave out the two lines that Celery writes about every task; the reconciler alone makes 60,000 a day."""
-    for name in ("celery.app.trace", "celery.worker.strategy", "celery.beat"):
+    """Leave out the lines that Celery writes about every task, and libvips about every image."""
+    for name in ("celery.app.trace", "celery.worker.strategy", "celery.beat", "pyvips"):
         logging.getLogger(name).setLevel(logging.WARNING)

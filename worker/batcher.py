@@ -46,6 +46,7 @@ class Batcher:
         self._small: deque[_Request] = deque()
         self._large: deque[_Request] = deque()
         self._changed = threading.Condition()
+        self._served_small = False  # What the last batch was.
         self._closed = False
         self._thread = threading.Thread(target=self._serve, args=(threads,), name="network", daemon=True)
         self._thread.start()
@@ -74,8 +75,10 @@ class Batcher:
         """The requests to run now; empty at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._small or self._large or self._closed)
+            # Never two large ones while a small one waits, or it would wait for as many as there are.
             overdue = self._large and self._large[0].since < time.monotonic() - LONGEST_WAIT_S
-            if not self._small or overdue:
+            self._served_small = bool(self._small) and not (overdue and self._served_small)
+            if not self._served_small:
                 return [self._large.popleft()] if self._large else []
             first = self._small.popleft()
             alike = [request for request in self._small if request.kind == first.kind][: self._most_together - 1]

@@ -215,6 +215,8 @@ OPERATION: Final[dict[str, Any]] = {
         "precision": "bf16",
         "fallback_tiles": 0,
         "match": 0.93,
+        "match_word": "close",
+        "match_note": "The image is spoiled as the training images were.",
         "seconds": {"decode": 0.012, "restore": 0.341, "encode": 0.038},
     },
     "result": "/v1/operations/op_0198f2c9d4a0b1c2d3e4f5a6/result",

@@ -537,6 +537,8 @@ class RestoreFacts(Reported):
     match: float | None = Field(
         None, description="How close the image's distortion is to what the model was trained on, in 0…1."
     )
+    match_word: str | None = Field(None, description="`close`, `near` or `far`.")
+    match_note: str | None = Field(None, description="The same in a sentence.")
     seconds: RestoreSeconds | None = None
 
 

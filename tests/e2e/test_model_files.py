@@ -1,6 +1,5 @@
 """Models as files over HTTP, from the running service: what was registered, and the same as ONNX."""
 
-import io
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,41 +10,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from app.core.database import open_database, sessions
-from app.core.storage import FolderStorage
-from app.core.tables import Dataset, Job, ModelAlias, ModelVersion
+from tests.registered import model_file, register
 from tests.servers import RunningService, eventually
-
-CARD = {"backbone": "vdsr", "unshuffle": 2, "scale": 1, "licence": "CC0-1.0", "gamma": {"blur": 0.5}}
 
 
 @pytest.fixture(scope="module")
 def weights() -> bytes:
-    import torch  # Here, because other tests must be the first to import `ml`.
-
-    from ml.backbones import build
-    from ml.model_file import pack
-
-    network = build("vdsr", 2, seed=0)
-    with torch.no_grad():
-        network.body[-1].weight.normal_(0, 0.01, generator=torch.Generator().manual_seed(0))
-    return pack(network, CARD)
-
-
-def register(service: RunningService, name: str, weights: bytes) -> None:
-    """As a job that has succeeded would."""
-    blob = FolderStorage(service.data_dir / "blobs").put(io.BytesIO(weights))
-    engine = open_database(f"sqlite:///{service.data_dir / 'drtl.sqlite3'}")
-    with sessions(engine).begin() as session:
-        dataset = Dataset(scale=1, pairs=[])
-        session.add(dataset)
-        session.flush()
-        job = Job(name=name, dataset_id=dataset.id, options={}, state="succeeded")
-        session.add(job)
-        session.flush()
-        session.add(ModelVersion(name=name, version=1, job_id=job.id, weights_blob=blob, card=CARD))
-        session.add(ModelAlias(name=name, alias="production", version=1))
-    engine.dispose()
+    return model_file()
 
 
 def onnx_of(service: RunningService, name: str) -> httpx.Response:

@@ -101,6 +101,24 @@ def test_a_small_image_waits_for_no_more_than_the_batch_at_hand(
     assert [shape[2] for shape in gate.batches] == [16, 8, 16]
 
 
+def test_a_small_image_is_next_however_long_the_large_ones_have_waited(
+    network: SameSize, batcher: Batcher, monkeypatch
+) -> None:
+    monkeypatch.setattr(module, "LONGEST_WAIT_S", 0.0)
+    gate = Gate(monkeypatch)
+    large = torch.rand(1, 3, 16, 16)
+    threads = started(lambda: batcher.run(network, large, whole(16, 16), "fp32", False))
+    assert gate.entered.wait(20)
+    threads += started(*[lambda: batcher.run(network, large, whole(16, 16), "fp32", False)] * 3)
+    waiting_for(lambda: len(batcher._large) == 3)
+    threads += started(lambda: batcher.run(network, torch.rand(1, 3, 8, 8), whole(8, 8), "fp32", True))
+    waiting_for(lambda: len(batcher._small) == 1)
+    gate.open.set()
+    for thread in threads:
+        thread.join(20)
+    assert [shape[2] for shape in gate.batches] == [16, 8, 16, 16, 16]
+
+
 def test_a_large_image_goes_on_although_small_ones_keep_coming(
     network: SameSize, batcher: Batcher, monkeypatch
 ) -> None:
