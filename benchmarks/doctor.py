@@ -276,8 +276,8 @@ class _Unwatched:
 def training(target: Path, count: int, steps: int, seed: int) -> dict[str, Any]:
     """Fine-tuning from nothing on pairs as they are, on pairs shifted by 3 px, and on those after `align`.
 
-    The clean image is the one that is moved, and all are cut to one place and size: the trainings draw the same crops of
-    the same distorted pixels.
+    The clean image is the one that is moved, and all are cut to one place and size: the trainings draw the same crops
+    of the same distorted pixels.
     """
     random = np.random.default_rng(seed)
     sets: dict[str, list[tuple[Pixels, Pixels]]] = {"unshifted": [], "shifted": [], "aligned": []}
