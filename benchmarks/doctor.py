@@ -46,6 +46,7 @@ from ml.pairs import PairFile
 from ml.tiling import restore_tiled
 
 SIDE = 416  # of what is examined, in pixels
+TRAINED_SIDE = 384  # of that, which is left of every pair after it was aligned
 MARGIN = 24  # around it, so that what is moved in is real and not made up
 PARTS = ("registration", "findings", "duplicates", "time", "training")
 CHECKED = ("shifted", "rotated", "colour", "swapped", "unrelated")
@@ -275,7 +276,8 @@ class _Unwatched:
 def training(target: Path, count: int, steps: int, seed: int) -> dict[str, Any]:
     """Fine-tuning from nothing on pairs as they are, on pairs shifted by 3 px, and on those after `align`.
 
-    The clean image is the one that is moved, so that all trainings see the same distorted pixels but for the rim.
+    The clean image is the one that is moved, and all are cut to one place and size: the trainings draw the same crops
+    of the same distorted pixels.
     """
     random = np.random.default_rng(seed)
     sets: dict[str, list[tuple[Pixels, Pixels]]] = {"unshifted": [], "shifted": [], "aligned": []}
@@ -287,10 +289,15 @@ def training(target: Path, count: int, steps: int, seed: int) -> dict[str, Any]:
         found = examine(off, other).registration.transform
         centre = ((SIDE - 1) / 2, (SIDE - 1) / 2)
         mended = fixes.align(off.astype(np.uint8), other.astype(np.uint8), found, centre, 1)
-        sets["unshifted"].append((moved(clean, STILL), other))
-        sets["shifted"].append((off, other))
-        sets["aligned"].append((mended[0].astype(np.float32), mended[1].astype(np.float32)))
-    unseen = [[decode(path.read_bytes()).pixels for path in (p.clean, p.distorted)] for p in pairs_in(target / "test")]
+        top, left = _place_of(mended[1], other.astype(np.uint8))
+        place = (slice(top, top + TRAINED_SIDE), slice(left, left + TRAINED_SIDE))
+        start = (slice(0, TRAINED_SIDE), slice(0, TRAINED_SIDE))
+        sets["unshifted"].append((moved(clean, STILL)[place], other[place]))
+        sets["shifted"].append((off[place], other[place]))
+        sets["aligned"].append((mended[0][start].astype(np.float32), mended[1][start].astype(np.float32)))
+    unseen = [
+        [decode(path.read_bytes()).pixels for path in (p.clean, p.distorted)] for p in pairs_in(target / "test")[:10]
+    ]
     unseen = [[image[:, 96:416, 96:416] for image in pair] for pair in unseen]
     rows: dict[str, Any] = {"target": target.name, "steps": steps, "test_pairs": len(unseen)}
     rows["input_db"] = statistics.fmean(psnr(distorted, clean) for clean, distorted in unseen)
@@ -310,6 +317,17 @@ def training(target: Path, count: int, steps: int, seed: int) -> dict[str, Any]:
         typer.echo(f"{name}: {rows[f'{name}_db']:.3f} dB")
     rows["lost_by_shift_and_align_db"] = rows["unshifted_db"] - rows["shifted_aligned_db"]
     return rows
+
+
+def _place_of(part: NDArray[np.uint8], whole: NDArray[np.uint8]) -> tuple[int, int]:
+    """Where the part was cut out of the whole."""
+    height, width = part.shape[:2]
+    return next(
+        (top, left)
+        for top in range(whole.shape[0] - height + 1)
+        for left in range(whole.shape[1] - width + 1)
+        if np.array_equal(whole[top : top + height, left : left + width], part)
+    )
 
 
 def _png(image: Pixels) -> bytes:

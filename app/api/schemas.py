@@ -130,7 +130,8 @@ class PairFigures(BaseModel):
     distorted: ImageOut
     psnr_db: float | None = Field(description="Of the distorted image against the clean one; null for equal images.")
     aligned_psnr_db: float | None = Field(
-        None, description="The same with the clean image laid onto the distorted one; of the central 384×384 pixels."
+        None,
+        description="That, and what laying the clean image onto the distorted one gains on the central 384×384 pixels.",
     )
     shift_px: Shift = Field(description="How far the distorted image lies off the clean one, at its centre.")
     rotation_deg: float | None = Field(None, description="By how much the distorted image is turned, clockwise.")

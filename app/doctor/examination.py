@@ -51,13 +51,13 @@ def _central(image: Pixels) -> Pixels:
 
 
 def aligned_psnr_db(clean: Pixels, distorted: Pixels, transform: Similarity, strict: float | None) -> float | None:
-    """PSNR with the clean image laid onto the distorted one; the strict one where the pair is aligned as it is."""
+    """The strict PSNR and what is gained by laying the clean image onto the distorted one, measured on these pixels."""
     margin = int(transform.displacement(clean.shape)) + 4
     if strict is None or transform.displacement(clean.shape) < ALIGNED_PX or 3 * margin > min(clean.shape[:2]):
         return strict
-    warped = warp(clean, transform)
     inner = (slice(margin, clean.shape[0] - margin), slice(margin, clean.shape[1] - margin))
-    return psnr_db(warped[inner], distorted[inner])
+    before, after = psnr_db(clean[inner], distorted[inner]), psnr_db(warp(clean, transform)[inner], distorted[inner])
+    return strict if before is None or after is None else strict + max(0.0, after - before)
 
 
 def warp(clean: Pixels, transform: Similarity, order: int = 3) -> Pixels:
