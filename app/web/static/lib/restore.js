@@ -22,7 +22,7 @@ export function linked(header, ending) {
  * @param {string} model name, name@alias or name@version
  * @param {Blob} image
  * @param {{format?: string, options?: Record<string, unknown>, onLook?: (operation: any) => void, signal?: AbortSignal}} how
- * @returns {Promise<{blob: Blob, model: string, seconds: number | null, match: string | null, trust: string | null, precision: string | null}>}
+ * @returns {Promise<{blob: Blob, model: string, seconds: number | null, match: string | null, matchSentence: string | null, trust: string | null, precision: string | null}>}
  */
 export async function restore(model, image, { format = "image/png", options = {}, onLook, signal } = {}) {
   const query = new URLSearchParams(Object.entries(options).map(([name, value]) => [name, String(value)]));
@@ -44,6 +44,7 @@ export async function restore(model, image, { format = "image/png", options = {}
     model: told.get("X-DRTL-Model") ?? operation.model,
     seconds: milliseconds ? Number(milliseconds) / 1000 : null,
     match: told.get("X-DRTL-Match"),
+    matchSentence: operation.facts?.match?.sentence ?? null,
     precision: told.get("X-DRTL-Precision"),
     trust: linked(told.get("Link"), "/trust") ?? operation.trust ?? null,
   };

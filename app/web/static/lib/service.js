@@ -10,7 +10,7 @@ const document = () => (asked ??= get("/openapi.json").catch((error) => {
 }));
 
 /** Options that have a place of their own on the page. */
-const PLACED = new Set(["dataset_id", "name", "preset"]);
+const PLACED = new Set(["dataset_id", "name", "preset", "fix"]);
 
 /** A schema without its "or null". */
 function plain(schema, components) {

@@ -138,6 +138,9 @@ async function uploadPairs(chosen, pairs, fixes, setCheck, signal) {
   }
 }
 
+/** The service's summary without what to send for a fix, which is a button here. */
+const inWords = (summary = "") => summary.replace(/[^.]*\bfix=\S*/, "").trim();
+
 /** How the check goes, and what it found, in a line. */
 function Checking({ check, pairs, whole, onFix }) {
   if (check.state === "uploading" || check.state === "looking") {
@@ -155,7 +158,7 @@ function Checking({ check, pairs, whole, onFix }) {
       <div class="row between" role="status">
         <div>
           <h2>${plural(reports.length, "pair")} checked</h2>
-          <p class="small soft">${check.dataset.summary || (bad === 0 ? "All of them can be trained on." : `${bad} of them will hurt the training: replace or remove what is marked red.`)}
+          <p class="small soft">${inWords(check.dataset.summary) || (bad === 0 ? "All of them can be trained on." : `${bad} of them will hurt the training: replace or remove what is marked red.`)}
             ${check.fixes.length > 0 ? ` Applied: ${check.fixes.join(", ").replaceAll("_", " ")}.` : ""}</p>
         </div>
         ${fixable.length > 0 && check.fixes.length === 0 && html`<button type="button" class="button" onClick=${() => onFix(fixable)}>Apply fixes</button>`}

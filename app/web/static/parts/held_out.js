@@ -18,11 +18,11 @@ export function HeldOut({ metrics, dataset, reference }) {
       <${Scroll} label="Table of held-out pairs">
         <table>
           <caption class="unseen">Quality by held-out pair</caption>
-          <thead><tr><th scope="col">Pair</th><th scope="col" class="number">Input</th><th scope="col" class="number">Model</th><th scope="col" class="number">Gain</th><th scope="col" class="number">SSIM</th><td></td></tr></thead>
+          <thead><tr><th scope="col">Pair</th><th scope="col" class="number">Input</th><th scope="col" class="number">Model</th><th scope="col" class="number">Gain</th><th scope="col" class="number roomy">SSIM</th><td></td></tr></thead>
           <tbody>
             ${metrics.per_pair.map((pair) => html`<tr key=${pair.name}>
               <th scope="row">${pair.name}</th><td class="number">${decibels(pair.input_psnr)}</td><td class="number">${decibels(pair.result_psnr)}</td>
-              <td class="number">${signed(pair.result_psnr - pair.input_psnr)}</td><td class="number">${fixed(pair.input_ssim, 3)} → ${fixed(pair.result_ssim, 3)}</td>
+              <td class="number">${signed(pair.result_psnr - pair.input_psnr)}</td><td class="number roomy">${fixed(pair.input_ssim, 3)} → ${fixed(pair.result_ssim, 3)}</td>
               <td>${dataset && html`<button type="button" class="button little" aria-expanded=${open === pair.name} onClick=${() => setOpen(open === pair.name ? null : pair.name)}>${open === pair.name ? "Close" : "Look"}<span class="unseen"> at ${pair.name}</span></button>`}</td></tr>`)}
           </tbody>
         </table>

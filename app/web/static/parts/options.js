@@ -12,10 +12,14 @@ function typed(option, text) {
   return text;
 }
 
+/** A description as it stands in the interface, without what only a program has to know. */
+const readable = (description) => description.replaceAll("`", "").replace(/\s*Null: [^.]*\./, "").trim();
+
 export function Option({ option, value, onChange }) {
   const id = useId();
-  const hint = option.description && html`<p class="hint" id=${`${id}-hint`}>${option.description}</p>`;
-  const described = option.description ? { "aria-describedby": `${id}-hint` } : {};
+  const told = readable(option.description ?? "");
+  const hint = told && html`<p class="hint" id=${`${id}-hint`}>${told}</p>`;
+  const described = told ? { "aria-describedby": `${id}-hint` } : {};
   const label = words(option.name).replace(/^./, (letter) => letter.toUpperCase());
   if (option.type === "boolean") {
     return html`

@@ -5,6 +5,9 @@ import { decibels, fixed, words } from "../lib/format.js";
 import { VerdictBadge } from "./badge.js";
 import { Cross } from "./icons.js";
 
+const SHIFT_TOLD_PX = 0.25; // Less is as good as aligned, and not worth a word.
+const GAIN_TOLD_DB = 0.1;
+
 export const pairImage = (dataset, position, side, most) =>
   `/v1/datasets/${dataset}/pairs/${position}/${side}${most ? `?max_side=${most}` : ""}`;
 
@@ -26,8 +29,8 @@ function Thumb({ file, stored, label }) {
 /** Whatever the report has to say: its sentence, or its findings one by one. */
 function Report({ report }) {
   const findings = report.findings ?? [];
-  const shift = report.shift_px && (report.shift_px.x || report.shift_px.y) ? `, shifted by ${fixed(report.shift_px.x, 1)}, ${fixed(report.shift_px.y, 1)} px` : "";
-  const aligned = report.aligned_psnr_db ? `, ${decibels(report.aligned_psnr_db)} once aligned` : "";
+  const shift = report.shift_px && Math.hypot(report.shift_px.x, report.shift_px.y) >= SHIFT_TOLD_PX ? `, shifted by ${fixed(report.shift_px.x, 1)}, ${fixed(report.shift_px.y, 1)} px` : "";
+  const aligned = report.aligned_psnr_db - report.psnr_db >= GAIN_TOLD_DB ? `, ${decibels(report.aligned_psnr_db)} once aligned` : "";
   return html`
     <p class="small soft number">
       ${report.clean.width}×${report.clean.height}${report.scale > 1 ? `, scale ${report.scale}` : ""},
