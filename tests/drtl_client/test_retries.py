@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import ServiceError
@@ -127,6 +127,7 @@ def test_two_jobs_have_two_keys(slept: list[float]) -> None:
     assert len({request.headers["Idempotency-Key"] for request in asked}) == 2
 
 
+@settings(deadline=None)
 @given(st.integers(0, 20), st.integers(0, 10**6))
 def test_pauses_are_never_negative_nor_endless(attempt: int, asked_s: int) -> None:
     response = httpx.Response(503, headers={"Retry-After": str(asked_s)})
