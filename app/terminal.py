@@ -120,7 +120,7 @@ def upload_of(console: Console) -> Iterator[Callable[[int, int], None]]:
 def pair_warnings(pairs: Iterable[Json]) -> Text:
     """What the service noticed about pairs that are not as they should be, a line each."""
     lines = [f"  {pair['name']}: {pair['verdict']}. {pair['note']}" for pair in pairs if pair["verdict"] != "good"]
-    return Text("\n".join(lines), style="yellow", end="\n" if lines else "")
+    return Text("\n".join(lines), style="yellow")
 
 
 def titled_table(title: str) -> Table:

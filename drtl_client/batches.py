@@ -12,8 +12,8 @@ from drtl_client.downloads import saved
 from drtl_client.errors import WaitedTooLong
 from drtl_client.flow import Flow, OnUpload, Part, Request, Sleep, Stream, fetch
 from drtl_client.images import ImageInput, as_part
-from drtl_client.jobs import fields_of
 from drtl_client.methods import AsyncResource, Resource, async_iterating, awaiting, blocking, iterating
+from drtl_client.options import Option, fields_of
 from drtl_client.pages import paged
 
 BatchRef: TypeAlias = Batch | str
@@ -31,7 +31,7 @@ def create(
     model: str,
     idempotency_key: str | None = None,
     on_upload: OnUpload | None = None,
-    **options: str | float | bool | None,
+    **options: Option,
 ) -> Flow[Batch]:
     """Upload images, or one zip of images, to be restored by `name`, `name@alias` or `name@version`.
 

@@ -5,20 +5,23 @@ from typing import Final
 from drtl_client.documents import Dataset
 from drtl_client.flow import Flow, OnUpload, Request, Stream, fetch
 from drtl_client.methods import AsyncResource, Resource, async_iterating, awaiting, blocking, iterating
+from drtl_client.options import Option, fields_of
 from drtl_client.pages import paged
 from drtl_client.pairs import PairsInput, as_parts
 
 ANSWERING_UPLOAD_S: Final = 180.0  # Every image is decoded and measured before the answer.
 
 
-def create(pairs: PairsInput, *, on_upload: OnUpload | None = None) -> Flow[Dataset]:
+def create(pairs: PairsInput, *, on_upload: OnUpload | None = None, **options: Option) -> Flow[Dataset]:
     """Upload pairs without training on them: a folder, a zip, or a list of (clean, distorted) images.
 
-    The dataset comes with a report on every pair. Raises BadFolder, BadPairs and other problems.
+    The dataset comes with a report on every pair. `options` are the service's, by its names. Raises BadFolder, BadPairs
+    and other problems.
     """
     request = Request(
         "POST",
         "/v1/datasets",
+        form=fields_of(options),
         parts=as_parts(pairs),
         repeatable=False,
         read_timeout_s=ANSWERING_UPLOAD_S,

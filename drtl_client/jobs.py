@@ -16,6 +16,7 @@ from drtl_client.methods import (
     blocking,
     iterating,
 )
+from drtl_client.options import Option, fields_of
 from drtl_client.pages import paged
 from drtl_client.pairs import PairsInput, as_parts, dataset_id, model_name
 
@@ -38,7 +39,7 @@ def create(
     new_version: bool = False,
     idempotency_key: str | None = None,
     on_upload: OnUpload | None = None,
-    **options: str | float | bool | None,
+    **options: Option,
 ) -> Flow[Job]:
     """Upload pairs and start training on them.
 
@@ -47,7 +48,13 @@ def create(
     names; one that it does not know is refused. The request carries an Idempotency-Key, so that it makes one job
     however often it has to be sent. Raises BadFolder, BadPairs, NameTaken and other problems.
     """
-    asked = {"name": name or model_name(pairs), "preset": preset, "seed": seed, "new_version": new_version, **options}
+    asked: dict[str, Option] = {
+        "name": name or model_name(pairs),
+        "preset": preset,
+        "seed": seed,
+        "new_version": new_version,
+        **options,
+    }
     headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
     if (uploaded := dataset_id(pairs)) is not None:
         body = {name: value for name, value in asked.items() if value is not None} | {"dataset_id": uploaded}
@@ -163,15 +170,6 @@ def graph_svg(job: JobRef) -> Flow[Drawing]:
     """The relation graph, drawn."""
     response = yield from send(Request("GET", _path(job, "/graph"), headers={"Accept": "image/svg+xml"}))
     return Drawing(response.content)
-
-
-def fields_of(options: dict[str, Any]) -> dict[str, str]:
-    """Options as fields of a form; those left open are left out."""
-    return {
-        name: str(value).lower() if isinstance(value, bool) else str(value)
-        for name, value in options.items()
-        if value is not None
-    }
 
 
 class Jobs(Resource):

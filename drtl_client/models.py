@@ -3,7 +3,7 @@
 import os
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 
@@ -13,7 +13,6 @@ from drtl_client.downloads import saved, written
 from drtl_client.errors import NotFound, NotReady
 from drtl_client.flow import Flow, Request, Sleep, Stream, fetch, send
 from drtl_client.images import HowRestored, ImageInput, Restored, as_part
-from drtl_client.jobs import fields_of
 from drtl_client.methods import (
     AsyncResource,
     Resource,
@@ -25,6 +24,7 @@ from drtl_client.methods import (
     iterating,
 )
 from drtl_client.operations import OnProgress
+from drtl_client.options import Option, fields_of
 from drtl_client.pages import paged
 
 PRODUCTION: Final = "production"
@@ -109,7 +109,7 @@ def super_resolve(
     accept: str = "image/png",
     timeout_s: float | None = None,
     on_progress: OnProgress | None = None,
-    **options: str | float | bool | None,
+    **options: Option,
 ) -> Flow[Restored]:
     """Restore an image: a path, bytes, a Pillow image, or an array of height, width and channels.
 
@@ -134,7 +134,7 @@ def super_resolve_to(
     accept: str = "image/png",
     timeout_s: float | None = None,
     on_progress: OnProgress | None = None,
-    **options: str | float | bool | None,
+    **options: Option,
 ) -> Flow[HowRestored]:
     """As super_resolve, but write the result to the path, a piece at a time. Raises OSError, too."""
     response = yield from send(_request(reference, image, WAIT, accept, options), stream=True)
@@ -146,9 +146,7 @@ def super_resolve_to(
     return HowRestored.of(response)
 
 
-def submit(
-    reference: str, /, image: ImageInput, *, accept: str = "image/png", **options: str | float | bool | None
-) -> Flow[Operation]:
+def submit(reference: str, /, image: ImageInput, *, accept: str = "image/png", **options: Option) -> Flow[Operation]:
     """As super_resolve, but without waiting: the operation's result can be fetched when it has ended."""
     return Operation.of((yield from fetch(_request(reference, image, "respond-async", accept, options))))
 
@@ -158,7 +156,7 @@ def _accepted(response: httpx.Response) -> str:
     return str(response.headers["Location"]).rpartition("/")[2]
 
 
-def _request(reference: str, image: ImageInput, prefer: str, accept: str, options: dict[str, Any]) -> Request:
+def _request(reference: str, image: ImageInput, prefer: str, accept: str, options: dict[str, Option]) -> Request:
     return Request(
         "POST",
         f"/v1/models/{reference}/super-resolve",

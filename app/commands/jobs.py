@@ -46,7 +46,8 @@ def create(
             )
         dataset = client.datasets.get(job.dataset_id)
         errors.print(f"{len(dataset.pairs)} pairs uploaded, job [bold]{job.id}[/] accepted", soft_wrap=True)
-        errors.print(pair_warnings(dataset.raw["pairs"]))
+        if warnings := pair_warnings(dataset.raw["pairs"]):
+            errors.print(warnings)
         if wait:
             watched(client, job, as_json=as_json)
         elif as_json:

@@ -3,7 +3,7 @@
 import json
 
 from fastapi.sse import format_sse_event
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.api import examples
@@ -17,6 +17,7 @@ def sent(document: dict[str, object]) -> bytes:
     return format_sse_event(id=str(document["id"]), event=str(document["kind"]), data_str=json.dumps(document))
 
 
+@settings(deadline=None)
 @given(st.data(), st.text())
 def test_events_are_the_same_in_whatever_pieces_they_come(draw: st.DataObject, said: str) -> None:
     documents = [DOCUMENT | {"id": number, "payload": {"said": said}} for number in range(4)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -20,11 +20,13 @@ SHAPES = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(arrays.arrays(np.uint8, SHAPES))
 def test_a_png_of_eight_bits_reads_as_the_array_it_was_made_of(array: NDArray[np.uint8]) -> None:
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(png(array)))), array)
 
 
+@settings(deadline=None)
 @given(arrays.arrays(np.uint16, st.tuples(st.integers(1, 40), st.integers(1, 40))))
 def test_a_grey_png_of_sixteen_bits_reads_as_the_array_it_was_made_of(array: NDArray[np.uint16]) -> None:
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(png(array)))), array)

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -67,6 +67,7 @@ def test_a_pair_of_three_is_refused() -> None:
         as_parts([(b"1", b"2", b"3")])  # type: ignore[list-item]
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), max_size=90))
 def test_every_folder_gives_a_name_that_the_service_accepts(name: str) -> None:
     assert re.fullmatch(NAME_PATTERN, model_name(Path("/pairs") / name))

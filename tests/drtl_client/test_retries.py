@@ -8,12 +8,13 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import ServiceError
 from drtl_client import AsyncClient, Client, DRTLError, errors, transports
 from drtl_client.flow import Request
+from drtl_client.options import fields_of
 from drtl_client.retries import LONGEST_RETRY_AFTER_S, pause_s
 
 PROBLEM = {"Content-Type": "application/problem+json"}
@@ -126,6 +127,7 @@ def test_two_jobs_have_two_keys(slept: list[float]) -> None:
     assert len({request.headers["Idempotency-Key"] for request in asked}) == 2
 
 
+@settings(deadline=None)
 @given(st.integers(0, 20), st.integers(0, 10**6))
 def test_pauses_are_never_negative_nor_endless(attempt: int, asked_s: int) -> None:
     response = httpx.Response(503, headers={"Retry-After": str(asked_s)})
@@ -210,3 +212,9 @@ def test_an_error_of_a_later_service_is_known_by_its_status() -> None:
 
 def test_an_answer_of_something_else_than_the_service_is_still_readable() -> None:
     assert str(errors.problem_of(httpx.Response(502, text="<html>"))) == "HTTP 502 Bad Gateway: <html>"
+
+
+def test_options_are_words_as_forms_have_them() -> None:
+    asked = {"fix": ["align", "crop"], "seed": 3, "outscale": 1.5, "explain": True, "name": "x", "unshuffle": None}
+    words = {"fix": "align,crop", "seed": "3", "outscale": "1.5", "explain": "true", "name": "x"}
+    assert fields_of(asked) == words

@@ -52,7 +52,7 @@ def test_one_line_is_the_whole_main_job(service: RunningService, folder: Path, t
     ended = drtl(service, "jobs", "create", folder, "--name", "one-line", *SHORT, "--wait")
     assert ended.returncode == 0, ended.stderr
     assert "6 pairs uploaded" in ended.stderr
-    assert "crop5: shifted" in ended.stderr
+    assert "crop5: " in ended.stderr
     assert "fine tuning" in ended.stderr
     for told in ("Which known distortions", "PSNR", "drtl upscale photo.png --model one-line@1"):
         assert told in ended.stdout
