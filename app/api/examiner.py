@@ -1,4 +1,4 @@
-"""A child process that examines pairs, one after the other, so that a hostile file can harm nothing but it.
+"""A child process that decodes images of pairs, to examine or to show them: a hostile file can harm nothing but it.
 
 Run by `app/api/examiners.py` as `python -m app.api.examiner DESCRIPTOR`. Each request is a line of JSON that comes
 with open files; the answer is lines of JSON: `{"entering": side}` before each file, then the report or the refusals.
@@ -16,7 +16,9 @@ from typing import Any, BinaryIO, Final
 from PIL import Image
 
 from app.api.pair_files import FixedPair, PairLimits, RefusedPair, examine_pair
+from app.api.renditions import render
 from app.api.slices import Slice
+from app.core.errors import ServiceError
 
 IDLE_S: Final = 60.0  # Unused for this long, it ends and gives its memory back.
 MOST_BYTES: Final = 1 << 30  # What it may allocate; two images of 64 megapixels one after the other need half.
@@ -44,6 +46,8 @@ def main() -> None:
 
 
 def _answer(request: dict[str, Any], files: Sequence[BinaryIO], channel: socket.socket) -> dict[str, Any]:
+    if "max_side" in request:
+        return _render(request, files)
     clean, distorted = (
         io.BufferedReader(Slice(file.fileno(), start, size), 1 << 16)
         for file, (start, size) in zip(files[:2], request["slices"], strict=True)
@@ -60,6 +64,15 @@ def _answer(request: dict[str, Any], files: Sequence[BinaryIO], channel: socket.
     if fixed is not None:
         _write(fixed, files[2], files[3])
     return {"report": report, "fixed": fixed is not None}
+
+
+def _render(request: dict[str, Any], files: Sequence[BinaryIO]) -> dict[str, Any]:
+    try:
+        render(files[0], request["max_pixels"], request["max_side"], files[1])
+    except ServiceError as error:
+        return {"refused": [("image", error.detail, error.code)]}
+    files[1].flush()
+    return {}
 
 
 def _write(pair: FixedPair, clean: BinaryIO, distorted: BinaryIO) -> None:

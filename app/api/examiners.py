@@ -1,4 +1,4 @@
-"""Child processes that examine pairs: few, short-lived, bounded in memory and time, and replaced when they fail."""
+"""Child processes that decode images of pairs: few, short-lived, bounded in memory and time, replaced when they fail."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from app.api.uploads import Spool, UploadedFile
 from app.core.errors import BadImage, BadPairs, ServiceError, TooLarge, UnsupportedMedia
@@ -82,6 +82,21 @@ class Examiners:
             return Examined(answer["report"], None)
         fixed = [each.whole(file.field, file.name) for each, file in zip(outputs, (clean, distorted), strict=True)]
         return Examined(answer["report"], (fixed[0], fixed[1]))
+
+    def render(self, image: BinaryIO, max_side: int | None, spool: Spool) -> UploadedFile:
+        """The image of a pair as a browser can show it, as a PNG in `spool`. Raises the error of what is no image."""
+        source, target = spool.another(), spool.another()
+        while chunk := image.read(1 << 20):
+            source.append(chunk)
+        request = {"max_side": max_side, "max_pixels": self._limits["max_pair_pixels"]}
+        with self._child() as child:
+            try:
+                answer = child.ask(request, [source.descriptor(), target.descriptor()], self.limit_s)
+            except Lost as lost:
+                raise BadImage(lost.reason) from lost
+        for _side, reason, code in answer.get("refused", ()):
+            raise KINDS[code](reason)
+        return target.whole("image", "rendition.png")
 
     @contextmanager
     def _child(self) -> Iterator["_Child"]:
