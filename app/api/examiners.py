@@ -1,4 +1,4 @@
-"""Child processes that decode images of pairs: few, short-lived, bounded in memory and time, replaced when they fail."""
+"""Child processes that decode images of pairs: few, bounded in memory and time, and replaced when they fail."""
 
 import json
 import os
