@@ -207,7 +207,7 @@ function Start({ dataset, name, setName }) {
   const time = (each) => {
     const known = times?.[each];
     if (!known) return "";
-    return `${about(known.seconds)}${known.jobs ? `, as ${known.jobs === 1 ? "a job" : `${known.jobs} jobs`} here took` : " on two CPU cores"}`;
+    return `${about(known.seconds)}${known.jobs ? `, as ${known.jobs === 1 ? "a job" : `${known.jobs} jobs`} here took` : " on two CPU cores, a rough estimate"}`;
   };
   return html`
     <form class="panel" onSubmit=${start} aria-label="Start the training">
