@@ -33,7 +33,8 @@ def result_names(images: Sequence[Operation]) -> list[str]:
 
 def safe_path(sent: str) -> str:
     """The sent path without its suffix, and without what would lead out of the folder that it is unpacked in."""
-    parts = [safe_part(part) for part in sent.replace("\\", "/").split("/") if part.strip(". ")]
+    steps = [safe_part(part) for part in sent.replace("\\", "/").split("/")]
+    parts = [step for step in steps if step.strip(". ")]
     return str(PurePosixPath(*parts).with_suffix("")) if parts else "image"
 
 

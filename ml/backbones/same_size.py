@@ -42,24 +42,32 @@ class SameSize(nn.Module):
         return self.window.margin if self.window else reach(self.body) * self.unshuffle
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        return self.restore_part(image, _all_of(image))
+        if self.window is None or self.training:
+            return self._whole(image)
+        return in_windows(self._whole, image, _all_of(image), self.window)
 
     def restore_part(
         self, image: Float[Tensor, "b 3 h w"], part: Part
     ) -> Float[Tensor, "b 3 {part.height} {part.width}"]:
         """What `forward` gives inside `part`, without computing windows or borders of features that are none of it."""
-        if self.window is None or self.training:
-            return self._at_once(image, part)
-        return in_windows(lambda window: self._at_once(window, _all_of(window)), image, part, self.window)
-
-    def _at_once(self, image: Float[Tensor, "b 3 h w"], part: Part) -> Float[Tensor, "b 3 {part.height} {part.width}"]:
+        if self.window is not None and not self.training:
+            return in_windows(self._whole, image, part, self.window)
         r = self.unshuffle
-        padded = F.pad(image, (0, -image.shape[3] % r, 0, -image.shape[2] % r), mode="replicate")
         cells = Part(part.top // r, -(-part.bottom // r), part.left // r, -(-part.right // r))
-        residual = F.pixel_shuffle(_run(self.body, F.pixel_unshuffle(padded, r), cells), r)
+        residual = F.pixel_shuffle(_run(self.body, self._cells(image), cells), r)
         top, left = part.top - cells.top * r, part.left - cells.left * r
         residual = residual[..., top : top + part.height, left : left + part.width]
         return image[..., part.top : part.bottom, part.left : part.right] + residual
+
+    def _whole(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        height, width = image.shape[-2:]
+        residual = F.pixel_shuffle(self.body(self._cells(image)), self.unshuffle)
+        return image + residual[..., :height, :width]
+
+    def _cells(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h2 w2"]:
+        r = self.unshuffle
+        padded = F.pad(image, (0, -image.shape[3] % r, 0, -image.shape[2] % r), mode="replicate")
+        return F.pixel_unshuffle(padded, r)
 
 
 def _all_of(image: Float[Tensor, "b c h w"]) -> Part:
