@@ -67,7 +67,9 @@ class Batcher:
         self._thread.join()
 
     def _serve(self, threads: int) -> None:
-        torch.set_num_threads(threads)  # OpenMP keeps this for each thread.
+        # A thread takes on the number that was set last, anywhere, when it first asks; from then on it has its own.
+        torch.get_num_threads()
+        torch.set_num_threads(threads)
         while requests := self._next():
             _answer(requests)
 

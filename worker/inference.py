@@ -78,10 +78,10 @@ class Inference:
         self.batcher = Batcher(together, service.settings.inference_threads)
         self._places = threading.BoundedSemaphore(IMAGES_AT_ONCE)
         self._large_places = threading.BoundedSemaphore(LARGE_AT_ONCE)
-        torch.set_num_threads(1)  # Of the threads that prepare tiles; the network has the batcher's.
 
     def run_waiting(self) -> None:
         """Restore everything that is queued, unless enough threads are doing so already."""
+        torch.set_num_threads(1)  # Of this thread, which prepares tiles; the network has the batcher's.
         while self._places.acquire(blocking=False):
             try:
                 while self._run_next():

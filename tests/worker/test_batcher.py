@@ -179,3 +179,25 @@ def test_an_error_reaches_the_image_it_belongs_to_and_the_next_one_is_served(
     with pytest.raises(ArithmeticError):
         batcher.run(network, torch.rand(1, 3, 8, 8), whole(8, 8), "fp32", True)
     assert batcher.run(network, torch.rand(1, 3, 9, 8), whole(9, 8), "fp32", True).result.shape == (1, 3, 9, 8)
+
+
+def test_the_network_has_its_threads_whatever_others_set(network: SameSize, monkeypatch) -> None:
+    """New threads take on the number that was set last; a network that ran on one core of many would not be noticed."""
+    seen = []
+
+    def noting(network, batch, part, arithmetic):
+        seen.append(torch.get_num_threads())
+        return compute(network, batch, part, arithmetic)
+
+    monkeypatch.setattr(module, "compute", noting)
+    before = torch.get_num_threads()
+    batcher = Batcher(most_together=1, threads=2)
+    try:
+        for others in (1, 3):
+            torch.set_num_threads(others)
+            batcher.run(network, torch.rand(1, 3, 8, 8), whole(8, 8), "fp32", True)
+            assert torch.get_num_threads() == others
+    finally:
+        torch.set_num_threads(before)
+        batcher.close()
+    assert seen == [2, 2]
