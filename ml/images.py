@@ -6,7 +6,6 @@ Inside `ml` an image is RGB, float32, in [0, 1], channels first.
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,15 +15,12 @@ from torch import Generator, Tensor
 
 from ml.image_reader import open_image
 
-FileFormat = Literal["png", "jpeg"]
-MEDIA_TYPES: dict[FileFormat, str] = {"png": "image/png", "jpeg": "image/jpeg"}
 CLEAN_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded file: its colours, and what must survive on the way back into a file."""
+    """A decoded file: its colours, and what else it was."""
 
     pixels: Float[Tensor, "3 h w"]
     alpha: Float[Tensor, "1 h w"] | None = None
@@ -45,27 +41,6 @@ def decode(file: Path | bytes, *, max_pixels: int | None = None) -> Picture:
             reader.grey,
             reader.metadata.icc_profile,
         )
-
-
-def encode(picture: Picture, file_format: FileFormat = "png") -> bytes:
-    """Write an image file with 8 bits per channel. Grey stays grey; JPEG, which has no alpha, is laid on white."""
-    pixels = picture.pixels
-    if picture.grey:
-        pixels = pixels.mean(dim=0, keepdim=True)  # (1, h, w)
-    if picture.alpha is not None:
-        if file_format == "jpeg":
-            pixels = pixels * picture.alpha + (1 - picture.alpha)
-        else:
-            pixels = torch.cat([pixels, picture.alpha])  # (c + 1, h, w)
-    array = to_uint8(pixels).permute(1, 2, 0).cpu().numpy()  # (h, w, c)
-    image = Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array)
-    buffer = io.BytesIO()
-    # A grey image cannot carry an RGB profile, and the other way round; the mode did not change, so the profile fits.
-    if file_format == "jpeg":
-        image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, icc_profile=picture.icc_profile)
-    else:
-        image.save(buffer, "PNG", compress_level=1, icc_profile=picture.icc_profile)
-    return buffer.getvalue()
 
 
 def to_uint8(image: Float[Tensor, "*b c h w"]) -> UInt8[Tensor, "*b c h w"]:

@@ -8,7 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ml.backbones import SameSize
-from ml.images import Picture, encode, from_uint8
+from ml.image_metadata import Metadata
+from ml.image_writer import ImageCanvas, Output
+from ml.images import from_uint8, to_uint8
 from ml.metrics import psnr
 from ml.pairs import TargetPair
 from ml.tiling import restore_tiled
@@ -52,9 +54,10 @@ class Viewpoint:
         strip = torch.cat([self.distorted, restored, self.clean], dim=2)  # (3, h, 3 w)
         height, width = self.clean.shape[1:]
         quality = psnr(restored, self.clean)
-        return Preview(
-            self.pair, candidate, step, width, height, quality, self.input_psnr, encode(Picture(strip), "png")
-        )
+        with ImageCanvas(3 * width, height, channels=3, depth=8) as canvas:
+            canvas.append(to_uint8(strip).permute(1, 2, 0).numpy())  # (h, 3 w, 3)
+            image = canvas.encode(Output("png"), Metadata())
+        return Preview(self.pair, candidate, step, width, height, quality, self.input_psnr, image)
 
 
 def busiest(image: Float[Tensor, "3 h w"], side: int = SIDE) -> tuple[int, int, int, int]:

@@ -1,4 +1,4 @@
-"""Files in, pixels out, and back."""
+"""Files in, pixels out."""
 
 import contextlib
 import io
@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageCms
 from torch import Tensor
 
-from ml.images import Picture, decode, encode, from_uint8, jpeg, load_folder, to_uint8
+from ml.images import decode, from_uint8, jpeg, load_folder, to_uint8
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (37, 31, 3), dtype=np.uint8)
@@ -29,21 +29,6 @@ def opened(file: bytes) -> Image.Image:
     return image
 
 
-def round_trip(image: Image.Image) -> Image.Image:
-    return opened(encode(decode(file_of(image))))
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA"])
-def test_a_png_comes_back_as_it_was(mode: str) -> None:
-    channels = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}[mode]
-    array = RNG.integers(0, 256, (37, 31, channels), dtype=np.uint8)
-    image = Image.fromarray(array.squeeze())
-    assert image.mode == mode
-    back = round_trip(image)
-    assert back.mode == mode
-    assert np.array_equal(np.asarray(back), np.asarray(image))
-
-
 def test_pixels_are_channels_first_from_the_top_left() -> None:
     picture = decode(file_of(Image.fromarray(COLOURS)))
     assert picture.pixels.shape == (3, 37, 31)
@@ -56,7 +41,8 @@ def test_pixels_are_channels_first_from_the_top_left() -> None:
 def test_a_palette_is_resolved_into_colours_and_its_transparency_into_alpha() -> None:
     palette = Image.fromarray(COLOURS).quantize(16)
     assert palette.mode == "P"
-    assert np.array_equal(np.asarray(round_trip(palette)), np.asarray(palette.convert("RGB")))
+    resolved = decode(file_of(palette)).pixels.permute(1, 2, 0).mul(255).round().numpy()
+    assert np.array_equal(resolved, np.asarray(palette.convert("RGB")))
     picture = decode(file_of(palette, transparency=3))
     assert picture.alpha is not None
     assert torch.equal(picture.alpha[0] == 0, torch.from_numpy(np.asarray(palette) == 3))
@@ -73,9 +59,6 @@ def test_sixteen_bit_grey_keeps_its_brightness() -> None:
     picture = decode(file_of(Image.fromarray(values)))
     assert picture.grey
     assert torch.allclose(picture.pixels[1], torch.from_numpy(values / 65535).float(), atol=1e-6)
-    back = opened(encode(picture))
-    assert back.mode == "L"
-    assert np.abs(np.asarray(back) / 255 - values / 65535).max() <= 0.5 / 255 + 1e-6
 
 
 def test_floating_point_pixels_are_refused_for_nothing_says_what_is_white() -> None:
@@ -117,29 +100,10 @@ def test_images_are_turned_upright(orientation: int, file_format: str) -> None:
     expected = torch.from_numpy(upright).permute(2, 0, 1) / 255
     assert picture.pixels.shape == expected.shape
     assert float((picture.pixels - expected).abs().mean()) < 0.02
-    again = decode(encode(picture))
-    assert torch.equal(again.pixels, picture.pixels)  # not turned twice
 
 
-@pytest.mark.parametrize("file_format", ["png", "jpeg"])
-def test_the_colour_profile_is_kept(file_format: str) -> None:
-    picture = decode(file_of(Image.fromarray(COLOURS), icc_profile=PROFILE))
-    assert picture.icc_profile == PROFILE
-    assert opened(encode(picture, file_format)).info["icc_profile"] == PROFILE  # type: ignore[arg-type]
-
-
-def test_jpeg_output_lays_alpha_on_white() -> None:
-    picture = Picture(torch.zeros(3, 16, 24), alpha=torch.linspace(0, 1, 24).expand(1, 16, 24))
-    image = opened(encode(picture, "jpeg"))
-    assert image.mode == "RGB"
-    row = np.asarray(image)[8, :, 0].astype(float)
-    assert np.abs(row - np.linspace(255, 0, 24)).max() < 8
-
-
-def test_grey_output_has_one_channel_even_where_a_network_coloured_it(odd_image: Tensor) -> None:
-    image = opened(encode(Picture(odd_image, grey=True), "jpeg"))
-    assert image.mode == "L"
-    assert image.size == (31, 37)
+def test_the_colour_profile_is_told() -> None:
+    assert decode(file_of(Image.fromarray(COLOURS), icc_profile=PROFILE)).icc_profile == PROFILE
 
 
 FILES = {
