@@ -19,6 +19,7 @@ SWEEP = "drtl.sweep"
 TRAINING_QUEUE = "training"
 INFERENCE_QUEUE = "inference"
 HOUSEKEEPING_QUEUE = "housekeeping"
+ROUND_MARK = "drtl:reconciled"
 
 
 def celery_app(broker_url: str) -> Celery:
@@ -75,6 +76,14 @@ class Queue:
     def depth(self, queue: str) -> int:
         """How many messages wait in a queue. Raises RedisError."""
         return int(self.redis.llen(queue))
+
+    def note_round(self, fades_after_s: float) -> None:
+        """Leave a mark of the reconciler's round that fades unless rounds go on. Raises RedisError."""
+        self.redis.set(ROUND_MARK, 1, px=round(1000 * fades_after_s))
+
+    def did_a_round_lately(self) -> bool:
+        """Whether the mark of a round is still there. Raises RedisError."""
+        return bool(self.redis.exists(ROUND_MARK))
 
     def notify_done(self, operation_id: str) -> None:
         """Tell whoever waits for the operation that its row has ended."""
