@@ -12,6 +12,7 @@ from app.api import (
     datasets,
     health,
     jobs,
+    metrics,
     model_files,
     models,
     operations,
@@ -39,6 +40,7 @@ PARTS: Final = (
     datasets,
     pair_images,
     health,
+    metrics,
     problems,
 )
 THREADS: Final = 128  # A request that waits for a restored image holds one; they cost nothing while they wait.
@@ -59,7 +61,9 @@ def create_app(configured: Settings | None = None) -> FastAPI:
     chosen = configured or settings()
     app = FastAPI(title="DRTL", version=VERSION, description=DESCRIPTION.strip(), lifespan=lifespan)
     app.state.settings = chosen
+    app.state.metrics = metrics.Metrics(lambda: services(app))
     app.add_middleware(BodyLimit, settings=chosen)
+    app.add_middleware(metrics.RequestMetrics, metrics=app.state.metrics)
     problems.install(app)
     for part in (
         jobs,
@@ -71,11 +75,18 @@ def create_app(configured: Settings | None = None) -> FastAPI:
         datasets,
         pair_images,
         health,
+        metrics,
         problems,
     ):
         app.include_router(part.router)
     web.install(app)
     return app
+
+
+def services(app: FastAPI) -> Services:
+    """What has been opened when the service started."""
+    opened: Services = app.state.services
+    return opened
 
 
 @asynccontextmanager

@@ -28,7 +28,10 @@ def train(_job_id: str) -> None:
     """Train the job that has waited longest: which one the message meant does not matter."""
     from worker import training  # Loads torch.
 
-    training.run_next(service(), current_task.request.id)
+    try:
+        training.run_next(service(), current_task.request.id)
+    finally:
+        service().numbers.flush()  # This child ends now.
 
 
 def super_resolve(_operation_id: str) -> None:

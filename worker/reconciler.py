@@ -4,7 +4,7 @@ import logging
 
 from redis.exceptions import RedisError
 
-from app.core import jobs, operations, repository, retention
+from app.core import jobs, operations, repository, retention, telemetry
 from app.core.operations import OPERATION_ATTEMPTS
 from app.core.queue import INFERENCE_QUEUE, TRAINING_QUEUE
 from worker.service import Service
@@ -48,8 +48,10 @@ def recover(service: Service) -> None:
         requeued = jobs.recover_expired(session, service.settings.max_attempts)
         ended = operations.recover_expired(session, OPERATION_ATTEMPTS)
     for job_id in requeued:
+        service.numbers.add(telemetry.LEASES_EXPIRED, "job")
         log.warning("job %s: its worker is lost, queued again", job_id)
     for operation_id in ended:
+        service.numbers.add(telemetry.LEASES_EXPIRED, "operation")
         service.queue.notify_done(operation_id)
 
 
@@ -80,3 +82,6 @@ def sweep(service: Service) -> None:
     removed = service.storage.sweep(keep, service.settings.orphan_grace_s)
     if removed:
         log.info("%d blobs removed that nothing named any more", removed)
+    sizes = [file.size_bytes for file in service.storage.inventory() if file.key is not None]
+    service.numbers.put(telemetry.BLOB_BYTES, sum(sizes))
+    service.numbers.put(telemetry.BLOBS, len(sizes))

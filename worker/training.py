@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from app.core import jobs, repository
+from app.core import jobs, repository, telemetry
 from app.core.errors import JobCancelled, LeaseLost
 from app.core.jobs import Lease
 from app.core.tables import Dataset, Job
@@ -21,6 +21,7 @@ from worker.failures import diagnose
 from worker.follower import JobFollower, finite
 from worker.lease import Heartbeat, WorkerStopping
 from worker.service import PATIENCE_S, DatabaseDown, Service
+from worker.watch import watch_accelerator
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ def run_next(service: Service, task_id: str) -> None:
         return
     log.info("job %s: attempt %d begins", lease.job_id, lease.attempt)
     torch.set_num_threads(service.settings.training_threads)
+    watch_accelerator(service, "training")
 
     def renew() -> None:
         service.write(lambda session: jobs.renew(session, lease, service.settings.lease_s))
@@ -44,6 +46,7 @@ def run_next(service: Service, task_id: str) -> None:
             service.write(lambda session: jobs.confirm_cancelled(session, lease), PATIENCE_S)
             log.info("job %s: cancelled", lease.job_id)
         except LeaseLost:
+            service.numbers.add(telemetry.LEASES_LOST, "job")
             log.warning("job %s: the lease was lost; what this attempt computed is dropped", lease.job_id)
             return  # The checkpoint is another attempt's now.
         except WorkerStopping:
