@@ -65,6 +65,8 @@ class JobFollower:
         now = time.monotonic()
         if phase == self.phase and now < self.next_report:
             return
+        if phase != self.phase:
+            log.info("job %s: %s", self.lease.job_id, phase)
         self.phase = phase
         self.next_report = now + max(REPORT_EVERY_S, (now - self.began) / 500)
         payload, eta_s = finite(facts), self._eta_s(fraction, now)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 from sqlalchemy.orm import Session
 
-from app.core import operations, repository, telemetry
+from app.core import logs, operations, repository, telemetry
 from app.core.errors import LeaseLost, OperationCancelled, TooLarge
 from app.core.operations import OperationLease
 from app.core.tables import ModelVersion, Operation
@@ -22,7 +22,7 @@ from ml.precision import device
 from ml.restore import Restored, RestoreOptions, Restorer, describe_file, load_restorer
 from worker.batcher import Batcher
 from worker.failures import diagnose
-from worker.lease import Heartbeat, WorkerStopping, shutdown
+from worker.lease import NOBODY, Heartbeat, Origin, WorkerStopping, shutdown
 from worker.service import PATIENCE_S, DatabaseDown, Service
 from worker.watch import watch_accelerator
 
@@ -87,11 +87,11 @@ class Inference:
     def _note_batch(self, tiles: int) -> None:
         self.service.numbers.observe(telemetry.TILE_BATCH_SIZE, tiles)
 
-    def run_waiting(self) -> None:
+    def run_waiting(self, origin: Origin = NOBODY) -> None:
         """Restore everything that is queued, unless enough threads are doing so already."""
         while self._places.acquire(blocking=False):
             try:
-                while self._run_next():
+                while self._run_next(origin):
                     pass
             finally:
                 self._places.release()
@@ -100,7 +100,7 @@ class Inference:
                 if shutdown.is_set() or not operations.waiting(session, most_pixels):
                     return
 
-    def _run_next(self) -> bool:
+    def _run_next(self, origin: Origin) -> bool:
         """Restore the image whose turn it is, if one waits that there is room for."""
         if shutdown.is_set():
             return False
@@ -110,9 +110,9 @@ class Inference:
             if lease is None:
                 return False
             if lease.pixels > LARGE_PIXELS:
-                self._run(lease)
+                self._run(lease, origin)
                 return True
-        self._run(lease)
+        self._run(lease, origin)
         return True
 
     @contextmanager
@@ -126,7 +126,11 @@ class Inference:
         finally:
             self._large_places.release()
 
-    def _run(self, lease: OperationLease) -> None:
+    def _run(self, lease: OperationLease, origin: Origin) -> None:
+        with logs.about(request_id=origin.of(lease.operation_id), operation_id=lease.operation_id):
+            self._attempt(lease)
+
+    def _attempt(self, lease: OperationLease) -> None:
         progress = Progress()
 
         def renew() -> None:

@@ -9,6 +9,8 @@ from kombu.exceptions import OperationalError
 from redis import ConnectionPool, Redis
 from redis.exceptions import RedisError
 
+from app.core import logs
+
 log = logging.getLogger(__name__)
 
 TRAIN = "drtl.train"
@@ -19,6 +21,7 @@ SWEEP = "drtl.sweep"
 TRAINING_QUEUE = "training"
 INFERENCE_QUEUE = "inference"
 HOUSEKEEPING_QUEUE = "housekeeping"
+REQUEST_ID = "drtl_request_id"  # header of a message
 ROUND_MARK = "drtl:reconciled"
 
 
@@ -56,7 +59,9 @@ class Queue:
 
     def _send(self, task: str, identifier: str) -> None:
         try:
-            self.celery.send_task(task, args=[identifier])
+            # Of whom the work came, for the logs.
+            self.celery.send_task(task, args=[identifier], headers={REQUEST_ID: logs.request_id()})
+            log.info("sent %s for %s", task, identifier)
         except (OperationalError, RedisError, OSError) as error:
             # Whatever it was about, it will be sent again: by the reconciler, or by the next request for an export.
             log.warning("message %s for %s not sent, it will be later: %s", task, identifier, error)
