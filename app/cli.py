@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.text import Text
 
-from app.commands import graph, jobs, models, service, upscale
+from app.commands import doctor, graph, jobs, models, service, upscale
 from app.commands.output import errors
 from app.commands.pairs import pairs
 from app.failures import CommandFailed, next_step
@@ -45,6 +45,7 @@ models_app.command("promote")(models.promote)
 app.add_typer(models_app, name="models")
 
 app.command("upscale")(upscale.upscale)
+app.command("doctor")(doctor.doctor)
 
 prior_app = group("The prior that transfer starts from.")
 prior_app.command("train", context_settings=PASS_ON, add_help_option=False)(service.prior_train)

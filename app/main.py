@@ -12,6 +12,7 @@ from app.api import (
     datasets,
     health,
     jobs,
+    metrics,
     model_files,
     models,
     operations,
@@ -23,6 +24,8 @@ from app.api import (
 from app.api.body_limit import BodyLimit
 from app.api.deps import Services
 from app.api.examiners import Examiners
+from app.api.request_id import RequestId
+from app.core import logs
 from app.core.database import open_database, read_sessions, sessions
 from app.core.queue import Queue
 from app.core.settings import Settings, settings
@@ -39,6 +42,7 @@ PARTS: Final = (
     datasets,
     pair_images,
     health,
+    metrics,
     problems,
 )
 THREADS: Final = 128  # A request that waits for a restored image holds one; they cost nothing while they wait.
@@ -57,9 +61,14 @@ Every failure is an `application/problem+json` document (RFC 9457) with a stable
 def create_app(configured: Settings | None = None) -> FastAPI:
     """The service with the given settings, or with those of the environment."""
     chosen = configured or settings()
+    if configured is None:  # A server has called, which is the whole process; its own first lines are still to come.
+        logs.configure(chosen.log_format)
     app = FastAPI(title="DRTL", version=VERSION, description=DESCRIPTION.strip(), lifespan=lifespan)
     app.state.settings = chosen
+    app.state.metrics = metrics.Metrics(lambda: services(app))
     app.add_middleware(BodyLimit, settings=chosen)
+    app.add_middleware(metrics.RequestMetrics, metrics=app.state.metrics)
+    app.add_middleware(RequestId, says_each=chosen.log_format == "json")
     problems.install(app)
     for part in (
         jobs,
@@ -71,11 +80,18 @@ def create_app(configured: Settings | None = None) -> FastAPI:
         datasets,
         pair_images,
         health,
+        metrics,
         problems,
     ):
         app.include_router(part.router)
     web.install(app)
     return app
+
+
+def services(app: FastAPI) -> Services:
+    """What has been opened when the service started."""
+    opened: Services = app.state.services
+    return opened
 
 
 @asynccontextmanager

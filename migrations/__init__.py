@@ -4,7 +4,9 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, text
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
 
 from app.core.database import open_database
 
@@ -33,3 +35,14 @@ def migrate(database_url: str) -> None:
             command.upgrade(alembic_config(connection), "head")
     finally:
         engine.dispose()
+
+
+def revisions() -> list[str]:
+    """Every revision that this release knows, the newest first."""
+    return [revision.revision for revision in ScriptDirectory.from_config(alembic_config()).walk_revisions()]
+
+
+def revision_of(engine: Engine) -> str | None:
+    """The revision of a database; None where it has no tables of ours."""
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()

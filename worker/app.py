@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from billiard.exceptions import WorkerLostError
 from celery import bootsteps, current_task, signals
 
-from app.core import jobs, queue
+from app.core import jobs, logs, queue
 from app.core.settings import settings
 from worker import onnx_export, reconciler
-from worker.lease import shutdown
+from worker.lease import Origin, shutdown
 from worker.service import Service
 
 if TYPE_CHECKING:
@@ -24,16 +24,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def train(_job_id: str) -> None:
+def train(job_id: str) -> None:
     """Train the job that has waited longest: which one the message meant does not matter."""
     from worker import training  # Loads torch.
 
-    training.run_next(service(), current_task.request.id)
+    try:
+        training.run_next(service(), current_task.request.id, origin(job_id))
+    finally:
+        service().numbers.flush()  # This child ends now.
 
 
-def super_resolve(_operation_id: str) -> None:
+def super_resolve(operation_id: str) -> None:
     """Restore the images that wait."""
-    inference().run_waiting()
+    inference().run_waiting(origin(operation_id))
+
+
+def origin(identifier: str) -> Origin:
+    """What the message says about the request that it came from. The work that is then taken may be another's."""
+    headers = current_task.request.headers or {}
+    return Origin(identifier, headers.get(queue.REQUEST_ID))
 
 
 def export_onnx(reference: str) -> None:
@@ -105,6 +114,12 @@ class ReplaceChildrenSoon(bootsteps.StartStopStep):  # type: ignore[misc]  # Cel
 app.steps["worker"].add(ReplaceChildrenSoon)
 
 
+@signals.celeryd_init.connect  # type: ignore[untyped-decorator]
+def write_logs(**_: Any) -> None:
+    """Have what is said before Celery sets up its own handlers in the same format."""
+    logs.configure(settings().log_format)
+
+
 @signals.worker_init.connect  # type: ignore[untyped-decorator]  # Celery ships no types.
 def prepare(sender: Any, **_: Any) -> None:
     """Set the thread budget, then load the method before the first task, so that no task waits for it."""
@@ -139,8 +154,14 @@ def stop_at_next_step(**_: Any) -> None:
     shutdown.set()
 
 
+@signals.after_setup_task_logger.connect  # type: ignore[untyped-decorator]
 @signals.after_setup_logger.connect  # type: ignore[untyped-decorator]
-def quieten(**_: Any) -> None:
-    """Leave out the lines that Celery writes about every task, and libvips about every image."""
+def quieten(logger: logging.Logger, **_: Any) -> None:
+    """Write in the format that is asked for, without the lines that Celery writes about every task and libvips
+    about every image.
+
+    The reconciler alone makes 60,000 of those a day.
+    """
+    logs.reformat(logger, settings().log_format)
     for name in ("celery.app.trace", "celery.worker.strategy", "celery.beat", "pyvips"):
         logging.getLogger(name).setLevel(logging.WARNING)

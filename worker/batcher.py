@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -41,7 +42,10 @@ class Batcher:
     model go together.
     """
 
-    def __init__(self, most_together: int, threads: int) -> None:
+    def __init__(
+        self, most_together: int, threads: int, note_batch: Callable[[int], None] = lambda tiles: None
+    ) -> None:
+        self._note_batch = note_batch  # is told how many tiles go together
         self._most_together = most_together
         self._small: deque[_Request] = deque()
         self._large: deque[_Request] = deque()
@@ -71,6 +75,7 @@ class Batcher:
         torch.get_num_threads()
         torch.set_num_threads(threads)
         while requests := self._next():
+            self._note_batch(sum(len(request.batch) for request in requests))
             _answer(requests)
 
     def _next(self) -> list[_Request]:

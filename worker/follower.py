@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 from sqlalchemy import or_, select
 
-from app.core import jobs
+from app.core import jobs, telemetry
 from app.core.jobs import Lease
 from app.core.tables import Job
 from ml.preview import Preview
@@ -60,9 +60,13 @@ class JobFollower:
         """Publish where the job is: each new phase at once, else twice a second, and more rarely in a long job."""
         self.heartbeat.check()
         self._stop_without_checkpoint()
+        if "step" in facts:
+            self.service.numbers.add(telemetry.TRAINING_STEPS)
         now = time.monotonic()
         if phase == self.phase and now < self.next_report:
             return
+        if phase != self.phase:
+            log.info("job %s: %s", self.lease.job_id, phase)
         self.phase = phase
         self.next_report = now + max(REPORT_EVERY_S, (now - self.began) / 500)
         payload, eta_s = finite(facts), self._eta_s(fraction, now)

@@ -6,7 +6,6 @@ import sys
 
 from app.core.queue import Queue
 from app.core.settings import settings
-from worker.reconciler import did_a_round_lately
 
 ANSWER_WITHIN_S = 5.0
 
@@ -22,7 +21,7 @@ def main() -> None:
     parser.add_argument("part", choices=["training", "inference", "reconciler"])
     part = parser.parse_args().part
     queue = Queue(settings().broker_url)
-    healthy = did_a_round_lately(queue) if part == "reconciler" else worker_answers(queue, part)
+    healthy = queue.did_a_round_lately() if part == "reconciler" else worker_answers(queue, part)
     sys.exit(None if healthy else f"{part} does not answer")
 
 

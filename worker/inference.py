@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 from sqlalchemy.orm import Session
 
-from app.core import operations, repository
+from app.core import logs, operations, repository, telemetry
 from app.core.errors import LeaseLost, OperationCancelled, TooLarge
 from app.core.operations import OperationLease
 from app.core.tables import ModelVersion, Operation
@@ -22,8 +22,9 @@ from ml.precision import device
 from ml.restore import Restored, RestoreOptions, Restorer, describe_file, load_restorer
 from worker.batcher import Batcher
 from worker.failures import diagnose
-from worker.lease import Heartbeat, WorkerStopping, shutdown
+from worker.lease import NOBODY, Heartbeat, Origin, WorkerStopping, shutdown
 from worker.service import PATIENCE_S, DatabaseDown, Service
+from worker.watch import watch_accelerator
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class WarmModels:
     def get(self, weights_blob: str, service: Service) -> Restorer:
         """The model with these weights, loaded at first use. Whoever uses one that is evicted meanwhile keeps it."""
         with self._lock:
+            service.numbers.add(telemetry.WARM_MODELS, "hit" if weights_blob in self._models else "miss")
             if weights_blob not in self._models:
                 self._models[weights_blob] = self._load(weights_blob, service)
             self._models.move_to_end(weights_blob)
@@ -52,6 +54,7 @@ class WarmModels:
                 len(self._models) > 1 and sum(model.size_bytes for model in self._models.values()) > self.budget_bytes
             ):
                 self._models.popitem(last=False)
+                service.numbers.add(telemetry.WARM_MODELS, "eviction")
             return self._models[weights_blob]
 
     @staticmethod
@@ -75,16 +78,20 @@ class Inference:
         self.service = service
         self.models = WarmModels(service.settings.warm_model_bytes)
         together = CPU_BATCH if device().type == "cpu" else ACCELERATOR_BATCH
-        self.batcher = Batcher(together, service.settings.inference_threads)
+        self.batcher = Batcher(together, service.settings.inference_threads, self._note_batch)
+        watch_accelerator(service, "inference")
         self._places = threading.BoundedSemaphore(IMAGES_AT_ONCE)
         self._large_places = threading.BoundedSemaphore(LARGE_AT_ONCE)
 
-    def run_waiting(self) -> None:
+    def _note_batch(self, tiles: int) -> None:
+        self.service.numbers.observe(telemetry.TILE_BATCH_SIZE, tiles)
+
+    def run_waiting(self, origin: Origin = NOBODY) -> None:
         """Restore everything that is queued, unless enough threads are doing so already."""
         torch.set_num_threads(1)  # Of this thread, which prepares tiles; the network has the batcher's.
         while self._places.acquire(blocking=False):
             try:
-                while self._run_next():
+                while self._run_next(origin):
                     pass
             finally:
                 self._places.release()
@@ -93,7 +100,7 @@ class Inference:
                 if shutdown.is_set() or not operations.waiting(session, most_pixels):
                     return
 
-    def _run_next(self) -> bool:
+    def _run_next(self, origin: Origin) -> bool:
         """Restore the image whose turn it is, if one waits that there is room for."""
         if shutdown.is_set():
             return False
@@ -103,9 +110,9 @@ class Inference:
             if lease is None:
                 return False
             if lease.pixels > LARGE_PIXELS:
-                self._run(lease)
+                self._run(lease, origin)
                 return True
-        self._run(lease)
+        self._run(lease, origin)
         return True
 
     @contextmanager
@@ -119,7 +126,11 @@ class Inference:
         finally:
             self._large_places.release()
 
-    def _run(self, lease: OperationLease) -> None:
+    def _run(self, lease: OperationLease, origin: Origin) -> None:
+        with logs.about(request_id=origin.of(lease.operation_id), operation_id=lease.operation_id):
+            self._attempt(lease)
+
+    def _attempt(self, lease: OperationLease) -> None:
         progress = Progress()
 
         def renew() -> None:
@@ -143,6 +154,7 @@ class Inference:
                 self.service.write(lambda session: operations.confirm_cancelled(session, lease), PATIENCE_S)
                 log.info("operation %s: cancelled", lease.operation_id)
             except LeaseLost:
+                self.service.numbers.add(telemetry.LEASES_LOST, "operation")
                 log.warning("operation %s: the lease was lost, its result is dropped", lease.operation_id)
                 return
             except WorkerStopping:

@@ -4,6 +4,8 @@ import logging
 import mmap
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +17,21 @@ log = logging.getLogger(__name__)
 
 class WorkerStopping(Exception):
     """This worker is being stopped; the work goes back to the queue."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The work that a message was sent for, and the id of the request that made it, where it is known."""
+
+    identifier: str = ""
+    request_id: str | None = None
+
+    def of(self, identifier: str) -> str | None:
+        """The request's id, where the work that was taken is the work that the message meant."""
+        return self.request_id if identifier == self.identifier else None
+
+
+NOBODY = Origin()
 
 
 class ShutdownFlag:
@@ -45,7 +62,8 @@ class Heartbeat:
         self._every_s = every_s
         self._ended: JobCancelled | OperationCancelled | LeaseLost | None = None
         self._leave = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        # Its log lines are about the same work.
+        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name="heartbeat", daemon=True)
 
     def check(self) -> None:
         """Raise JobCancelled, OperationCancelled or LeaseLost once the renewal has met it."""

@@ -1,22 +1,17 @@
 """Makes true again what faults have bent: lost workers, lost messages, ignored cancellations, blobs past their time."""
 
 import logging
-from datetime import timedelta
 
 from redis.exceptions import RedisError
-from sqlalchemy import delete, or_, select
-from sqlalchemy.orm import Session
 
-from app.core import jobs, operations, repository
-from app.core.queue import INFERENCE_QUEUE, TRAINING_QUEUE, Queue
-from app.core.tables import Batch, Dataset, IdempotencyKey, Job, Operation, utc_now
+from app.core import jobs, operations, repository, retention, telemetry
+from app.core.operations import OPERATION_ATTEMPTS
+from app.core.queue import INFERENCE_QUEUE, TRAINING_QUEUE
 from worker.service import Service
 
 log = logging.getLogger(__name__)
 
-OPERATION_ATTEMPTS = 3
 WAKE_UPS = 16  # Whoever is woken restores everything that waits, so more than there are workers are wasted.
-ROUND_MARK = "drtl:reconciled"
 
 
 def reconcile(service: Service) -> None:
@@ -53,8 +48,10 @@ def recover(service: Service) -> None:
         requeued = jobs.recover_expired(session, service.settings.max_attempts)
         ended = operations.recover_expired(session, OPERATION_ATTEMPTS)
     for job_id in requeued:
+        service.numbers.add(telemetry.LEASES_EXPIRED, "job")
         log.warning("job %s: its worker is lost, queued again", job_id)
     for operation_id in ended:
+        service.numbers.add(telemetry.LEASES_EXPIRED, "operation")
         service.queue.notify_done(operation_id)
 
 
@@ -71,47 +68,20 @@ def top_up(service: Service) -> None:
 def note_round(service: Service) -> None:
     """Leave a mark that fades unless rounds go on. Raises RedisError."""
     fades_after_s = max(15.0, 5 * service.settings.reconcile_every_s)
-    service.queue.redis.set(ROUND_MARK, 1, px=round(1000 * fades_after_s))
-
-
-def did_a_round_lately(queue: Queue) -> bool:
-    """Whether the mark of a round is still there. Raises RedisError."""
-    return bool(queue.redis.exists(ROUND_MARK))
+    service.queue.note_round(fades_after_s)
 
 
 def sweep(service: Service) -> None:
     """Remove what has outlived its retention: rows first, then the blobs that no row names any more."""
     with service.sessions.begin() as session:
-        expire_operations(session, service.settings.result_retention_s)
-        expire_datasets(session, service.settings.upload_retention_s)
-        expire_idempotency_keys(session, service.settings.idempotency_retention_s)
+        retention.expire_operations(session, service.settings.result_retention_s)
+        retention.expire_datasets(session, service.settings.upload_retention_s)
+        retention.expire_idempotency_keys(session, service.settings.idempotency_retention_s)
     with service.read_sessions() as session:
         keep = repository.referenced_blobs(session)
     removed = service.storage.sweep(keep, service.settings.orphan_grace_s)
     if removed:
         log.info("%d blobs removed that nothing named any more", removed)
-
-
-def expire_operations(session: Session, retention_s: float) -> None:
-    """Forget ended operations, and batches when the last of theirs has expired; their images go with the blobs."""
-    oldest = utc_now() - timedelta(seconds=retention_s)
-    session.execute(delete(Operation).where(Operation.batch_id.is_(None), Operation.finished_at < oldest))
-    of_batch = select(Operation.id).where(Operation.batch_id == Batch.id)
-    fresh = of_batch.where(or_(Operation.finished_at.is_(None), Operation.finished_at >= oldest)).exists()
-    session.execute(delete(Batch).where(Batch.created_at < oldest, ~fresh))  # Their operations go with them.
-
-
-def expire_datasets(session: Session, retention_s: float) -> None:
-    """Forget uploads that no job ever used."""
-    oldest = utc_now() - timedelta(seconds=retention_s)
-    unused = select(Dataset).where(
-        Dataset.created_at < oldest, ~select(Job.id).where(Job.dataset_id == Dataset.id).exists()
-    )
-    for dataset in session.scalars(unused.limit(100)):
-        session.delete(dataset)
-
-
-def expire_idempotency_keys(session: Session, retention_s: float) -> None:
-    """Forget old keys: whoever sends one of them again asks for something new."""
-    oldest = utc_now() - timedelta(seconds=retention_s)
-    session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < oldest))
+    sizes = [file.size_bytes for file in service.storage.inventory() if file.key is not None]
+    service.numbers.put(telemetry.BLOB_BYTES, sum(sizes))
+    service.numbers.put(telemetry.BLOBS, len(sizes))

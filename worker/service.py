@@ -16,6 +16,7 @@ from app.core.database import open_database, read_sessions, sessions
 from app.core.queue import Queue
 from app.core.settings import Settings
 from app.core.storage import CHUNK_BYTES, FolderStorage, Storage
+from app.core.telemetry import Numbers
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -34,18 +35,21 @@ class Service:
     read_sessions: sessionmaker[Session]
     storage: Storage
     queue: Queue
+    numbers: Numbers
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
         engine = open_database(settings.database_url)
         assert settings.blob_dir is not None
+        queue = Queue(settings.broker_url)
         return cls(
             settings=settings,
             engine=engine,
             sessions=sessions(engine),
             read_sessions=read_sessions(engine),
             storage=FolderStorage(settings.blob_dir),
-            queue=Queue(settings.broker_url),
+            queue=queue,
+            numbers=Numbers(queue.redis),
         )
 
     def write(self, change: Callable[[Session], T], patience_s: float = 0.0) -> T:
@@ -76,5 +80,6 @@ class Service:
         return path
 
     def close(self) -> None:
+        self.numbers.close()
         self.engine.dispose()
         self.queue.close()

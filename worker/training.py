@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from app.core import jobs, repository
+from app.core import jobs, logs, repository, telemetry
 from app.core.errors import JobCancelled, LeaseLost
 from app.core.jobs import Lease
 from app.core.tables import Dataset, Job
@@ -19,19 +19,27 @@ from ml.pairs import PairFile
 from ml.report import Outcome
 from worker.failures import diagnose
 from worker.follower import JobFollower, finite
-from worker.lease import Heartbeat, WorkerStopping
+from worker.lease import NOBODY, Heartbeat, Origin, WorkerStopping
 from worker.service import PATIENCE_S, DatabaseDown, Service
+from worker.watch import watch_accelerator
 
 log = logging.getLogger(__name__)
 
 
-def run_next(service: Service, task_id: str) -> None:
+def run_next(service: Service, task_id: str, origin: Origin = NOBODY) -> None:
     """Train the job that has waited longest, if any waits. Raises what was not foreseen, after failing the job."""
     lease = service.write(lambda session: jobs.claim_next(session, task_id, service.settings.lease_s))
     if lease is None:
         return
+    with logs.about(request_id=origin.of(lease.job_id), job_id=lease.job_id, attempt=lease.attempt):
+        run(service, lease)
+
+
+def run(service: Service, lease: Lease) -> None:
+    """One attempt. Raises what was not foreseen, after failing the job."""
     log.info("job %s: attempt %d begins", lease.job_id, lease.attempt)
     torch.set_num_threads(service.settings.training_threads)
+    watch_accelerator(service, "training")
 
     def renew() -> None:
         service.write(lambda session: jobs.renew(session, lease, service.settings.lease_s))
@@ -44,6 +52,7 @@ def run_next(service: Service, task_id: str) -> None:
             service.write(lambda session: jobs.confirm_cancelled(session, lease), PATIENCE_S)
             log.info("job %s: cancelled", lease.job_id)
         except LeaseLost:
+            service.numbers.add(telemetry.LEASES_LOST, "job")
             log.warning("job %s: the lease was lost; what this attempt computed is dropped", lease.job_id)
             return  # The checkpoint is another attempt's now.
         except WorkerStopping:

@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session
 from app.core.errors import LeaseLost, OperationCancelled
 from app.core.tables import Batch, Operation, database_now, utc_now
 
+OPERATION_ATTEMPTS = 3  # After so many lost workers it has failed.
+
 
 @dataclass(frozen=True)
 class OperationLease:

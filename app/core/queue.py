@@ -9,6 +9,8 @@ from kombu.exceptions import OperationalError
 from redis import ConnectionPool, Redis
 from redis.exceptions import RedisError
 
+from app.core import logs
+
 log = logging.getLogger(__name__)
 
 TRAIN = "drtl.train"
@@ -19,6 +21,8 @@ SWEEP = "drtl.sweep"
 TRAINING_QUEUE = "training"
 INFERENCE_QUEUE = "inference"
 HOUSEKEEPING_QUEUE = "housekeeping"
+REQUEST_ID = "drtl_request_id"  # header of a message
+ROUND_MARK = "drtl:reconciled"
 
 
 def celery_app(broker_url: str) -> Celery:
@@ -55,7 +59,9 @@ class Queue:
 
     def _send(self, task: str, identifier: str) -> None:
         try:
-            self.celery.send_task(task, args=[identifier])
+            # Of whom the work came, for the logs.
+            self.celery.send_task(task, args=[identifier], headers={REQUEST_ID: logs.request_id()})
+            log.info("sent %s for %s", task, identifier)
         except (OperationalError, RedisError, OSError) as error:
             # Whatever it was about, it will be sent again: by the reconciler, or by the next request for an export.
             log.warning("message %s for %s not sent, it will be later: %s", task, identifier, error)
@@ -75,6 +81,14 @@ class Queue:
     def depth(self, queue: str) -> int:
         """How many messages wait in a queue. Raises RedisError."""
         return int(self.redis.llen(queue))
+
+    def note_round(self, fades_after_s: float) -> None:
+        """Leave a mark of the reconciler's round that fades unless rounds go on. Raises RedisError."""
+        self.redis.set(ROUND_MARK, 1, px=round(1000 * fades_after_s))
+
+    def did_a_round_lately(self) -> bool:
+        """Whether the mark of a round is still there. Raises RedisError."""
+        return bool(self.redis.exists(ROUND_MARK))
 
     def notify_done(self, operation_id: str) -> None:
         """Tell whoever waits for the operation that its row has ended."""

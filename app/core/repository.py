@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sqlalchemy import Select, delete, select, union, update
 from sqlalchemy.exc import IntegrityError
@@ -213,18 +213,20 @@ def finish_idempotent(session: Session, key: str, made_id: str | None) -> None:
         session.execute(update(IdempotencyKey).where(*unanswered).values(made_id=made_id))
 
 
+BLOB_COLUMNS: Final = (
+    Pair.clean_blob,
+    Pair.distorted_blob,
+    Job.checkpoint_blob,
+    Job.preview_blob,
+    ModelVersion.weights_blob,
+    ModelVersion.onnx_blob,
+    Operation.input_blob,
+    Operation.output_blob,
+    Operation.trust_blob,
+)
+
+
 def referenced_blobs(session: Session) -> set[str]:
     """Every blob that some row names."""
-    columns = (
-        Pair.clean_blob,
-        Pair.distorted_blob,
-        Job.checkpoint_blob,
-        Job.preview_blob,
-        ModelVersion.weights_blob,
-        ModelVersion.onnx_blob,
-        Operation.input_blob,
-        Operation.output_blob,
-        Operation.trust_blob,
-    )
-    names = session.scalars(union(*(select(column).where(column.is_not(None)) for column in columns)))
+    names = session.scalars(union(*(select(column).where(column.is_not(None)) for column in BLOB_COLUMNS)))
     return {name for name in names if name is not None}

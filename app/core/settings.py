@@ -8,6 +8,8 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.core.logs import LogFormat
+
 
 class Settings(BaseSettings):
     """The service's configuration. Sizes are in bytes or pixels, times in seconds, as the names say."""
@@ -25,6 +27,8 @@ class Settings(BaseSettings):
     port: int = Field(
         8000, ge=0, le=65535, description="Taken if free; otherwise `drtl up` picks a free one and says so."
     )
+
+    log_format: LogFormat = Field("text", description="`text` for people, `json` for programs: an object a line.")
 
     max_upload_bytes: int = Field(2**30, description="Largest request body.")
     max_image_bytes: int = Field(2**30, description="Largest image file to restore.")

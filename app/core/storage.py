@@ -4,11 +4,22 @@ import hashlib
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """Something that the storage keeps: a blob by its key, or with the key None the part of a broken upload."""
+
+    key: str | None
+    size_bytes: int
+    age_s: float
 
 
 class Storage(Protocol):
@@ -33,6 +44,12 @@ class Storage(Protocol):
         """Remove blobs and parts of broken uploads older than `grace_s` whose key is not in `keep`. Returns how many.
 
         A blob that is stored again meanwhile is young again, and stays.
+        """
+
+    def inventory(self) -> Iterator[StoredFile]:
+        """Every blob, and every part of an upload that did not end, in no order.
+
+        What comes or goes meanwhile may be missing.
         """
 
     def check(self) -> None:
@@ -111,6 +128,16 @@ class FolderStorage:
             return True
         aside.rename(path)
         return False
+
+    def inventory(self) -> Iterator[StoredFile]:
+        now = time.time()
+        for path in self.root.glob("*/*"):
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                continue
+            key = None if path.parent == self.incoming else path.name
+            yield StoredFile(key, found.st_size, now - found.st_mtime)
 
     def check(self) -> None:
         with tempfile.TemporaryFile(dir=self.incoming) as file:

@@ -70,7 +70,7 @@ def test_a_job_whose_worker_is_lost_gets_its_message_in_the_same_round(service: 
 
 
 def test_whoever_waits_for_an_operation_hears_that_its_worker_was_lost_for_good(service: Service) -> None:
-    lost = operation(state="running", attempt=reconciler.OPERATION_ATTEMPTS, lease_token="t", lease_until=0.0)
+    lost = operation(state="running", attempt=operations.OPERATION_ATTEMPTS, lease_token="t", lease_until=0.0)
     add(service, lost)
     reconciler.reconcile(service)
     assert service.queue.redis.llen(f"drtl:done:{lost.id}") == 1
@@ -116,9 +116,9 @@ def test_without_a_broker_the_rows_are_mended_all_the_same(service_settings: Set
 
 
 def test_the_mark_of_a_round_says_that_rounds_are_done(service: Service) -> None:
-    assert not reconciler.did_a_round_lately(service.queue)
+    assert not service.queue.did_a_round_lately()
     reconciler.reconcile(service)
-    assert reconciler.did_a_round_lately(service.queue)
+    assert service.queue.did_a_round_lately()
     assert service.queue.depth(HOUSEKEEPING_QUEUE) == 0
 
 

@@ -1,0 +1,80 @@
+"""How many jobs and images are in which state, and how long the oldest has waited; by cheap queries."""
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.core.tables import ACTIVE, ENDED, Job, Operation, utc_now
+
+ACTIVE_EVERY_S: Final = 1.0
+ENDED_EVERY_S: Final = 15.0  # Jobs are never removed, so that counting those that have ended takes ever longer.
+
+
+@dataclass(frozen=True)
+class Census:
+    """Counts at one moment. A job's phase is empty unless it runs."""
+
+    jobs: dict[tuple[str, str], int] = field(default_factory=dict)  # by state and phase
+    operations: dict[str, int] = field(default_factory=dict)  # by state
+    oldest_job_s: float = 0.0  # 0 where none waits
+    oldest_operation_s: float = 0.0
+
+
+class CensusTaker:
+    """Counts at most once a second, however many ask."""
+
+    def __init__(self, read_sessions: sessionmaker[Session]) -> None:
+        self._read_sessions = read_sessions
+        self._lock = threading.Lock()
+        self._last = Census()
+        self._due = 0.0
+        self._ended: dict[tuple[str, str], int] = {}
+        self._ended_due = 0.0
+
+    def take(self) -> Census:
+        """The counts, no older than a second (ended jobs: 15). Raises SQLAlchemyError."""
+        with self._lock:
+            now = time.monotonic()
+            if now >= self._due:
+                with self._read_sessions() as session:
+                    if now >= self._ended_due:
+                        self._ended = _jobs(session, ENDED)
+                        self._ended_due = now + ENDED_EVERY_S
+                    self._last = Census(
+                        jobs=_jobs(session, ACTIVE) | self._ended,
+                        operations=_operations(session),
+                        oldest_job_s=_oldest_s(session, Job),
+                        oldest_operation_s=_oldest_s(session, Operation),
+                    )
+                self._due = time.monotonic() + ACTIVE_EVERY_S
+            return self._last
+
+
+def _jobs(session: Session, states: tuple[str, ...]) -> dict[tuple[str, str], int]:
+    """With every state in it, also at zero."""
+    counts = {(state, ""): 0 for state in states if state != "running"}
+    if states is ENDED:
+        of_state = select(Job.state, func.count()).where(Job.state.in_(states)).group_by(Job.state)
+        return counts | {(state, ""): number for state, number in session.execute(of_state)}
+    by_phase = select(Job.state, Job.phase, func.count()).where(Job.state.in_(states)).group_by(Job.state, Job.phase)
+    for state, phase, number in session.execute(by_phase):
+        key = state, (phase or "starting") if state == "running" else ""
+        counts[key] = counts.get(key, 0) + number
+    return counts
+
+
+def _operations(session: Session) -> dict[str, int]:
+    by_state = select(Operation.state, func.count()).group_by(Operation.state)
+    counts = dict.fromkeys((*ACTIVE, *ENDED), 0)
+    for state, number in session.execute(by_state):
+        counts[state] = number
+    return counts
+
+
+def _oldest_s(session: Session, table: Any) -> float:
+    since = session.scalar(select(func.min(table.created_at)).where(table.state == "queued"))
+    return 0.0 if since is None else max(0.0, (utc_now() - since).total_seconds())
