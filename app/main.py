@@ -8,6 +8,7 @@ import anyio.to_thread
 from fastapi import FastAPI
 
 from app.api import (
+    auth,
     batches,
     datasets,
     health,
@@ -17,12 +18,15 @@ from app.api import (
     operations,
     pair_images,
     problems,
+    session,
     super_resolution,
     web,
 )
 from app.api.body_limit import BodyLimit
 from app.api.deps import Services
 from app.api.examiners import Examiners
+from app.api.key_ring import KeyRing
+from app.api.same_origin import SameOrigin
 from app.core.database import open_database, read_sessions, sessions
 from app.core.queue import Queue
 from app.core.settings import Settings, settings
@@ -38,6 +42,7 @@ PARTS: Final = (
     batches,
     datasets,
     pair_images,
+    session,
     health,
     problems,
 )
@@ -60,20 +65,11 @@ def create_app(configured: Settings | None = None) -> FastAPI:
     app = FastAPI(title="DRTL", version=VERSION, description=DESCRIPTION.strip(), lifespan=lifespan)
     app.state.settings = chosen
     app.add_middleware(BodyLimit, settings=chosen)
+    app.add_middleware(SameOrigin)
     problems.install(app)
-    for part in (
-        jobs,
-        models,
-        model_files,
-        super_resolution,
-        operations,
-        batches,
-        datasets,
-        pair_images,
-        health,
-        problems,
-    ):
+    for part in PARTS:
         app.include_router(part.router)
+    auth.document(app)
     web.install(app)
     return app
 
@@ -87,6 +83,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     engine = open_database(chosen.database_url)
     queue = Queue(chosen.broker_url)
     examiners = Examiners(chosen)
+    key_ring = KeyRing(read_sessions(engine), sessions(engine))
+    app.state.key_ring = key_ring
     app.state.services = Services(
         settings=chosen,
         sessions=sessions(engine),
@@ -99,5 +97,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         examiners.close()
+        key_ring.close()
         queue.close()
         engine.dispose()

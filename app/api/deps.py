@@ -1,13 +1,15 @@
 """What endpoints are given: settings, database sessions, storage and queue."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.api.auth import PrincipalDep
 from app.api.examiners import Examiners
+from app.core.owners import Sessions, View, ViewedSessions
 from app.core.queue import Queue
 from app.core.settings import Settings
 from app.core.storage import Storage
@@ -18,17 +20,28 @@ class Services:
     """Everything outside this process that the API talks to; opened once, when the service starts."""
 
     settings: Settings
-    sessions: sessionmaker[Session]
-    read_sessions: sessionmaker[Session]
+    sessions: Sessions
+    read_sessions: Sessions
     storage: Storage
     queue: Queue
     examiners: Examiners
 
+    def seen_as(self, view: View) -> "Services":
+        """The same with sessions that see no more than the view does."""
+        assert isinstance(self.sessions, sessionmaker)
+        assert isinstance(self.read_sessions, sessionmaker)
+        return replace(
+            self,
+            sessions=ViewedSessions(self.sessions, view),
+            read_sessions=ViewedSessions(self.read_sessions, view),
+        )
 
-def services(request: Request) -> Services:
+
+async def services(request: Request, principal: PrincipalDep) -> Services:
+    """The services as whoever sends the request may see them: an endpoint that is given any has been authorized."""
     opened = request.app.state.services
     assert isinstance(opened, Services)
-    return opened
+    return opened.seen_as(principal.view)
 
 
 ServicesDep = Annotated[Services, Depends(services)]

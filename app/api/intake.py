@@ -11,6 +11,7 @@ from app.api.schemas import OutputFormat, RestoreOptions
 from app.api.uploads import UploadedFile
 from app.core import repository
 from app.core.errors import NotFound, RefusedFile, ServiceError
+from app.core.owners import view_of
 from app.core.settings import Settings
 from app.core.tables import ModelVersion, Operation
 from app.core.turns import work
@@ -32,7 +33,10 @@ def resolve(session: Session, model: str) -> ModelVersion | None:
             raise NotFound("No model is promoted yet, so there is none to choose from.")
         return None
     name, _, reference = model.partition("@")
-    return repository.resolve_model(session, name, reference or None)
+    version = repository.resolve_model(session, name, reference or None)
+    if version.owner != view_of(session).owner:  # An admin's key sees it, but the image would not be its owner's.
+        raise NotFound(f"You have no model named {name!r}; restore with a key of its owner.")
+    return version
 
 
 def offered(image: ImageFacts) -> list[OutputFormat]:
