@@ -194,9 +194,7 @@ def test_monitors_and_the_page_need_no_key(service: httpx.Client, make_key: Make
         assert service.get(path).status_code == 200, path
 
 
-@pytest.mark.parametrize(
-    "header", ["Basic dXNlcjpwYXNz", "Bearer", f"Bearer {UNKNOWN}", "drtl", "Bearer \xff"]
-)
+@pytest.mark.parametrize("header", ["Basic dXNlcjpwYXNz", "Bearer", f"Bearer {UNKNOWN}", "drtl", "Bearer \xff"])
 def test_a_wrong_header_is_refused_even_by_an_open_service(service: httpx.Client, header: str) -> None:
     """Whoever sends a key believes to be somebody; answering as nobody would mislead."""
     refused(service.get("/v1/jobs", headers={"Authorization": header.encode("latin-1")}))  # type: ignore[dict-item]
@@ -225,7 +223,7 @@ VALUES = {
     "position": "0",
     "side": "clean",
 }
-calls = pytest.mark.parametrize(("method", "path"), sorted(SCOPES_OF), ids=" ".join)
+calls = pytest.mark.parametrize(("method", "path"), sorted(SCOPES_OF))
 
 
 @pytest.fixture(scope="module")
