@@ -26,6 +26,7 @@ from app.api.body_limit import BodyLimit
 from app.api.deps import Services
 from app.api.examiners import Examiners
 from app.api.key_ring import KeyRing
+from app.api.quotas import RateHeaders
 from app.api.same_origin import SameOrigin
 from app.core.database import open_database, read_sessions, sessions
 from app.core.queue import Queue
@@ -66,6 +67,7 @@ def create_app(configured: Settings | None = None) -> FastAPI:
     app.state.settings = chosen
     app.add_middleware(BodyLimit, settings=chosen)
     app.add_middleware(SameOrigin)
+    app.add_middleware(RateHeaders)
     problems.install(app)
     for part in PARTS:
         app.include_router(part.router)

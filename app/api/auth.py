@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api.key_ring import KeyRing
 from app.api.problems import MEDIA_TYPE, SCHEMA, problems
+from app.api.quotas import WINDOW, count_request
 from app.core.errors import Forbidden, MissingScope, TooManyRequests, Unauthorized
 from app.core.keys import SCOPES, Limits, Scope
 from app.core.owners import EVERYTHING, View
@@ -84,7 +85,10 @@ async def principal(request: Request) -> Principal:
         await require_open(request, ring, settings)
         return Principal(View())
     require_scope(key, request.method, path)
-    return Principal(View(key.owner, sees_all="admin" in key.scopes), key, Limits.of(key, settings))
+    limits = Limits.of(key, settings)
+    queue = request.app.state.services.queue
+    setattr(request.state, WINDOW, await run_in_threadpool(count_request, queue, key.id, limits))
+    return Principal(View(key.owner, sees_all="admin" in key.scopes), key, limits)
 
 
 PrincipalDep = Annotated[Principal, Depends(principal)]

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.api.auth import PrincipalDep
 from app.api.examiners import Examiners
-from app.core.owners import Sessions, View, ViewedSessions
+from app.core.keys import Limits
+from app.core.owners import OPEN, Sessions, View, ViewedSessions
 from app.core.queue import Queue
 from app.core.settings import Settings
 from app.core.storage import Storage
@@ -25,8 +26,10 @@ class Services:
     storage: Storage
     queue: Queue
     examiners: Examiners
+    owner: str = OPEN  # of what is made
+    limits: Limits | None = None  # of the key that asks
 
-    def seen_as(self, view: View) -> "Services":
+    def seen_as(self, view: View, limits: Limits | None) -> "Services":
         """The same with sessions that see no more than the view does."""
         assert isinstance(self.sessions, sessionmaker)
         assert isinstance(self.read_sessions, sessionmaker)
@@ -34,6 +37,8 @@ class Services:
             self,
             sessions=ViewedSessions(self.sessions, view),
             read_sessions=ViewedSessions(self.read_sessions, view),
+            owner=view.owner,
+            limits=limits,
         )
 
 
@@ -41,7 +46,7 @@ async def services(request: Request, principal: PrincipalDep) -> Services:
     """The services as whoever sends the request may see them: an endpoint that is given any has been authorized."""
     opened = request.app.state.services
     assert isinstance(opened, Services)
-    return opened.seen_as(principal.view)
+    return opened.seen_as(principal.view, principal.limits)
 
 
 ServicesDep = Annotated[Services, Depends(services)]
