@@ -92,4 +92,5 @@ def file_headers(file_name: str) -> dict[str, str]:
     return {
         "Content-Disposition": f'attachment; filename="{file_name}"',
         "Cache-Control": "private, max-age=31536000, immutable",  # A version never changes.
+        "Vary": "Authorization, Cookie",  # But whose it is depends on the key.
     }
