@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.text import Text
 
-from app.commands import doctor, graph, jobs, models, service, upscale
+from app.commands import doctor, graph, jobs, keys, models, service, upscale
 from app.commands.output import errors
 from app.commands.pairs import pairs
 from app.failures import CommandFailed, next_step
@@ -46,6 +46,12 @@ app.add_typer(models_app, name="models")
 
 app.command("upscale")(upscale.upscale)
 app.command("doctor")(doctor.doctor)
+
+keys_app = group("Who may use the service; on its own machine, or with its DRTL_DATABASE_URL.")
+keys_app.command("create")(keys.create)
+keys_app.command("list")(keys.list_keys)
+keys_app.command("revoke")(keys.revoke)
+app.add_typer(keys_app, name="keys")
 
 prior_app = group("The prior that transfer starts from.")
 prior_app.command("train", context_settings=PASS_ON, add_help_option=False)(service.prior_train)

@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from app.core import keys
+from app.core.database import open_database, read_sessions
 from app.core.settings import Settings, settings
 from app.supervision import TICK_S, Child, Say, Supervisor, log_file, log_tail, spawn
 
@@ -46,6 +48,7 @@ def serve(settings: Settings, say: Say = print) -> None:
         try:
             supervisor.add(broker(data_dir, port, password))
             migrate(data_dir, environment)
+            require_keys_beyond_loopback(settings)
             for child in service_processes(listener):
                 supervisor.add(child)
             announce(data_dir, url, supervisor)
@@ -123,6 +126,23 @@ def migrate(data_dir: Path, environment: dict[str, str]) -> None:
         migration = spawn([sys.executable, "-m", "migrations"], environment, data_dir, log)
     if migration.wait() != 0:
         raise CannotStart(f"The database could not be migrated:\n{log_tail(data_dir, 'migrations')}")
+
+
+def require_keys_beyond_loopback(settings: Settings) -> None:
+    """Raise CannotStart where others could reach a service that asks nobody for a key."""
+    if settings.host in LOOPBACK or settings.require_keys == "always":
+        return
+    engine = open_database(settings.database_url)
+    try:
+        with read_sessions(engine)() as session:
+            locked = settings.require_keys == "auto" and keys.any_exists(session)
+    finally:
+        engine.dispose()
+    if not locked:
+        raise CannotStart(
+            f"There is no key, so everybody who can reach {settings.host} could use this service. Make one with "
+            "`drtl keys create --name NAME`, and leave DRTL_REQUIRE_KEYS as it is; or listen on 127.0.0.1."
+        )
 
 
 def announce(data_dir: Path, url: str, supervisor: Supervisor) -> None:
@@ -221,8 +241,6 @@ def listening(settings: Settings, say: Say) -> Iterator[tuple[socket.socket, str
         listener = listen(settings.host, 0)
         say(f"Port {settings.port} is taken, using {listener.getsockname()[1]} instead.")
     with listener:
-        if settings.host not in LOOPBACK:
-            say(f"Note: everybody who can reach {settings.host} can use this service.")
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         yield listener, f"http://{host}:{listener.getsockname()[1]}"
 

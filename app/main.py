@@ -8,6 +8,7 @@ import anyio.to_thread
 from fastapi import FastAPI
 
 from app.api import (
+    auth,
     batches,
     datasets,
     health,
@@ -18,13 +19,17 @@ from app.api import (
     operations,
     pair_images,
     problems,
+    session,
     super_resolution,
     web,
 )
 from app.api.body_limit import BodyLimit
 from app.api.deps import Services
 from app.api.examiners import Examiners
+from app.api.key_ring import KeyRing
+from app.api.quotas import RateHeaders
 from app.api.request_id import RequestId
+from app.api.same_origin import SameOrigin
 from app.core import logs
 from app.core.database import open_database, read_sessions, sessions
 from app.core.queue import Queue
@@ -41,6 +46,7 @@ PARTS: Final = (
     batches,
     datasets,
     pair_images,
+    session,
     health,
     metrics,
     problems,
@@ -67,23 +73,14 @@ def create_app(configured: Settings | None = None) -> FastAPI:
     app.state.settings = chosen
     app.state.metrics = metrics.Metrics(lambda: services(app))
     app.add_middleware(BodyLimit, settings=chosen)
+    app.add_middleware(SameOrigin)
+    app.add_middleware(RateHeaders)
     app.add_middleware(metrics.RequestMetrics, metrics=app.state.metrics)
     app.add_middleware(RequestId, says_each=chosen.log_format == "json")
     problems.install(app)
-    for part in (
-        jobs,
-        models,
-        model_files,
-        super_resolution,
-        operations,
-        batches,
-        datasets,
-        pair_images,
-        health,
-        metrics,
-        problems,
-    ):
+    for part in PARTS:
         app.include_router(part.router)
+    auth.document(app)
     web.install(app)
     return app
 
@@ -103,6 +100,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     engine = open_database(chosen.database_url)
     queue = Queue(chosen.broker_url)
     examiners = Examiners(chosen)
+    key_ring = KeyRing(read_sessions(engine), sessions(engine))
+    app.state.key_ring = key_ring
     app.state.services = Services(
         settings=chosen,
         sessions=sessions(engine),
@@ -115,5 +114,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         examiners.close()
+        key_ring.close()
         queue.close()
         engine.dispose()

@@ -76,6 +76,18 @@ class Forbidden(Problem):
     code = "forbidden"
 
 
+class MissingScope(Forbidden):
+    code = "missing-scope"
+
+
+class OverQuota(Forbidden):
+    code = "over-quota"
+
+
+class CrossOrigin(Forbidden):
+    code = "cross-origin"
+
+
 class NotFound(Problem):
     code = "not-found"
 
@@ -130,6 +142,10 @@ class IdempotencyMismatch(Unprocessable):
 
 class TooManyRequests(Problem):
     code = "too-many-requests"
+
+
+class QuotaExhausted(TooManyRequests):
+    code = "quota-exhausted"
 
 
 class Internal(Problem):

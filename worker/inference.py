@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.core import logs, operations, repository, telemetry
 from app.core.errors import LeaseLost, OperationCancelled, TooLarge
 from app.core.operations import OperationLease
+from app.core.owners import look_as
 from app.core.tables import ModelVersion, Operation
 from ml.match import nearest, reference_in
 from ml.precision import device
@@ -211,8 +212,10 @@ class Inference:
         """The model that was asked for, or of those in production the one whose training images are most like this."""
         if operation.model_name is not None:
             with self.service.read_sessions() as session:
+                look_as(session, operation.owner)
                 return repository.get_model_version(session, operation.model_name, operation.model_version or 0)
         with self.service.read_sessions() as session:
+            look_as(session, operation.owner)
             promoted = repository.promoted_models(session)
         chosen = choose(promoted, source)
         self.service.write(lambda session: operations.resolve(session, lease, chosen.name, chosen.version), PATIENCE_S)

@@ -10,8 +10,11 @@ import threading
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy.orm import Session
+
 from app.core import repository
 from app.core.errors import NotFound
+from app.core.owners import look_as
 from worker.service import PATIENCE_S, Service
 
 log = logging.getLogger(__name__)
@@ -41,10 +44,11 @@ def export(service: Service, reference: str) -> None:
 
 
 def _export(service: Service, reference: str) -> None:
-    name, _, version = reference.partition("@")
+    name, version, owner = parsed(reference)
     try:
         with service.read_sessions() as session:
-            model = repository.get_model_version(session, name, int(version))
+            look_as(session, owner)
+            model = repository.get_model_version(session, name, version)
     except NotFound:
         log.warning("model %s: it is gone, nothing to export", reference)
         return
@@ -71,7 +75,17 @@ def _export(service: Service, reference: str) -> None:
             mark = secrets.token_hex(4)
             error = f"This model cannot be exported to ONNX (reference {mark})."
             log.error("model %s: not exported (reference %s): %s", reference, mark, child.stderr)
-    service.write(
-        lambda session: repository.note_onnx_export(session, name, model.version, blob=blob, error=error), PATIENCE_S
-    )
+
+    def note(session: Session) -> None:
+        look_as(session, owner)
+        repository.note_onnx_export(session, name, model.version, blob=blob, error=error)
+
+    service.write(note, PATIENCE_S)
     log.info("model %s: %s", reference, "exported to ONNX" if blob else "not exported")
+
+
+def parsed(reference: str) -> tuple[str, int, str]:
+    """Name, version and owner of `name@version` (the open service's) or `name@version/owner`."""
+    model, _, owner = reference.partition("/")
+    name, _, version = model.partition("@")
+    return name, int(version), owner

@@ -7,6 +7,7 @@ from app.api.archives import ArchiveRules, unpack
 from app.api.deps import Services
 from app.api.images import ImageFacts
 from app.api.intake import offered, resolve, take_in
+from app.api.quotas import require_room_for_bytes
 from app.api.schemas import BatchIn, OutputFormat
 from app.api.uploads import Upload, UploadedFile
 from app.core.errors import (
@@ -37,6 +38,7 @@ def make_batch(options: BatchIn, upload: Upload, services: Services) -> tuple[Ba
     """
     with services.read_sessions() as look:
         model = resolve(look, options.model)
+        require_room_for_bytes(look, services.limits, sum(file.size for file in upload.files))
     batch = Batch(id=new_id("batch"), model=options.model, options=options.model_dump(exclude={"model"}))
     images: list[Operation] = []
     queued: list[tuple[Operation, int]] = []

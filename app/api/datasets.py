@@ -12,6 +12,7 @@ from app.api.archives import ArchiveRules, unpack
 from app.api.deps import LimitQuery, ReadSessionDep, Services, ServicesDep, SessionDep
 from app.api.pairs import ExaminedPair, examine, pair_up, wrong_count
 from app.api.problems import InvalidBody, problems
+from app.api.quotas import require_room_for_pairs
 from app.api.schemas import DatasetId, DatasetOptions, DatasetOut, Fix, Page
 from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, receive_text, spooled
 from app.core import repository
@@ -130,7 +131,13 @@ def side_of(path: PurePosixPath) -> str | None:
 
 
 def store_dataset(pairs: list[ExaminedPair], services: Services) -> Dataset:
-    """Put the pairs, as uploaded or mended, into the storage, and make the row that names them; the caller adds it."""
+    """Put the pairs, as uploaded or mended, into the storage, and make the row that names them; the caller adds it.
+
+    Raises OverQuota before anything is kept.
+    """
+    size = sum(file.size for pair in pairs for file in (pair.files.clean, pair.files.distorted))
+    with services.read_sessions() as session:
+        require_room_for_pairs(session, services.limits, len(pairs), size)
     rows = []
     for position, pair in enumerate(pairs):
         with pair.files.clean.open() as clean, pair.files.distorted.open() as distorted:
@@ -144,7 +151,7 @@ def store_dataset(pairs: list[ExaminedPair], services: Services) -> Dataset:
                 report=pair.report,
             )
         )
-    return Dataset(scale=pairs[0].scale, pairs=rows)
+    return Dataset(scale=pairs[0].scale, stored_bytes=size, pairs=rows)
 
 
 @router.post("", status_code=201, responses=problems(*UPLOAD_REFUSALS), openapi_extra=UPLOAD_BODY)

@@ -1,13 +1,16 @@
 """What endpoints are given: settings, database sessions, storage and queue."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.api.auth import PrincipalDep
 from app.api.examiners import Examiners
+from app.core.keys import Limits
+from app.core.owners import OPEN, Sessions, View, ViewedSessions
 from app.core.queue import Queue
 from app.core.settings import Settings
 from app.core.storage import Storage
@@ -18,17 +21,32 @@ class Services:
     """Everything outside this process that the API talks to; opened once, when the service starts."""
 
     settings: Settings
-    sessions: sessionmaker[Session]
-    read_sessions: sessionmaker[Session]
+    sessions: Sessions
+    read_sessions: Sessions
     storage: Storage
     queue: Queue
     examiners: Examiners
+    owner: str = OPEN  # of what is made
+    limits: Limits | None = None  # of the key that asks
+
+    def seen_as(self, view: View, limits: Limits | None) -> "Services":
+        """The same with sessions that see no more than the view does."""
+        assert isinstance(self.sessions, sessionmaker)
+        assert isinstance(self.read_sessions, sessionmaker)
+        return replace(
+            self,
+            sessions=ViewedSessions(self.sessions, view),
+            read_sessions=ViewedSessions(self.read_sessions, view),
+            owner=view.owner,
+            limits=limits,
+        )
 
 
-def services(request: Request) -> Services:
+async def services(request: Request, principal: PrincipalDep) -> Services:
+    """The services as whoever sends the request may see them: an endpoint that is given any has been authorized."""
     opened = request.app.state.services
     assert isinstance(opened, Services)
-    return opened
+    return opened.seen_as(principal.view, principal.limits)
 
 
 ServicesDep = Annotated[Services, Depends(services)]

@@ -7,10 +7,12 @@ from sqlalchemy.orm import Session
 
 from app.api.deps import Services
 from app.api.images import ImageFacts, check_header
+from app.api.quotas import count_pixels
 from app.api.schemas import OutputFormat, RestoreOptions
 from app.api.uploads import UploadedFile
 from app.core import repository
 from app.core.errors import NotFound, RefusedFile, ServiceError
+from app.core.owners import view_of
 from app.core.settings import Settings
 from app.core.tables import ModelVersion, Operation
 from app.core.turns import work
@@ -32,7 +34,10 @@ def resolve(session: Session, model: str) -> ModelVersion | None:
             raise NotFound("No model is promoted yet, so there is none to choose from.")
         return None
     name, _, reference = model.partition("@")
-    return repository.resolve_model(session, name, reference or None)
+    version = repository.resolve_model(session, name, reference or None)
+    if version.owner != view_of(session).owner:  # An admin's key sees it, but the image would not be its owner's.
+        raise NotFound(f"You have no model named {name!r}; restore with a key of its owner.")
+    return version
 
 
 def offered(image: ImageFacts) -> list[OutputFormat]:
@@ -71,18 +76,21 @@ def take_in(
 ) -> tuple[Operation, int]:
     """Keep a good image, and make the row that names it, with the work that it is; the caller gives it its turn.
 
-    `choose` says in which format the image is answered. What `examine` or `choose` raises is raised, and nothing kept.
+    `choose` says in which format the image is answered. What `examine` or `choose` raises is raised, and nothing kept;
+    QuotaExhausted, too.
     """
     image = examine(file, options, model, services.settings)
+    pixels = image.width * image.height
+    count_pixels(services.queue, services.owner, services.limits, pixels)
     asked: dict[str, Any] = {"output": choose(image), **options.model_dump(include=set(RestoreOptions.model_fields))}
     with file.open() as stream:
         blob = services.storage.put(stream, durable=durable)
-    pixels = image.width * image.height
     operation = Operation(
         model_name=None if model is None else model.name,
         model_version=None if model is None else model.version,
         input_blob=blob,
         options=asked,
         pixels=pixels,
+        stored_bytes=file.size,
     )
     return operation, work(pixels, _scale(model), ensemble=options.explain or options.ensemble > 1)

@@ -26,6 +26,7 @@ from app.api.idempotency import IdempotencyKeyHeader
 from app.api.negotiation import preferred
 from app.api.pairs import require_trainable
 from app.api.problems import InvalidBody, problems
+from app.api.quotas import require_room_for_a_job
 from app.api.schemas import (
     LARGEST_INTEGER,
     EventOut,
@@ -146,6 +147,7 @@ def read_options(upload: Upload, request: Request) -> JobOptions:
 def add_job(options: JobOptions, upload: Upload, services: Services, session: Session) -> Job:
     """Insert the job and, unless it names one, its dataset. The caller commits."""
     repository.require_free_name(session, options.name, new_version=options.new_version)
+    require_room_for_a_job(session, services.limits)
     if isinstance(options, JobFromDataset):
         if options.fix:
             raise Unprocessable("The dataset is stored already; give `fix` when uploading its pairs.", pointer="/fix")

@@ -71,7 +71,9 @@ def onnx_blob(name: str, version: int, services: Services) -> str | None:
 
 def make_onnx(name: str, version: int, services: Services) -> str:
     """Have a worker make the file, and wait for it. Raises NotReady where that takes too long."""
-    reference = f"{name}@{version}"
+    with services.read_sessions() as session:
+        owner = repository.get_model_version(session, name, version).owner
+    reference = f"{name}@{version}/{owner}" if owner else f"{name}@{version}"
 
     def ended() -> bool:
         with services.read_sessions() as session:
@@ -82,7 +84,7 @@ def make_onnx(name: str, version: int, services: Services) -> str:
     services.queue.wait_done(reference, ended, min(ONNX_WAIT_S, services.settings.wait_s))
     blob = onnx_blob(name, version, services)
     if blob is None:
-        raise NotReady(f"The ONNX file of {reference} is being made.", retry_after_s=RETRY_S)
+        raise NotReady(f"The ONNX file of {name}@{version} is being made.", retry_after_s=RETRY_S)
     return blob
 
 
@@ -90,4 +92,5 @@ def file_headers(file_name: str) -> dict[str, str]:
     return {
         "Content-Disposition": f'attachment; filename="{file_name}"',
         "Cache-Control": "private, max-age=31536000, immutable",  # A version never changes.
+        "Vary": "Authorization, Cookie",  # But whose it is depends on the key.
     }

@@ -18,10 +18,13 @@ from app.core.errors import (
     BadPairs,
     BadRequest,
     Conflict,
+    Forbidden,
     NotAcceptable,
     NotFound,
     ServiceError,
     TooLarge,
+    TooManyRequests,
+    Unauthorized,
     Unavailable,
     Unprocessable,
     UnsupportedMedia,
@@ -34,12 +37,15 @@ router = APIRouter(tags=["problems"])
 MEDIA_TYPE: Final = "application/problem+json"
 KINDS: Final[tuple[type[ServiceError], ...]] = (
     BadRequest,
+    Unauthorized,
+    Forbidden,
     NotFound,
     NotAcceptable,
     Conflict,
     TooLarge,
     UnsupportedMedia,
     Unprocessable,
+    TooManyRequests,
     ServiceError,
     Unavailable,
 )
@@ -99,7 +105,7 @@ def answer(problem: Problem, path: str | None = None, headers: Mapping[str, str]
 def _service_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError)
     retry = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
-    return answer(problem_of(error), request.url.path, retry)
+    return answer(problem_of(error), request.url.path, {**error.headers, **retry})
 
 
 def _http_error(request: Request, error: Exception) -> JSONResponse:

@@ -657,3 +657,11 @@ class Readiness(BaseModel):
 
     status: Literal["ready"]
     checks: dict[str, Literal["ok"]]
+
+
+class SessionOut(BaseModel):
+    """How long the cookie that came along stands in for the key."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"expires_in_s": 3600}]})
+
+    expires_in_s: int | None = Field(description="None where no key is needed.", examples=[3600])

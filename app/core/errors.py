@@ -1,6 +1,6 @@
 """What can go wrong, as one small tree; each error knows its HTTP status and its stable problem type (RFC 9457)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ class ServiceError(Exception):
     """A failure with a meaning for the caller.
 
     `pointer` names the offending part: a JSON pointer, a query or header name, or an uploaded file's name.
-    `files` lists every refused file, so that all can be mended at once.
+    `files` lists every refused file, so that all can be mended at once. `headers` belong to the answer.
     """
 
     status: ClassVar[int] = 500
@@ -31,16 +31,38 @@ class ServiceError(Exception):
         pointer: str | None = None,
         files: Sequence[RefusedFile] = (),
         retry_after_s: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.pointer = pointer
         self.files = tuple(files)
         self.retry_after_s = retry_after_s
+        self.headers = dict(headers or {})
 
 
 class BadRequest(ServiceError):
     status, code, title = 400, "bad-request", "The request cannot be read"
+
+
+class Unauthorized(ServiceError):
+    status, code, title = 401, "unauthorized", "A valid API key is needed"
+
+
+class Forbidden(ServiceError):
+    status, code, title = 403, "forbidden", "The key does not allow this"
+
+
+class MissingScope(Forbidden):
+    code, title = "missing-scope", "The key lacks the scope for this"
+
+
+class OverQuota(Forbidden):
+    code, title = "over-quota", "This is more than the key may keep"
+
+
+class CrossOrigin(Forbidden):
+    code, title = "cross-origin", "A page of another origin may not use this service"
 
 
 class NotFound(ServiceError):
@@ -93,6 +115,14 @@ class BadArchive(Unprocessable):
 
 class IdempotencyMismatch(Unprocessable):
     code, title = "idempotency-mismatch", "This Idempotency-Key was used with another request"
+
+
+class TooManyRequests(ServiceError):
+    status, code, title = 429, "too-many-requests", "The key has made too many requests in this minute"
+
+
+class QuotaExhausted(TooManyRequests):
+    code, title = "quota-exhausted", "The key has used up its quota for now"
 
 
 class Unavailable(ServiceError):

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.core import repository
 from app.core.errors import JobCancelled, LeaseLost
+from app.core.owners import look_as
 from app.core.tables import ACTIVE, Job, JobEvent, ModelVersion, database_now, utc_now
 
 
@@ -112,6 +113,7 @@ def succeed(
 ) -> ModelVersion:
     """End the job and register its model in one transaction; `production` moves only on a gain."""
     job = session.get_one(Job, lease.job_id)
+    look_as(session, job.owner)
     version = 1 + (session.scalar(select(func.max(ModelVersion.version)).where(ModelVersion.name == job.name)) or 0)
     _write(
         session,

@@ -75,7 +75,10 @@ class Queue:
         self._send(SUPER_RESOLVE, operation_id)
 
     def send_onnx_export(self, reference: str) -> None:
-        """Have the ONNX file of `name@version` made. Sending again while it is being made does no harm."""
+        """Have the ONNX file of `name@version` or `name@version/owner` made.
+
+        Sending again while it is being made does no harm.
+        """
         self._send(EXPORT_ONNX, reference)
 
     def depth(self, queue: str) -> int:

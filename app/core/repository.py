@@ -1,4 +1,8 @@
-"""Every query over datasets, models, operations and jobs that is not a transition; none commits."""
+"""Every query over datasets, models, operations and jobs that is not a transition; none commits.
+
+What a session may see is its view's affair (`app.core.owners`), so that no query here asks for it. Names of models are
+each owner's own: where a session sees more than one owner's, `namespace` says whose is meant.
+"""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -9,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core.errors import IdempotencyMismatch, NameTaken, NotFound, RequestInFlight
+from app.core.owners import view_of
 from app.core.tables import (
     ACTIVE,
     Batch,
@@ -93,23 +98,38 @@ def list_events(session: Session, job_id: str, after: int, limit: int) -> Sequen
 
 
 def require_free_name(session: Session, name: str, *, new_version: bool) -> None:
-    """Raise NameTaken where a model or an unfinished job has the name; `new_version` allows the former."""
-    if session.scalar(select(Job.id).where(Job.name == name, Job.state.in_(ACTIVE)).limit(1)) is not None:
+    """Raise NameTaken where the owner has a model or an unfinished job of the name; `new_version` allows the former."""
+    owner = view_of(session).owner
+    making = select(Job.id).where(Job.owner == owner, Job.name == name, Job.state.in_(ACTIVE))
+    if session.scalar(making.limit(1)) is not None:
         raise NameTaken(f"A job that has not finished is already making a model named {name!r}.", pointer="/name")
-    if not new_version and session.scalar(select(ModelVersion.version).where(ModelVersion.name == name).limit(1)):
+    made = select(ModelVersion.version).where(ModelVersion.owner == owner, ModelVersion.name == name)
+    if not new_version and session.scalar(made.limit(1)):
         detail = f"A model named {name!r} exists. Choose another name, or set new_version to add a version to it."
         raise NameTaken(detail, pointer="/name")
 
 
 def list_models(session: Session, limit: int, after: str | None) -> Sequence[str]:
-    """Model names in alphabetical order."""
+    """Model names in alphabetical order; a name that several owners have is there once."""
     query = select(ModelVersion.name).distinct().order_by(ModelVersion.name).limit(limit)
     return session.scalars(query.where(ModelVersion.name > after) if after is not None else query).all()
 
 
+def namespace(session: Session, name: str) -> str:
+    """Whose model a name means: one's own, or else, to those who see everything, the first owner's that has it."""
+    view = view_of(session)
+    if not view.sees_all:
+        return view.owner
+    owners = session.scalars(
+        select(ModelVersion.owner).where(ModelVersion.name == name).distinct().order_by(ModelVersion.owner)
+    ).all()
+    return view.owner if view.owner in owners or not owners else owners[0]
+
+
 def model_versions(session: Session, name: str) -> Sequence[ModelVersion]:
     """All versions, newest first. Raises NotFound where there is none."""
-    query = select(ModelVersion).where(ModelVersion.name == name).order_by(ModelVersion.version.desc())
+    query = select(ModelVersion).where(ModelVersion.owner == namespace(session, name), ModelVersion.name == name)
+    query = query.order_by(ModelVersion.version.desc())
     versions = session.scalars(query).all()
     if not versions:
         raise NotFound(f"There is no model named {name!r}.")
@@ -117,12 +137,13 @@ def model_versions(session: Session, name: str) -> Sequence[ModelVersion]:
 
 
 def model_aliases(session: Session, name: str) -> dict[str, int]:
-    rows = session.scalars(select(ModelAlias).where(ModelAlias.name == name).order_by(ModelAlias.alias))
+    query = select(ModelAlias).where(ModelAlias.owner == namespace(session, name), ModelAlias.name == name)
+    rows = session.scalars(query.order_by(ModelAlias.alias))
     return {row.alias: row.version for row in rows}
 
 
 def get_model_version(session: Session, name: str, version: int) -> ModelVersion:
-    model = session.get(ModelVersion, (name, version))
+    model = session.get(ModelVersion, (namespace(session, name), name, version))
     if model is None:
         model_versions(session, name)  # An unknown name and an unknown version are different mistakes.
     return _found(model, f"Model {name!r} has no version {version}.")
@@ -132,7 +153,8 @@ def resolve_model(session: Session, name: str, reference: str | None) -> ModelVe
     """The version behind `name`, `name@alias` or `name@version`; without a reference, the promoted one."""
     if reference is not None and reference.isdecimal():
         return get_model_version(session, name, int(reference))
-    query = _aliased(reference or DEFAULT_ALIAS).where(ModelVersion.name == name)
+    owner = namespace(session, name)
+    query = _aliased(reference or DEFAULT_ALIAS).where(ModelVersion.owner == owner, ModelVersion.name == name)
     if (model := session.scalar(query)) is not None:
         return model
     model_versions(session, name)
@@ -145,26 +167,28 @@ def resolve_model(session: Session, name: str, reference: str | None) -> ModelVe
 
 
 def promoted_models(session: Session) -> Sequence[ModelVersion]:
-    """The version in production of every model that has one, by name: what `auto` chooses from."""
-    return session.scalars(_aliased(DEFAULT_ALIAS).order_by(ModelVersion.name)).all()
+    """The version in production of every model of the owner that has one, by name: what `auto` chooses from."""
+    own = _aliased(DEFAULT_ALIAS).where(ModelVersion.owner == view_of(session).owner)
+    return session.scalars(own.order_by(ModelVersion.name)).all()
 
 
 def _aliased(alias: str) -> Select[ModelVersion]:
-    same = (ModelAlias.name == ModelVersion.name) & (ModelAlias.version == ModelVersion.version)
-    return select(ModelVersion).join(ModelAlias, same).where(ModelAlias.alias == alias)
+    same = (ModelAlias.owner == ModelVersion.owner) & (ModelAlias.name == ModelVersion.name)
+    this = same & (ModelAlias.version == ModelVersion.version)
+    return select(ModelVersion).join(ModelAlias, this).where(ModelAlias.alias == alias)
 
 
 def set_alias(session: Session, name: str, alias: str, version: int) -> ModelAlias:
     """Point the alias at a version of the model. Raises NotFound where there is no such version."""
-    get_model_version(session, name, version)
-    row = session.get(ModelAlias, (name, alias))
+    owner = get_model_version(session, name, version).owner
+    row = session.get(ModelAlias, (owner, name, alias))
     if row is None:
         try:
             with session.begin_nested():
-                row = ModelAlias(name=name, alias=alias, version=version)
+                row = ModelAlias(owner=owner, name=name, alias=alias, version=version)
                 session.add(row)
         except IntegrityError:  # Somebody else has made it in this moment.
-            row = session.get_one(ModelAlias, (name, alias), populate_existing=True)
+            row = session.get_one(ModelAlias, (owner, name, alias), populate_existing=True)
     row.version = version
     return row
 
@@ -176,8 +200,11 @@ def note_onnx_export(
 
     A file that is there stays, whoever comes second.
     """
-    missing = update(ModelVersion).where(ModelVersion.name == name, ModelVersion.version == version)
-    session.execute(missing.where(ModelVersion.onnx_blob.is_(None)).values(onnx_blob=blob, onnx_error=error))
+    owner = namespace(session, name)
+    this = (ModelVersion.owner == owner, ModelVersion.name == name, ModelVersion.version == version)
+    session.execute(
+        update(ModelVersion).where(*this, ModelVersion.onnx_blob.is_(None)).values(onnx_blob=blob, onnx_error=error)
+    )
 
 
 def begin_idempotent(session: Session, key: str, fingerprint: str, in_flight_s: float) -> str | None:
@@ -187,7 +214,8 @@ def begin_idempotent(session: Session, key: str, fingerprint: str, in_flight_s: 
     key makes a second, simultaneous insert fail with IntegrityError at the flush; callers treat it as in flight.
     A key unanswered for `in_flight_s` seconds was left by a process that died, and is taken over.
     """
-    known = session.scalar(select(IdempotencyKey).where(IdempotencyKey.key == key).with_for_update())
+    own = (IdempotencyKey.owner == view_of(session).owner, IdempotencyKey.key == key)
+    known = session.scalar(select(IdempotencyKey).where(*own).with_for_update())
     if known is None:
         session.add(IdempotencyKey(key=key, fingerprint=fingerprint))
         session.flush()
@@ -206,7 +234,8 @@ def finish_idempotent(session: Session, key: str, made_id: str | None) -> None:
 
     An answered key keeps its answer, whoever was second after a take-over.
     """
-    unanswered = (IdempotencyKey.key == key, IdempotencyKey.made_id.is_(None))
+    own = (IdempotencyKey.owner == view_of(session).owner, IdempotencyKey.key == key)
+    unanswered = (*own, IdempotencyKey.made_id.is_(None))
     if made_id is None:
         session.execute(delete(IdempotencyKey).where(*unanswered))
     else:

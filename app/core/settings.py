@@ -3,7 +3,7 @@
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -29,6 +29,14 @@ class Settings(BaseSettings):
     )
 
     log_format: LogFormat = Field("text", description="`text` for people, `json` for programs: an object a line.")
+    require_keys: Literal["auto", "always", "never"] = Field(
+        "auto", description="`auto`: as soon as there is a key, and for everybody who does not come over loopback."
+    )
+    key_requests_per_minute: int = Field(6000, ge=0, description="Of a key without a limit of its own; 0 is no limit.")
+    key_unfinished_jobs: int = Field(20, ge=0, description="Jobs of an owner that wait or run at a time; as above.")
+    key_pairs: int = Field(100, ge=0, description="Pairs in a dataset; as above.")
+    key_megapixels_per_day: int = Field(100_000, ge=0, description="Sent in to be restored, by an owner; as above.")
+    key_stored_bytes: int = Field(100 * 2**30, ge=0, description="Uploaded files kept for an owner; as above.")
 
     max_upload_bytes: int = Field(2**30, description="Largest request body.")
     max_image_bytes: int = Field(2**30, description="Largest image file to restore.")

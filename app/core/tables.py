@@ -81,14 +81,43 @@ class Table(DeclarativeBase):
     type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}
 
 
-class Dataset(Table):
+class Owned:
+    """What belongs to somebody; `app.core.owners` hides it from all others.
+
+    The empty name is the owner of what an open service makes, which asks nobody for a key. NULL would be no part of a
+    primary key, and equal to nothing in a unique index.
+    """
+
+    owner: Mapped[str] = mapped_column(String(64), default="", server_default=text("''"))
+
+
+class ApiKey(Table):
+    """The right to use the service as an owner. Never deleted: a service that has had a key stays locked."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)  # The public part of the token.
+    name: Mapped[str] = mapped_column(String(64))
+    owner: Mapped[str] = mapped_column(String(64))
+    secret_sha256: Mapped[str] = mapped_column(String(64))
+    scopes: Mapped[list[Any]]
+    limits: Mapped[dict[str, Any]]  # What differs from the settings; see `app.core.keys.Limits`.
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]  # To the minute.
+
+
+class Dataset(Owned, Table):
     """A set of few-shot pairs, stored whole or not at all."""
 
     __tablename__ = "datasets"
+    __table_args__ = (Index("ix_datasets_owner", "owner", "id"),)
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True, default=lambda: new_id("ds"))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     scale: Mapped[int] = mapped_column(Integer)
+    stored_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # of the files of all pairs
     pairs: Mapped[list["Pair"]] = relationship(order_by="Pair.position", lazy="selectin", cascade="all, delete-orphan")
 
 
@@ -105,15 +134,17 @@ class Pair(Table):
     report: Mapped[dict[str, Any]]
 
 
-class Job(Table):
+class Job(Owned, Table):
     """A few-shot training. The row is the truth about it; a message to a worker is only a hint."""
 
     __tablename__ = "jobs"
     __table_args__ = (
         Index("ix_jobs_state_created", "state", "id"),
-        # Two unfinished jobs cannot aim at the same model name.
+        Index("ix_jobs_owner", "owner", "id"),
+        # Two unfinished jobs of an owner cannot aim at the same model name.
         Index(
             "uq_jobs_active_name",
+            "owner",
             "name",
             unique=True,
             sqlite_where=text("state IN ('queued', 'running', 'cancelling')"),
@@ -162,11 +193,14 @@ class JobEvent(Table):
     payload: Mapped[dict[str, Any]]
 
 
-class ModelVersion(Table):
+class ModelVersion(Owned, Table):
     """A trained model: weights in a blob, facts in its card. A job makes at most one."""
 
     __tablename__ = "model_versions"
 
+    owner: Mapped[str] = mapped_column(
+        String(64), primary_key=True, default="", server_default=text("''")
+    )  # of the name
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     version: Mapped[int] = mapped_column(Integer, primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
@@ -177,20 +211,24 @@ class ModelVersion(Table):
     card: Mapped[dict[str, Any]]
 
 
-class ModelAlias(Table):
+class ModelAlias(Owned, Table):
     """A movable name for one version; `production` is what super-resolution uses unless told otherwise."""
 
     __tablename__ = "model_aliases"
 
+    owner: Mapped[str] = mapped_column(
+        String(64), primary_key=True, default="", server_default=text("''")
+    )  # of the name
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     alias: Mapped[str] = mapped_column(String(64), primary_key=True)
     version: Mapped[int] = mapped_column(Integer)
 
 
-class Batch(Table):
+class Batch(Owned, Table):
     """Many images sent at once through one model. Its state is that of its operations, and is stored nowhere else."""
 
     __tablename__ = "batches"
+    __table_args__ = (Index("ix_batches_owner", "owner", "id"),)
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True, default=lambda: new_id("batch"))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
@@ -199,13 +237,14 @@ class Batch(Table):
     cancel_requested: Mapped[bool] = mapped_column(default=False)
 
 
-class Operation(Table):
+class Operation(Owned, Table):
     """One image on its way through a model: sent alone, or as one of a batch."""
 
     __tablename__ = "operations"
     __table_args__ = (
         Index("ix_operations_state_turn", "state", "turn", "id"),
         Index("ix_operations_batch_position", "batch_id", "position"),
+        Index("ix_operations_owner", "owner", "id"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True, default=lambda: new_id("op"))
@@ -222,6 +261,7 @@ class Operation(Table):
     trust_blob: Mapped[str | None] = mapped_column(String(64), index=True)
     options: Mapped[dict[str, Any]]
     pixels: Mapped[int] = mapped_column(BigInteger, default=0)  # of the input
+    stored_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # of the input's file
     turn: Mapped[float] = mapped_column(Float, default=time.time)  # The queue's order; see `app.core.turns`.
     state: Mapped[str] = mapped_column(String(16), default="queued")  # as a job's
     progress: Mapped[float] = mapped_column(Float, default=0.0)
@@ -234,11 +274,11 @@ class Operation(Table):
     error_message: Mapped[str | None] = mapped_column(Text)
 
 
-class IdempotencyKey(Table):
+class IdempotencyKey(Owned, Table):
     """A client's promise that equal keys mean one request; holds the answer once there is one."""
 
     __tablename__ = "idempotency_keys"
-    __table_args__ = (UniqueConstraint("key", name="uq_idempotency_key"),)
+    __table_args__ = (UniqueConstraint("owner", "key", name="uq_idempotency_key"),)
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     key: Mapped[str] = mapped_column(String(255))

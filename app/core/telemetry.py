@@ -1,6 +1,6 @@
 """The workers' numbers on their way to `/metrics`: added up in one hash of the broker, whoever and wherever they are.
 
-Why not a port for each worker: docs/adr/0017-metrics-and-logs.md.
+Why not a port for each worker: docs/adr/0018-metrics-and-logs.md.
 """
 
 import json

@@ -107,6 +107,62 @@ def test_operations_and_keys_survive_the_way_to_batches_and_back(empty_url: str)
     engine.dispose()
 
 
+def test_what_was_made_before_owners_stays_on_the_way_there_and_back(empty_url: str) -> None:
+    engine = open_database(empty_url)
+    before = (
+        "INSERT INTO datasets (id, created_at, scale) VALUES ('ds_1', CURRENT_TIMESTAMP, 1)",
+        (
+            "INSERT INTO jobs (id, name, dataset_id, options, state, progress, created_at, attempt)"
+            " VALUES ('job_1', 'scanner', 'ds_1', '{}', 'queued', 0, CURRENT_TIMESTAMP, 0)"
+        ),
+        (
+            "INSERT INTO model_versions (name, version, job_id, created_at, weights_blob, card)"
+            " VALUES ('scanner', 1, 'job_1', CURRENT_TIMESTAMP, 'b1', '{}')"
+        ),
+        "INSERT INTO model_aliases (name, alias, version) VALUES ('scanner', 'production', 1)",
+        (
+            "INSERT INTO idempotency_keys (key, created_at, fingerprint, made_id)"
+            " VALUES ('k', CURRENT_TIMESTAMP, 'f', 'job_1')"
+        ),
+    )
+    with engine.begin() as connection:
+        command.upgrade(alembic_config(connection), "0004")
+        for statement in before:
+            connection.execute(text(statement))
+        command.upgrade(alembic_config(connection), "head")
+        # As a tenant would have it: the same names again.
+        for statement in (
+            "INSERT INTO datasets (owner, id, created_at, scale) VALUES ('lab', 'ds_2', CURRENT_TIMESTAMP, 1)",
+            (
+                "INSERT INTO jobs (owner, id, name, dataset_id, options, state, progress, created_at, attempt)"
+                " VALUES ('lab', 'job_2', 'scanner', 'ds_2', '{}', 'queued', 0, CURRENT_TIMESTAMP, 0)"
+            ),
+            (
+                "INSERT INTO model_versions (owner, name, version, job_id, created_at, weights_blob, card)"
+                " VALUES ('lab', 'scanner', 1, 'job_2', CURRENT_TIMESTAMP, 'b2', '{}')"
+            ),
+            "INSERT INTO model_aliases (owner, name, alias, version) VALUES ('lab', 'scanner', 'production', 1)",
+            (
+                "INSERT INTO idempotency_keys (owner, key, created_at, fingerprint, made_id)"
+                " VALUES ('lab', 'k', CURRENT_TIMESTAMP, 'f', 'job_2')"
+            ),
+        ):
+            connection.execute(text(statement))
+        # As a worker of the release before would write.
+        connection.execute(text("INSERT INTO model_aliases (name, alias, version) VALUES ('scanner', 'old', 1)"))
+    owners = "SELECT owner, alias FROM model_aliases ORDER BY owner, alias"
+    assert rows_of(engine, owners) == [("", "old"), ("", "production"), ("lab", "production")]
+    with engine.begin() as connection:
+        command.downgrade(alembic_config(connection), "0004")
+    assert rows_of(engine, "SELECT id FROM jobs") == [("job_1",)]
+    assert rows_of(engine, "SELECT name, weights_blob FROM model_versions") == [("scanner", "b1")]
+    assert rows_of(engine, "SELECT key, made_id FROM idempotency_keys") == [("k", "job_1")]
+    with engine.begin() as connection:
+        command.upgrade(alembic_config(connection), "head")
+    assert rows_of(engine, "SELECT owner, id FROM jobs") == [("", "job_1")]
+    engine.dispose()
+
+
 def rows_of(engine: Engine, query: str) -> list[tuple[object, ...]]:
     with engine.connect() as connection:
         return [tuple(row) for row in connection.execute(text(query))]

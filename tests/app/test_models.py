@@ -175,7 +175,7 @@ def test_an_onnx_file_that_is_there_is_sent_at_once(
     assert api_settings.blob_dir is not None
     blob = FolderStorage(api_settings.blob_dir).put(io.BytesIO(b"onnx"))
     with rows.begin() as session:
-        session.get_one(ModelVersion, ("scanner", 1)).onnx_blob = blob
+        session.get_one(ModelVersion, ("", "scanner", 1)).onnx_blob = blob
     answer = client.get("/v1/models/scanner/versions/1/onnx", headers={"Range": "bytes=1-2"})
     assert (answer.status_code, answer.content) == (206, b"nn")
     assert answer.headers["etag"] == f'"{blob}"'
@@ -186,8 +186,8 @@ def test_why_an_export_failed_is_told_once(
 ) -> None:
     register()
     with rows.begin() as session:
-        session.get_one(ModelVersion, ("scanner", 1)).onnx_error = "It cannot be exported (reference 12)."
+        session.get_one(ModelVersion, ("", "scanner", 1)).onnx_error = "It cannot be exported (reference 12)."
     answer = client.get("/v1/models/scanner/versions/1/onnx")
     assert problem(answer, 500, "internal")["detail"] == "It cannot be exported (reference 12)."
     with rows() as session:
-        assert session.get_one(ModelVersion, ("scanner", 1)).onnx_error is None
+        assert session.get_one(ModelVersion, ("", "scanner", 1)).onnx_error is None

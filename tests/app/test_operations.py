@@ -147,7 +147,7 @@ def test_respond_async_with_a_wait_waits_and_says_what_it_did(client: httpx.Clie
 
 def test_a_client_that_hangs_up_cancels_its_image(client: httpx.Client, hands: Hands) -> None:
     body = encoded(pixels())
-    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as connection:
         connection.sendall(head.encode() + body)
         (operation,) = eventually(lambda: client.get("/v1/operations").json()["items"])

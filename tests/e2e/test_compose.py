@@ -3,6 +3,7 @@
 Names of containers and paths inside them are mapped to local ones; commands, order and health checks are the file's.
 """
 
+import json
 import os
 import re
 import shutil
@@ -153,9 +154,20 @@ def test_each_health_check_passes_on_the_running_service(cluster: Cluster, name:
     eventually(lambda: cluster.check(name).returncode == 0, timeout_s=40, every_s=0.5, what=f"{name}'s health check")
 
 
-def test_the_main_job_passes_on_the_cluster(cluster: Cluster) -> None:
+def make_key(cluster: Cluster, *options: str) -> dict[str, str]:
+    """The headers of a key, made as `docker compose run --rm api drtl keys create …` makes it."""
+    drtl = [sys.executable, "-c", "from app.cli import main; main()"]
+    command = [*drtl, "keys", "create", *options, "--json"]
+    made = subprocess.run(command, env=cluster.environment_of("api"), check=True, capture_output=True, timeout=60)
+    return {"Authorization": f"Bearer {json.loads(made.stdout)['key']}"}
+
+
+def test_the_main_job_passes_on_the_cluster_with_a_key_and_with_no_other(cluster: Cluster) -> None:
     service = ServiceUnderTest()
-    with httpx.Client(base_url=f"http://127.0.0.1:{cluster.local['8000']}", timeout=60) as service.http:
+    url = f"http://127.0.0.1:{cluster.local['8000']}"
+    key, another = make_key(cluster, "--name", "me"), make_key(cluster, "--name", "somebody-else")
+    assert httpx.get(f"{url}/v1/jobs").status_code == 401
+    with httpx.Client(base_url=url, headers=key, timeout=60) as service.http:
         job_id = service.post_job("cluster", finetune_steps=6)
         job = service.wait_for_end(job_id)
         assert job["state"] == "succeeded", job["error"]
@@ -165,6 +177,9 @@ def test_the_main_job_passes_on_the_cluster(cluster: Cluster) -> None:
         )
         assert answer.status_code == 200, answer.text
         assert answer.headers["content-type"] == "image/png"
+        assert service.http.get("/v1/models/cluster/versions/1/onnx").status_code == 200
+        for path in (f"/v1/jobs/{job_id}", "/v1/models/cluster", "/v1/models/cluster/versions/1/onnx"):
+            assert httpx.get(url + path, headers=another).status_code == 404
 
 
 @pytest.mark.parametrize("name", ["api", "worker-training", "beat"])

@@ -59,6 +59,20 @@ def test_the_file_is_made_named_by_the_row_and_spared_by_the_sweep(service: Serv
         assert b"drtl-service" in file.read()
 
 
+def test_of_two_owners_models_of_one_name_the_asked_owners_is_exported(
+    service: Service, registered: str, database: sessionmaker[Session], storage: Storage, make_job: MakeJob
+) -> None:
+    name, job_id = registered.partition("@")[0], make_job()
+    blob = storage.put(io.BytesIO(pack(build("vdsr", 2, seed=1), CARD)))
+    with database.begin() as session:
+        session.add(ModelVersion(owner="lab", name=name, version=1, job_id=job_id, weights_blob=blob, card=CARD))
+    onnx_export.export(service, f"{registered}/lab")
+    with service.read_sessions() as session:
+        made = {owner: session.get_one(ModelVersion, (owner, name, 1)).onnx_blob for owner in ("", "lab")}
+    assert made[""] is None
+    assert made["lab"] is not None
+
+
 def test_what_is_there_is_not_made_again(service: Service, registered: str, monkeypatch: pytest.MonkeyPatch) -> None:
     onnx_export.export(service, registered)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("made again"))

@@ -1,8 +1,10 @@
 // The web page: its frame, and which page is shown.
 
 import { html, render, useEffect, useRef, useState } from "./lib/html.js";
+import { onKeyNeeded, resumeWithKey } from "./lib/key.js";
 import { hasMoved, useRoute } from "./lib/router.js";
 import { Moon, Sun } from "./parts/icons.js";
+import { KeyPrompt } from "./parts/key_prompt.js";
 import { Title } from "./parts/title.js";
 import { JobPage } from "./pages/job.js";
 import { Jobs } from "./pages/jobs.js";
@@ -59,6 +61,8 @@ function ThemeSwitch() {
 function App() {
   const route = useRoute();
   const main = useRef(null);
+  const [locked, setLocked] = useState(false);
+  useEffect(() => onKeyNeeded(() => setLocked(true)), []);
   useEffect(() => {
     const tab = TABS.find(([name]) => name === (route.parts[0] ?? ""))?.[1];
     document.title = `${[...route.parts.slice(1, 2), tab].filter(Boolean).join(" · ")} · DRTL`;
@@ -79,7 +83,7 @@ function App() {
       </nav>
       <div class="end"><${ThemeSwitch} /></div>
     </div></header>
-    <main ref=${main} tabindex="-1">${shown(route)}</main>
+    <main ref=${main} tabindex="-1">${locked ? html`<${KeyPrompt} />` : shown(route)}</main>
     <footer><span>Distortion-relation guided transfer learning</span><a href="/docs">HTTP interface</a></footer>`;
 }
 
@@ -87,5 +91,6 @@ function App() {
 for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
 
 const root = document.getElementById("app");
+await resumeWithKey();
 root.replaceChildren();
 render(html`<${App} />`, root);

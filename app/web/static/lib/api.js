@@ -1,5 +1,7 @@
 // Calls of the service. Whatever fails arrives as a Problem, in words.
 
+import { needKey, withKey } from "./key.js";
+
 /**
  * A failure as RFC 9457 tells it.
  * @typedef {{type?: string, title: string, detail: string, status?: number, pointer?: string,
@@ -26,6 +28,7 @@ const SILENT = {
 
 /** @param {number} status @param {string} text @param {string | null} retryAfter */
 function problemOf(status, text, retryAfter) {
+  if (status === 401) needKey();
   let document;
   try {
     document = JSON.parse(text);
@@ -42,7 +45,7 @@ function problemOf(status, text, retryAfter) {
 export async function send(path, options = {}) {
   let answer;
   try {
-    answer = await fetch(path, options);
+    answer = await fetch(path, { ...options, headers: withKey(options.headers) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(SILENT);
@@ -72,7 +75,7 @@ export function upload(path, body, { headers = {}, onProgress, signal } = {}) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("POST", path);
-    for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
+    for (const [name, value] of Object.entries(withKey(headers))) request.setRequestHeader(name, value);
     request.upload.onprogress = (event) => event.lengthComputable && onProgress?.(event.loaded / event.total);
     request.onload = () => {
       if (request.status >= 200 && request.status < 300) resolve(JSON.parse(request.responseText));

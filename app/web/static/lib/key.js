@@ -1,0 +1,51 @@
+// The key of a locked service: kept for this tab, sent with every call, and stood in for by a ticket where none can be sent.
+
+const PLACE = "key";
+const RENEW_MS = 50 * 60_000; // The ticket is good for an hour.
+const NEEDED = "key-needed";
+
+let held = null;
+try {
+  held = sessionStorage.getItem(PLACE);
+} catch {
+  // Storage may be forbidden; the key then holds until the page is left.
+}
+
+/** The headers of a call, with the key if there is one. */
+export const withKey = (headers = {}) => (held ? { ...headers, Authorization: `Bearer ${held}` } : headers);
+
+/** Tell whoever can ask for a key that the service wants one. */
+export const needKey = () => dispatchEvent(new Event(NEEDED));
+
+/** Be told when the service wants a key. Returns how to be told no more. */
+export function onKeyNeeded(tell) {
+  addEventListener(NEEDED, tell);
+  return () => removeEventListener(NEEDED, tell);
+}
+
+/** A ticket, as a cookie, for images, events and downloads. Whether the service takes the key. */
+async function renew() {
+  return (await fetch("/v1/session", { method: "POST", headers: withKey() })).ok;
+}
+
+/** Use this key from now on. Whether the service takes it. */
+export async function useKey(key) {
+  const before = held;
+  held = key;
+  if (!(await renew())) {
+    held = before;
+    return false;
+  }
+  try {
+    sessionStorage.setItem(PLACE, key);
+  } catch {
+    // As above.
+  }
+  return true;
+}
+
+/** Before the page is drawn: a key from before needs a ticket, now and then a new one. */
+export async function resumeWithKey() {
+  setInterval(() => held && renew().catch(() => {}), RENEW_MS);
+  if (held) await renew().catch(() => {});
+}

@@ -1,0 +1,182 @@
+"""What a key may use, and what it is told when it has used that up."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.core import jobs, keys, usage
+from app.core.database import open_database, sessions
+from app.core.queue import Queue
+from app.core.settings import Settings
+from app.main import create_app
+from tests.app.conftest import connected, problem
+from tests.app.material import encoded, pair_files, pixels
+from tests.app.test_tenants import fill
+
+LimitedClient = Callable[..., httpx.Client]
+IMAGE = encoded(pixels(500, 401))  # 0.2 megapixels
+LATER = {"Content-Type": "image/png", "Prefer": "respond-async"}
+
+
+@pytest.fixture
+def settings(tmp_path: Path, valkey_url: str, sqlite_template: Path) -> Settings:
+    (tmp_path / "drtl.sqlite3").write_bytes(sqlite_template.read_bytes())
+    return Settings(data_dir=tmp_path, broker_url=valkey_url)
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[sessionmaker[Session]]:
+    engine = open_database(settings.database_url)
+    yield sessions(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def with_limits(settings: Settings, database: sessionmaker[Session]) -> Iterator[LimitedClient]:
+    """Makes clients with keys of limits of their own."""
+    opened: list[httpx.Client] = []
+    with connected(create_app(settings)) as anybody:
+
+        def client(owner: str = "lab", **limits: int) -> httpx.Client:
+            with database.begin() as session:
+                _, token = keys.create(session, owner, ["train", "infer"], limits=limits)
+            headers = {"Authorization": f"Bearer {token}"}
+            opened.append(httpx.Client(base_url=anybody.base_url, headers=headers, timeout=20))
+            return opened[-1]
+
+        yield client
+    for each in opened:
+        each.close()
+
+
+def fields(header: str) -> dict[str, int]:
+    """The parameters of the one policy that the header tells of."""
+    name, *parameters = header.split(";")
+    assert name == '"requests"'
+    return {parameter.partition("=")[0]: int(parameter.partition("=")[2]) for parameter in parameters}
+
+
+def test_requests_are_counted_for_each_key_and_refused_beyond_its_limit(with_limits: LimitedClient) -> None:
+    limited, other = with_limits(requests_per_minute=5), with_limits()
+    answers = [limited.get("/v1/jobs") for _ in range(12)]  # A minute may end among them.
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert refused
+    for answer in answers:
+        assert fields(answer.headers["RateLimit-Policy"]) == {"q": 5, "w": 60}
+        left = fields(answer.headers["RateLimit"])
+        assert 0 <= left["r"] < 5
+        assert 1 <= left["t"] <= 60
+        assert answer.status_code == 200 or left["r"] == 0
+    problem(refused[0], 429, "too-many-requests")
+    assert 1 <= int(refused[0].headers["Retry-After"]) <= 60
+    assert other.get("/v1/jobs").status_code == 200
+
+
+def test_failures_tell_what_is_left_too_and_monitors_are_not_counted(with_limits: LimitedClient) -> None:
+    client = with_limits(requests_per_minute=50)
+    before = fields(client.get("/v1/jobs/job_00").headers["RateLimit"])
+    after = fields(client.post("/v1/jobs", content=b"", headers={"Content-Type": "a/b"}).headers["RateLimit"])
+    assert after["r"] == before["r"] - 1 or after["t"] > before["t"]
+    assert "RateLimit" not in client.get("/healthz").headers
+
+
+def test_a_key_without_a_limit_is_not_counted(with_limits: LimitedClient) -> None:
+    assert "RateLimit" not in with_limits(requests_per_minute=0).get("/v1/jobs").headers
+
+
+def test_the_settings_hold_where_a_key_has_no_limit_of_its_own(settings: Settings, with_limits: LimitedClient) -> None:
+    told = fields(with_limits().get("/v1/jobs").headers["RateLimit-Policy"])
+    assert told["q"] == settings.key_requests_per_minute
+
+
+def test_jobs_beyond_the_quota_wait_until_others_have_ended(
+    with_limits: LimitedClient, database: sessionmaker[Session]
+) -> None:
+    client = with_limits(unfinished_jobs=1)
+    dataset = client.post("/v1/datasets", files=pair_files()).json()["id"]
+
+    def post(name: str) -> httpx.Response:
+        return client.post("/v1/jobs", json={"dataset_id": dataset, "name": name, "allow_rejects": True})
+
+    first = post("a")
+    assert first.status_code == 202
+    refused = post("b")
+    problem(refused, 429, "quota-exhausted")
+    assert int(refused.headers["Retry-After"]) > 0
+    with database.begin() as session:
+        jobs.request_cancel(session, first.json()["id"])
+    assert post("b").status_code == 202
+
+
+def test_pairs_and_bytes_beyond_the_quota_are_not_kept(with_limits: LimitedClient, settings: Settings) -> None:
+    files = pair_files(3)
+    size = sum(len(content) for _, (_, content) in files)
+    few, small = with_limits("few", pairs=2), with_limits("small", stored_bytes=2 * size - 1)
+    problem(few.post("/v1/datasets", files=files), 403, "over-quota")
+    assert settings.blob_dir is not None
+    assert not [path for path in settings.blob_dir.rglob("*") if path.is_file()]
+    assert small.post("/v1/datasets", files=files).status_code == 201
+    problem(small.post("/v1/datasets", files=files), 403, "over-quota")
+    assert len(small.get("/v1/datasets").json()["items"]) == 1
+
+
+def test_pixels_beyond_the_days_quota_are_refused_for_all_keys_of_the_owner(
+    with_limits: LimitedClient, database: sessionmaker[Session], settings: Settings
+) -> None:
+    one, other = with_limits("lens", megapixels_per_day=1), with_limits("lens", megapixels_per_day=1)
+    from app.core.storage import FolderStorage
+
+    assert settings.blob_dir is not None
+    fill(database, FolderStorage(settings.blob_dir), "lens")
+
+    def send(client: httpx.Client) -> httpx.Response:
+        return client.post("/v1/models/scanner/super-resolve", content=IMAGE, headers=LATER)
+
+    answers = [send(one) for _ in range(4)]  # 0.8 of one megapixel; midnight may come among them.
+    assert {answer.status_code for answer in answers} == {202}
+    last = [send(other) for _ in range(6)][-1]
+    problem(last, 429, "quota-exhausted")
+    assert 0 < int(last.headers["Retry-After"]) <= 86_400
+
+
+@given(amounts=st.lists(st.integers(0, 50), max_size=8), limit=st.integers(1, 100))
+def test_a_window_is_exceeded_exactly_when_more_than_the_limit_was_counted(
+    valkey_url: str, amounts: list[int], limit: int
+) -> None:
+    queue = Queue(valkey_url)
+    try:
+        whose = keys.secrets.token_hex(8)
+        total = 0
+        for amount in amounts:
+            total += amount
+            window = usage.count(queue, "things", whose, amount, limit, 60, now=119.0)
+            assert (window.used, window.left, window.resets_in_s) == (total, max(0, limit - total), 1)
+            assert window.exceeded == (total > limit)
+        assert usage.count(queue, "things", whose, 1, limit, 60, now=120.0).used == 1
+        assert 0 < queue.redis.ttl(f"drtl:used:things:{whose}:2") <= 120
+    finally:
+        queue.close()
+
+
+def test_a_broker_that_is_away_refuses_nobody() -> None:
+    queue = Queue("redis://127.0.0.1:9/0")
+    assert not usage.count(queue, "requests", "key", 1, 1, 60).exceeded
+    queue.close()
+
+
+def test_what_is_stored_is_counted_for_its_owner(with_limits: LimitedClient, database: sessionmaker[Session]) -> None:
+    from app.core.owners import View, ViewedSessions
+
+    files: list[Any] = pair_files(2)
+    with_limits("one").post("/v1/datasets", files=files)
+    with_limits("two")
+    size = sum(len(content) for _, (_, content) in files)
+    for owner, expected in (("one", size), ("two", 0)):
+        with ViewedSessions(database, View(owner))() as session:
+            assert usage.stored_bytes(session) == expected

@@ -1,0 +1,307 @@
+"""Two tenants and each other's ids: nothing is seen and nothing changed, by any call that the service has.
+
+Every call is tried by what its path names. A call that names something this module has no example of fails the test, as
+does a call that is not tried: whoever adds one adds what it shall be tried with.
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.api import examples
+from app.api.auth import FOR_EVERYBODY, SCOPES_OF
+from app.core import jobs, keys, repository
+from app.core.database import open_database, sessions
+from app.core.owners import View, ViewedSessions, look_as
+from app.core.settings import Settings
+from app.core.storage import FolderStorage
+from app.core.tables import (
+    Batch,
+    Dataset,
+    IdempotencyKey,
+    Job,
+    JobEvent,
+    ModelAlias,
+    ModelVersion,
+    Operation,
+    Owned,
+    Pair,
+    Table,
+)
+from app.main import create_app
+from tests.app.conftest import connected, problem
+from tests.app.material import encoded, pair_files, pixels
+
+IMAGE = encoded(pixels())
+GRAPH: dict[str, Any] = {"directed": False, "multigraph": False, "graph": {}, "nodes": [], "links": []}
+# Calls that name nothing, and make something of one's own; what each makes is looked at below.
+MAKES_OWN = {("POST", "/v1/datasets"), ("POST", "/v1/jobs"), ("POST", "/v1/batches"), ("POST", "/v1/session")}
+BODIES: dict[tuple[str, str], dict[str, Any]] = {
+    ("PUT", "/v1/models/{name}/aliases/{alias}"): {"json": {"version": 1}},
+    ("POST", "/v1/models/{model}/super-resolve"): {
+        "content": IMAGE,
+        "headers": {"Content-Type": "image/png", "Prefer": "respond-async"},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Tenants:
+    """A locked service, its tenants' clients, and what alice has."""
+
+    alice: httpx.Client
+    bob: httpx.Client
+    admin: httpx.Client
+    nobody: httpx.Client
+    values: dict[str, str]  # for the parameters of paths
+    rows: sessionmaker[Session]
+
+    def contents(self) -> dict[str, list[Any]]:
+        """All rows of all tables but the keys, whose uses are noted."""
+        with self.rows() as session:
+            return {
+                table.name: [tuple(row) for row in session.execute(select(table).order_by(*table.primary_key))]
+                for table in Table.metadata.sorted_tables
+                if table.name != "api_keys"
+            }
+
+
+def fill(rows: sessionmaker[Session], storage: FolderStorage, owner: str) -> dict[str, str]:
+    """One of everything that an owner can have, as finished work would have left it."""
+    blob = storage.put(io.BytesIO(IMAGE))
+    with rows.begin() as session:
+        look_as(session, owner)
+        pair = Pair(position=0, name="001", clean_blob=blob, distorted_blob=blob, report=report())
+        dataset = Dataset(scale=1, pairs=[pair])
+        session.add(dataset)
+        session.flush()
+        job = Job(
+            name="scanner",
+            dataset_id=dataset.id,
+            options={"name": "scanner"},
+            state="running",
+            graph=GRAPH,
+            preview_blob=blob,
+            progress=0.5,
+        )
+        session.add(job)
+        session.flush()
+        session.add(JobEvent(job_id=job.id, kind="started", payload={"attempt": 1}))
+        session.add(
+            ModelVersion(name="scanner", version=1, job_id=job.id, weights_blob=blob, onnx_blob=blob, card={"scale": 1})
+        )
+        session.add(ModelAlias(name="scanner", alias="production", version=1))
+        batch = Batch(model="scanner", options={})
+        session.add(batch)
+        session.flush()
+        operation = Operation(
+            batch_id=batch.id,
+            position=0,
+            file_name="a.png",
+            model_name="scanner",
+            model_version=1,
+            input_blob=blob,
+            output_blob=blob,
+            trust_blob=blob,
+            options={"output": "png", "explain": True},
+            state="succeeded",
+            result={},
+        )
+        session.add_all([operation, IdempotencyKey(key="monday", fingerprint="f", made_id=job.id)])
+        session.flush()
+        return {
+            "dataset_id": dataset.id,
+            "position": "0",
+            "side": "clean",
+            "job_id": job.id,
+            "name": "scanner",
+            "model": "scanner",
+            "version": "1",
+            "alias": "production",
+            "operation_id": operation.id,
+            "batch_id": batch.id,
+        }
+
+
+def report() -> dict[str, Any]:
+    """What the pair doctor says of a pair, as a dataset's row keeps it."""
+    (pair,) = examples.DATASET["pairs"]
+    return {name: value for name, value in pair.items() if name != "name"}
+
+
+@pytest.fixture
+def tenants(tmp_path: Path, valkey_url: str, sqlite_template: Path) -> Iterator[Tenants]:
+    (tmp_path / "drtl.sqlite3").write_bytes(sqlite_template.read_bytes())
+    settings = Settings(data_dir=tmp_path, broker_url=valkey_url, wait_s=1.0)
+    engine = open_database(settings.database_url)
+    rows = sessions(engine)
+    assert settings.blob_dir is not None
+    values = fill(rows, FolderStorage(settings.blob_dir), "alice")
+    with rows.begin() as session:
+        tokens = {
+            "alice": keys.create(session, "alice", ["read", "train", "infer"])[1],
+            "bob": keys.create(session, "bob", ["read", "train", "infer"])[1],
+            "admin": keys.create(session, "admin", ["admin"])[1],
+        }
+    with connected(create_app(settings)) as nobody:
+        clients = {
+            who: httpx.Client(base_url=nobody.base_url, headers={"Authorization": f"Bearer {token}"}, timeout=20)
+            for who, token in tokens.items()
+        }
+        yield Tenants(**clients, nobody=nobody, values=values, rows=rows)
+        for client in clients.values():
+            client.close()
+    engine.dispose()
+
+
+def ask(client: httpx.Client, method: str, template: str, values: dict[str, str]) -> httpx.Response:
+    """Make the call about these things. A path that names something unknown here raises KeyError."""
+    return client.request(method, template.format(**values), **BODIES.get((method, template), {}))
+
+
+def named(path: str) -> bool:
+    return "{" in path
+
+
+def every_call() -> set[tuple[str, str]]:
+    """What the service answers, by its own description, but for what tells of nobody's things."""
+    return {
+        (method.upper(), path)
+        for path, item in create_app().openapi()["paths"].items()
+        for method in item
+        if path not in FOR_EVERYBODY
+    }
+
+
+ABOUT_SOMETHING = sorted(call for call in every_call() if named(call[1]))
+LISTS = sorted(call for call in every_call() if call[0] == "GET" and not named(call[1]))
+
+
+def test_every_call_is_tried_by_a_test_below() -> None:
+    assert {*ABOUT_SOMETHING, *LISTS, *MAKES_OWN} == every_call() == set(SCOPES_OF)
+
+
+def test_every_table_is_owned_or_part_of_something_owned() -> None:
+    owned = {mapper.class_.__tablename__ for mapper in Table.registry.mappers if issubclass(mapper.class_, Owned)}
+    parts = {"pairs": "datasets", "job_events": "jobs"}
+    assert owned | set(parts) | {"api_keys"} == set(Table.metadata.tables)
+    for part, whole in parts.items():
+        assert {key.column.table.name for key in Table.metadata.tables[part].foreign_keys} == {whole}
+
+
+@pytest.mark.parametrize(("method", "path"), ABOUT_SOMETHING)
+def test_anothers_thing_is_as_absent_as_one_that_never_was(tenants: Tenants, method: str, path: str) -> None:
+    before = tenants.contents()
+    never = {**tenants.values, "job_id": "job_00", "dataset_id": "ds_00", "operation_id": "op_00"}
+    never |= {"batch_id": "batch_00", "name": "never", "model": "never"}
+    foreign, absent = (ask(tenants.bob, method, path, values) for values in (tenants.values, never))
+    problem(foreign, 404, "not-found")
+    told = [
+        re.sub("|".join(sorted(set(values.values()) - {"0", "1", "clean", "production"})), "IT", answer.text)
+        for answer, values in ((foreign, tenants.values), (absent, never))
+    ]
+    assert told[0] == told[1], "a foreign thing can be told from one that does not exist"
+    assert tenants.contents() == before
+
+    own = ask(tenants.alice, method, path, tenants.values)
+    assert own.status_code in {200, 202}, "the same call must find it for its owner, or it proves nothing"
+
+
+@pytest.mark.parametrize(("method", "path"), LISTS)
+def test_lists_are_without_what_others_have(tenants: Tenants, method: str, path: str) -> None:
+    assert tenants.bob.request(method, path).json() == {"items": [], "next": None}
+    assert len(tenants.alice.request(method, path).json()["items"]) == 1
+    assert len(tenants.admin.request(method, path).json()["items"]) == 1
+
+
+def test_events_as_a_stream_are_for_the_owner_only(tenants: Tenants) -> None:
+    path = f"/v1/jobs/{tenants.values['job_id']}/events"
+    headers = {"Accept": "text/event-stream"}
+    problem(tenants.bob.get(path, headers=headers), 404, "not-found")
+    with tenants.alice.stream("GET", path, headers=headers) as stream:
+        assert any("event: started" in line for line in stream.iter_lines())
+
+
+def test_both_may_have_a_model_of_the_same_name(tenants: Tenants) -> None:
+    """Nobody learns from a refusal what another has."""
+    made = tenants.bob.post("/v1/jobs", files=pair_files(), data={"name": "scanner", "allow_rejects": "true"})
+    assert made.status_code == 202, made.text
+    problem(
+        tenants.bob.post("/v1/jobs", files=pair_files(), data={"name": "scanner", "allow_rejects": "true"}),
+        409,
+        "name-taken",
+    )
+    with tenants.rows.begin() as session:
+        lease = jobs.claim_next(session, "task", 60)
+        assert lease is not None
+        assert lease.job_id == made.json()["id"]
+        jobs.succeed(
+            session, lease, metrics={}, verdict="gain", explanation="", weights_blob="b" * 64, card={"whose": "bob's"}
+        )
+    assert tenants.bob.get("/v1/models/scanner/versions/1").json()["card"] == {"whose": "bob's"}
+    assert tenants.alice.get("/v1/models/scanner/versions/1").json()["card"] == {"scale": 1}
+    with tenants.rows() as session:
+        assert session.scalar(select(func.count()).select_from(ModelAlias)) == 2
+
+
+def test_what_is_made_belongs_to_whoever_makes_it(tenants: Tenants) -> None:
+    dataset = tenants.bob.post("/v1/datasets", files=pair_files()).json()["id"]
+    assert tenants.bob.get(f"/v1/datasets/{dataset}").status_code == 200
+    problem(tenants.alice.get(f"/v1/datasets/{dataset}"), 404, "not-found")
+    job = tenants.alice.post("/v1/jobs", json={"dataset_id": dataset, "name": "mine"})
+    problem(job, 404, "not-found")
+    files = [("images", ("a.png", IMAGE))]
+    problem(tenants.bob.post("/v1/batches", files=files, data={"model": "scanner"}), 404, "not-found")
+    problem(tenants.bob.post("/v1/batches", files=files, data={"model": "auto"}), 404, "not-found")
+    batch = tenants.alice.post("/v1/batches", files=files, data={"model": "scanner"}).json()["id"]
+    assert tenants.alice.get(f"/v1/batches/{batch}").json()["items"][0]["name"] == "a.png"
+    problem(tenants.bob.get(f"/v1/batches/{batch}"), 404, "not-found")
+    with tenants.rows() as session:
+        owners = {row.owner for table in (Dataset, Job, Batch, Operation) for row in session.scalars(select(table))}
+    assert owners == {"alice", "bob"}
+
+
+def test_an_idempotency_key_is_its_owners_own(tenants: Tenants) -> None:
+    """The same key of another tenant replays nothing of theirs, and says nothing about theirs."""
+    data = {"name": "other", "allow_rejects": "true"}
+    answer = tenants.bob.post("/v1/jobs", files=pair_files(), data=data, headers={"Idempotency-Key": "monday"})
+    assert answer.status_code == 202
+    assert "Idempotency-Replayed" not in answer.headers
+
+
+def test_an_admin_sees_what_everybody_has_and_restores_with_nobodys_model(tenants: Tenants) -> None:
+    for path in ("/v1/jobs/{job_id}", "/v1/models/{name}/versions/{version}/weights", "/v1/batches/{batch_id}/result"):
+        assert ask(tenants.admin, "GET", path, tenants.values).status_code == 200, path
+    problem(
+        ask(tenants.admin, "POST", "/v1/models/{model}/super-resolve", tenants.values),
+        404,
+        "not-found",
+    )
+    assert ask(tenants.admin, "POST", "/v1/jobs/{job_id}/cancel", tenants.values).json()["state"] == "cancelling"
+
+
+def test_a_session_with_a_view_reads_changes_and_removes_nothing_of_others(database: sessionmaker[Session]) -> None:
+    """The same on SQLite and PostgreSQL, below HTTP."""
+    with ViewedSessions(database, View("alice")).begin() as session:
+        dataset = Dataset(scale=1, pairs=[])
+        session.add(dataset)
+        session.flush()
+        job = Job(name="n", dataset_id=dataset.id, options={})
+        session.add(job)
+    with ViewedSessions(database, View("bob")).begin() as session:
+        assert session.get(Dataset, dataset.id) is None
+        assert session.scalar(select(func.count()).select_from(Job)) == 0
+        assert not repository.list_jobs(session, 10, None, None)
+        jobs.request_cancel(session, job.id)
+        assert session.execute(delete(Job)).rowcount == 0  # type: ignore[attr-defined]
+    with database() as session:
+        assert session.get_one(Job, job.id).state == "queued"
+        assert session.get_one(Job, job.id).owner == "alice"

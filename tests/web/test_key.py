@@ -1,0 +1,87 @@
+"""A locked service seen by a browser: it asks for a key, and with one everything is there, images and events too."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from app.core import keys
+from app.core.database import open_database, sessions
+from app.core.settings import Settings
+from app.core.storage import FolderStorage
+from app.main import create_app
+from tests.app.conftest import connected
+from tests.app.test_tenants import fill
+from tests.web.conftest import DESKTOP, PATIENCE_MS, serious_findings
+
+LOADS = """address => new Promise((tell) => {
+  const image = new Image();
+  image.onload = () => tell(true);
+  image.onerror = () => tell(false);
+  image.src = address;
+})"""
+HEARS = """address => new Promise((tell) => {
+  const events = new EventSource(address);
+  events.addEventListener("started", () => (events.close(), tell(true)));
+  events.onerror = () => (events.close(), tell(false));
+})"""
+Locked = tuple[str, str, dict[str, str]]  # URL, token, ids of what its owner has
+
+
+@pytest.fixture
+def locked(tmp_path: Path, valkey_url: str, sqlite_template: Path) -> Iterator[Locked]:
+    (tmp_path / "drtl.sqlite3").write_bytes(sqlite_template.read_bytes())
+    settings = Settings(data_dir=tmp_path, broker_url=valkey_url)
+    assert settings.blob_dir is not None
+    engine = open_database(settings.database_url)
+    ids = fill(sessions(engine), FolderStorage(settings.blob_dir), "alice")
+    with sessions(engine).begin() as session:
+        _, token = keys.create(session, "alice", ["read", "train", "infer"])
+    engine.dispose()
+    with connected(create_app(settings)) as client:
+        yield str(client.base_url), token, ids
+
+
+@pytest.fixture
+def page(browser: Browser, locked: Locked) -> Iterator[Page]:
+    """A page of the locked service; the test fails where the browser bars something or a script fails."""
+    complaints: list[str] = []
+    context = browser.new_context(base_url=locked[0], viewport=DESKTOP)
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "console",
+        lambda said: complaints.append(said.text) if "Content Security Policy" in said.text else None,
+    )
+    page.goto("/#/jobs")
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def test_the_page_asks_for_a_key_and_with_one_shows_and_does_everything(page: Page, locked: Locked) -> None:
+    _, token, ids = locked
+    prompt = page.get_by_role("heading", name="This service needs a key")
+    expect(prompt).to_be_visible()
+    assert serious_findings(page) == []
+    page.get_by_label("API key").fill("drtl_wrong")
+    page.get_by_role("button", name="Use this key").click()
+    expect(page.get_by_role("alert")).to_contain_text("does not take this key")
+
+    page.get_by_label("API key").fill(token)
+    page.get_by_role("button", name="Use this key").click()
+    expect(page.get_by_role("link", name="scanner").first).to_be_visible()
+    expect(prompt).not_to_be_visible()
+    assert page.evaluate(LOADS, f"/v1/jobs/{ids['job_id']}/preview")
+    assert page.evaluate(LOADS, f"/v1/datasets/{ids['dataset_id']}/pairs/0/clean")
+    assert page.evaluate(HEARS, f"/v1/jobs/{ids['job_id']}/events")
+    assert token not in page.evaluate("document.cookie")
+
+    page.goto(f"/#/jobs/{ids['job_id']}")
+    page.get_by_role("button", name="Cancel the training").click()
+    expect(page.get_by_role("button", name="Stopping")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("heading", name="scanner")).to_be_visible()
+    expect(prompt).not_to_be_visible()
