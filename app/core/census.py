@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
+from app.core.owners import Sessions
 from app.core.tables import ACTIVE, ENDED, Job, Operation, utc_now
 
 ACTIVE_EVERY_S: Final = 1.0
@@ -27,7 +28,7 @@ class Census:
 class CensusTaker:
     """Counts at most once a second, however many ask."""
 
-    def __init__(self, read_sessions: sessionmaker[Session]) -> None:
+    def __init__(self, read_sessions: Sessions) -> None:
         self._read_sessions = read_sessions
         self._lock = threading.Lock()
         self._last = Census()

@@ -18,6 +18,7 @@ _context: ContextVar[Context] = ContextVar("log_context")
 SECRETS: Final = (
     (re.compile(r"(\w+://[^\s:/@]*):[^\s@]+@"), r"\1:***@"),  # passwords in addresses of databases and brokers
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), r"\1 ***"),
+    (re.compile(r"\b(drtl_[0-9a-f]+)_[\w-]{8,}"), r"\1_***"),  # keys of this service, but for the part that is public
     (re.compile(r"(?i)\b(authorization|password|x-api-key|api[_-]key)(['\"]?\s*[:=]\s*['\"]?)[^\s'\",}]+"), r"\1\2***"),
 )
 
