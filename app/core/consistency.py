@@ -234,7 +234,9 @@ def waiting(holdings: Holdings) -> Finding:
 def aliases(holdings: Holdings) -> Finding:
     """Aliases of versions that do not exist."""
     there = select(ModelVersion.name).where(
-        ModelVersion.name == ModelAlias.name, ModelVersion.version == ModelAlias.version
+        ModelVersion.owner == ModelAlias.owner,
+        ModelVersion.name == ModelAlias.name,
+        ModelVersion.version == ModelAlias.version,
     )
     with holdings.read_sessions() as session:
         dangling = session.scalars(select(ModelAlias).where(~there.exists())).all()

@@ -37,8 +37,8 @@ def _forget(session: Session, loss: Loss, blobs: Sequence[str]) -> None:
 def _remove_versions(session: Session, _loss: Loss, blobs: Sequence[str]) -> None:
     """Remove model versions with the aliases that point at them."""
     for model in session.scalars(select(ModelVersion).where(ModelVersion.weights_blob.in_(blobs))):
-        pointing = (ModelAlias.name == model.name, ModelAlias.version == model.version)
-        session.execute(delete(ModelAlias).where(*pointing))
+        same = (ModelAlias.owner == model.owner, ModelAlias.name == model.name, ModelAlias.version == model.version)
+        session.execute(delete(ModelAlias).where(*same))
         session.delete(model)
 
 

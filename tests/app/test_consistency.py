@@ -120,7 +120,7 @@ def test_an_onnx_file_that_is_lost_is_forgotten_and_its_model_stays(house: House
     house.model(onnx_blob=ABSENT)
     mended(house, "missing-blobs")
     with house.holdings.sessions() as session:
-        assert session.get_one(ModelVersion, ("m", 1)).onnx_blob is None
+        assert session.get_one(ModelVersion, ("", "m", 1)).onnx_blob is None
 
 
 def test_a_model_without_weights_is_given_up_only_as_a_loss_and_takes_its_aliases_along(house: House) -> None:
@@ -132,9 +132,9 @@ def test_a_model_without_weights_is_given_up_only_as_a_loss_and_takes_its_aliase
     assert found.mend is not None
     found.mend()
     with house.holdings.sessions() as session:
-        assert session.get(ModelVersion, ("m", 1)) is None
-        assert session.get(ModelAlias, ("m", "production")) is None
-        assert session.get(ModelAlias, ("other", "production")) is not None
+        assert session.get(ModelVersion, ("", "m", 1)) is None
+        assert session.get(ModelAlias, ("", "m", "production")) is None
+        assert session.get(ModelAlias, ("", "other", "production")) is not None
     left = house.wrong()
     assert {check: finding.state for check, finding in left.items()} == {"models": "note"}
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from alembic import command
+from sqlalchemy import text
 
 from app import installation
 from app.core.database import open_database
 from app.core.settings import Settings
-from app.core.tables import ModelAlias
 from migrations import alembic_config, migrate, revisions
 from tests.app.test_cli import drtl
 
@@ -103,7 +103,7 @@ def test_an_old_schema_with_a_wrong_alias_is_told_then_mended_and_then_healthy(t
     engine = open_database(url)
     with engine.begin() as connection:
         command.downgrade(alembic_config(connection), revisions()[1])
-        connection.execute(ModelAlias.__table__.insert().values(name="m", alias="production", version=3))
+        connection.execute(text("INSERT INTO model_aliases (name, alias, version) VALUES ('m', 'production', 3)"))
     engine.dispose()
 
     told = drtl("doctor", "--data-dir", str(tmp_path))
