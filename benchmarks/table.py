@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from doctor_table import doctor_table
+from restoring_table import restoring_table
 
 RECORDED = Path(__file__).with_name("results") / "main_job.json"
 
@@ -17,6 +18,8 @@ def table(report: dict[str, Any]) -> str:
             return match_table(report)
         case "trust":
             return trust_table(report)
+        case _ if "throughput" in report:
+            return restoring_table(report)
         case _ if "parts" in report:
             return doctor_table(report)
         case _:
