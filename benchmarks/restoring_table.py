@@ -5,7 +5,16 @@ from typing import Any
 
 
 def restoring_table(report: dict[str, Any]) -> str:
-    """Overhead, throughput, many clients, and the very large image."""
+    """Overhead, throughput, many clients, and the very large image: what of these was measured."""
+    lines = _latencies(report) if "256x256" in report else []
+    lines += ["| what | measured |", "|---|---|"]
+    lines += [f"| {what} | {measured} |" for what, measured in (*_rows(report), *_large(report))]
+    machine = f"{report['machine']['cores']} cores of {report['machine']['cpu']}"
+    recorded = f"Recorded on {report['date'][:10]} at commit `{report['commit']}`: {machine}"
+    return "\n".join([*lines, "", f"{recorded}, {report['threads']} threads, {report['backbone']}, float32."])
+
+
+def _latencies(report: dict[str, Any]) -> list[str]:
     lines = [
         "| one client | over HTTP, p50 | bare network, p50 | difference, p50 | queue, decode, network, encode |",
         "|---|---|---|---|---|",
@@ -17,14 +26,12 @@ def restoring_table(report: dict[str, Any]) -> str:
         over = f"{run['overhead_p50_ms']:+.1f} ms ({run['overhead_share']:+.1%})"
         times = f"{run['service_p50_ms']:.0f} ms | {run['bare_network_p50_ms']:.0f} ms"
         lines.append(f"| {name} | {times} | {over} | {share} ms |")
-    lines += ["", "| what | measured |", "|---|---|"]
-    lines += [f"| {what} | {measured} |" for what, measured in _rows(report)]
-    machine = f"{report['machine']['cores']} cores of {report['machine']['cpu']}"
-    recorded = f"Recorded on {report['date'][:10]} at commit `{report['commit']}`: {machine}"
-    return "\n".join([*lines, "", f"{recorded}, {report['threads']} threads, {report['backbone']}, float32."])
+    return [*lines, ""]
 
 
 def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if "throughput" not in report:
+        return
     clients, speed, longer = report["clients"], report["throughput"], report["trust_and_ensemble"]
     many, side = f"{clients['clients']} clients at once, 256×256", f"{speed['side']}×{speed['side']} in memory"
     yield f"{many}: p99 over the ideal queueing time", f"{clients['p99_over_ideal']:.2f}"
@@ -35,6 +42,9 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield f"{side}: largest error of the plain loop", f"{speed['plain_loop_largest_error']:.1e}"
     yield "time of an ensemble over a plain request", f"{longer['ensemble']:.1f}"
     yield "time of an explained image over a plain request", f"{longer['explain']:.1f}"
+
+
+def _large(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if "large" not in report:
         return
     large = report["large"]

@@ -40,6 +40,8 @@ PLAIN_TILE, PLAIN_PADDING = 256, 10  # What Real-ESRGAN's users run: fixed tiles
 def measure(
     threads: Annotated[int, typer.Option(help="Of the inference worker and of the bare network alike.")] = 0,
     large_side: Annotated[int, typer.Option(help="Side of the very large image; 0 leaves it out.")] = 10_000,
+    large_only: Annotated[bool, typer.Option("--large-only", help="Measure nothing but the very large image.")] = False,
+    unshuffle: Annotated[int, typer.Option(help="Of the network; 4 costs a quarter of 2.")] = 2,
     clients: int = 64,
     requests: Annotated[int, typer.Option(help="Of each client.")] = 4,
     seed: int = 0,
@@ -49,25 +51,26 @@ def measure(
     threads = threads or os.cpu_count() or 1
     os.environ["DRTL_INFERENCE_THREADS"] = str(threads)
     report: dict[str, Any] = {
-        "command": "python benchmarks/super_resolution.py",
+        "command": " ".join(["python benchmarks/super_resolution.py", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),
         "seed": seed,
         "threads": threads,
-        "backbone": "vdsr, unshuffle 2",
+        "backbone": f"vdsr, unshuffle {unshuffle}",
     }
     with tempfile.TemporaryDirectory() as name, embedded_service(Path(name) / "service") as url:
         folder = Path(name)
         with httpx.Client(base_url=url, timeout=3600) as client:
-            model = make_model(client)
+            model = make_model(client, unshuffle)
             weights = folder / "weights.safetensors"
             weights.write_bytes(client.get(f"/v1/models/{model.replace('@', '/versions/')}/weights").content)
-            for key, side in (("256x256", 256), ("1_megapixel", 1024)):
-                show(report, key, latency(client, model, weights, side, threads, seed))
-            show(report, "clients", many_clients(client, url, model, weights, clients, requests, threads, seed))
-            show(report, "throughput", throughput(weights, threads, seed))
-            show(report, "trust_and_ensemble", options(client, model, seed))
+            if not large_only:
+                for key, side in (("256x256", 256), ("1_megapixel", 1024)):
+                    show(report, key, latency(client, model, weights, side, threads, seed))
+                show(report, "clients", many_clients(client, url, model, weights, clients, requests, threads, seed))
+                show(report, "throughput", throughput(weights, threads, seed))
+                show(report, "trust_and_ensemble", options(client, model, seed))
             if large_side:
                 show(report, "large", large(client, folder, model, large_side, seed))
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -80,11 +83,11 @@ def show(report: dict[str, Any], key: str, figures: dict[str, Any]) -> None:
     typer.echo(f"{key}: {json.dumps(figures)}")
 
 
-def make_model(client: httpx.Client) -> str:
+def make_model(client: httpx.Client, unshuffle: int) -> str:
     """A model of the default kind. Its weights have hardly been trained, which costs as much to run as any others."""
     files = [("clean", (f"{name}.png", clean)) for name, clean, _ in image_pairs(4)]
     files += [("distorted", (f"{name}.png", distorted)) for name, _, distorted in image_pairs(4)]
-    options = {"name": "bench", "scheme": "baseline", "finetune_steps": "20"}
+    options = {"name": "bench", "scheme": "baseline", "finetune_steps": "20", "unshuffle": str(unshuffle)}
     job = client.post("/v1/jobs", files=files, data=options).raise_for_status().json()
     while job["state"] not in {"succeeded", "failed"}:
         time.sleep(0.5)

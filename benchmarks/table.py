@@ -18,7 +18,7 @@ def table(report: dict[str, Any]) -> str:
             return match_table(report)
         case "trust":
             return trust_table(report)
-        case _ if "throughput" in report:
+        case _ if "throughput" in report or "large" in report:
             return restoring_table(report)
         case _ if "parts" in report:
             return doctor_table(report)
