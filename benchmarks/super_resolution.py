@@ -336,13 +336,19 @@ def large(client: httpx.Client, folder: Path, model: str, side: int, seed: int) 
 
 
 def send_large(url: str, model: str, image: bytes) -> int:
-    with httpx.Client(base_url=url, timeout=7200) as own:
-        answer = restore(own, model, image)
-        while answer.status_code == 202:
-            time.sleep(1)
-        decoded = pyvips.Image.new_from_buffer(answer.content, "", access="sequential", fail_on="error")
+    """Send the image, wait for it however long it takes, and decode all of the result."""
+    headers = {"Content-Type": "image/png", "Accept": "image/png", "Prefer": "respond-async"}
+    with httpx.Client(base_url=url, timeout=600) as own:
+        answer = own.post(f"/v1/models/{model}/super-resolve", content=image, headers=headers)
+        assert answer.status_code == 202, answer.text
+        location = answer.headers["Location"]
+        while (operation := own.get(location).json())["state"] in {"queued", "running"}:
+            time.sleep(0.5)
+        assert operation["state"] == "succeeded", operation
+        restored = own.get(f"{location}/result").content
+        decoded = pyvips.Image.new_from_buffer(restored, "", access="sequential", fail_on="error")
         assert decoded.avg() > 0  # Every pixel is there.
-        return len(answer.content)
+        return len(restored)
 
 
 if __name__ == "__main__":
