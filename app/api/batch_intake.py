@@ -8,7 +8,7 @@ from app.api.deps import Services
 from app.api.images import ImageFacts
 from app.api.intake import offered, resolve, take_in
 from app.api.quotas import require_room_for_bytes
-from app.api.schemas import BatchIn, OutputFormat
+from app.api.schemas.restoring import BatchIn, OutputFormat
 from app.api.uploads import Upload, UploadedFile
 from app.core.errors import (
     BadArchive,

@@ -13,15 +13,8 @@ from app.api.deps import LimitQuery, ReadSessionDep, Services, ServicesDep, Sess
 from app.api.idempotency import IdempotencyKeyHeader
 from app.api.problems import InvalidBody, problems
 from app.api.result_names import result_names
-from app.api.schemas import (
-    LARGEST_INTEGER,
-    BatchIdPath,
-    BatchIn,
-    BatchOut,
-    BatchWithItems,
-    OperationOut,
-    Page,
-)
+from app.api.schemas.restoring import BatchIn, BatchOut, BatchWithItems, OperationOut
+from app.api.schemas.wire import LARGEST_INTEGER, BatchIdPath, Page
 from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, spooled
 from app.api.zip_stream import stream_zip
 from app.core import batches, operations, repository

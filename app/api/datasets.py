@@ -13,7 +13,8 @@ from app.api.deps import LimitQuery, ReadSessionDep, Services, ServicesDep, Sess
 from app.api.pairs import ExaminedPair, examine, pair_up, wrong_count
 from app.api.problems import InvalidBody, problems
 from app.api.quotas import require_room_for_pairs
-from app.api.schemas import DatasetId, DatasetOptions, DatasetOut, Fix, Page
+from app.api.schemas.datasets import DatasetOptions, DatasetOut, Fix
+from app.api.schemas.wire import DatasetId, Page
 from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, receive_text, spooled
 from app.core import repository
 from app.core.errors import BadImage, BadPairs, BadRequest, NotFound, TooLarge, Unprocessable, UnsupportedMedia

@@ -8,7 +8,7 @@ from fastapi.sse import format_sse_event
 from starlette.concurrency import run_in_threadpool
 
 from app.api.deps import Services
-from app.api.schemas import EventOut
+from app.api.schemas.jobs import EventOut
 from app.core import repository
 from app.core.tables import ENDED, JobEvent
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.deps import Services, ServicesDep
 from app.api.problems import OffendingPart, answer, problem_of, problems
-from app.api.schemas import Health, Readiness
+from app.api.schemas.service import Health, Readiness
 from app.core import repository
 from app.core.errors import Unavailable
 

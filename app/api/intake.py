@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from app.api.deps import Services
 from app.api.images import ImageFacts, check_header
 from app.api.quotas import count_pixels
-from app.api.schemas import OutputFormat, RestoreOptions
+from app.api.schemas.restoring import OutputFormat, RestoreOptions
 from app.api.uploads import UploadedFile
 from app.core import repository
 from app.core.errors import NotFound, RefusedFile, ServiceError

@@ -27,18 +27,10 @@ from app.api.negotiation import preferred
 from app.api.pairs import require_trainable
 from app.api.problems import InvalidBody, problems
 from app.api.quotas import require_room_for_a_job
-from app.api.schemas import (
-    LARGEST_INTEGER,
-    EventOut,
-    GraphOut,
-    JobFromDataset,
-    JobIdPath,
-    JobOptions,
-    JobOut,
-    JobState,
-    Page,
-    PairOut,
-)
+from app.api.schemas.datasets import PairOut
+from app.api.schemas.graph import GraphOut
+from app.api.schemas.jobs import EventOut, JobFromDataset, JobOptions, JobOut
+from app.api.schemas.wire import LARGEST_INTEGER, JobIdPath, JobState, Page
 from app.api.uploads import Upload
 from app.core import jobs, repository
 from app.core.errors import (

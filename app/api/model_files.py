@@ -9,7 +9,7 @@ from app.api.blobs import send_file
 from app.api.deps import ReadSessionDep, Services, ServicesDep
 from app.api.models import VersionPath
 from app.api.problems import problems
-from app.api.schemas import ModelNamePath
+from app.api.schemas.wire import ModelNamePath
 from app.core import repository
 from app.core.errors import NotFound, NotReady, ServiceError
 

@@ -8,16 +8,8 @@ from sqlalchemy.orm import Session
 from app.api import examples
 from app.api.deps import LimitQuery, ReadSessionDep, SessionDep
 from app.api.problems import problems
-from app.api.schemas import (
-    LARGEST_INTEGER,
-    NAME_PATTERN,
-    AliasIn,
-    AliasOut,
-    ModelNamePath,
-    ModelOut,
-    Page,
-    VersionOut,
-)
+from app.api.schemas.models import AliasIn, AliasOut, ModelOut, VersionOut
+from app.api.schemas.wire import LARGEST_INTEGER, NAME_PATTERN, ModelNamePath, Page
 from app.core import repository
 from app.core.errors import BadRequest, NotFound, Unprocessable
 

@@ -10,7 +10,8 @@ from app.api.blobs import send_blob
 from app.api.deps import LimitQuery, ReadSessionDep, Services, ServicesDep, SessionDep
 from app.api.intake import MEDIA_TYPES
 from app.api.problems import problems
-from app.api.schemas import JobState, OperationIdPath, OperationOut, Page
+from app.api.schemas.restoring import OperationOut
+from app.api.schemas.wire import JobState, OperationIdPath, Page
 from app.core import operations, repository
 from app.core.errors import (
     BadImage,

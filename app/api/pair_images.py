@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query, Response
 
 from app.api.deps import ReadSessionDep, ServicesDep
 from app.api.problems import problems
-from app.api.schemas import DatasetId
+from app.api.schemas.wire import DatasetId
 from app.api.uploads import spooled
 from app.core import repository
 from app.core.errors import NotFound, Unprocessable

@@ -9,7 +9,7 @@ from typing import Any
 
 from app.api.deps import Services
 from app.api.examiners import Examined, Refused
-from app.api.schemas import Fix, PairOut
+from app.api.schemas.datasets import Fix, PairOut
 from app.api.uploads import Spool, UploadedFile
 from app.core.errors import BadPairs, RefusedFile
 from app.core.settings import Settings

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Final
 
-from app.api.schemas import OutputFormat
+from app.api.schemas.restoring import OutputFormat
 from app.core.tables import Operation
 
 SUFFIXES: Final[dict[OutputFormat, str]] = {"png": ".png", "webp": ".webp", "jpeg": ".jpg", "tiff": ".tif"}

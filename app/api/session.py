@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from app.api.auth import COOKIE, PrincipalDep
 from app.api.key_ring import TICKET_S, issue_ticket
 from app.api.problems import problems
-from app.api.schemas import SessionOut
+from app.api.schemas.service import SessionOut
 
 router = APIRouter(prefix="/v1/session", tags=["keys"])
 

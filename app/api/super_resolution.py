@@ -15,7 +15,8 @@ from app.api.negotiation import preferred
 from app.api.operations import IMAGE_OUT, RESULT_REFUSALS, send_result
 from app.api.preferences import Preferences, preferences
 from app.api.problems import problems
-from app.api.schemas import REFERENCE_PATTERN, OperationOut, OutputFormat, RestoreOptions
+from app.api.schemas.restoring import OperationOut, OutputFormat, RestoreOptions
+from app.api.schemas.wire import REFERENCE_PATTERN
 from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, spooled
 from app.core import operations, repository
 from app.core.errors import BadRequest, NotAcceptable, NotFound, Unprocessable, UnsupportedMedia

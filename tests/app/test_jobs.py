@@ -17,7 +17,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.api.graph_svg import draw
-from app.api.schemas import GraphOut
+from app.api.schemas.graph import GraphOut
 from app.core import jobs
 from app.core.queue import TRAINING_QUEUE
 from app.core.settings import Settings

@@ -12,7 +12,13 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api import examples, schemas
+from app.api import examples
+from app.api.schemas.datasets import DatasetOut
+from app.api.schemas.graph import GraphOut
+from app.api.schemas.jobs import EventOut, JobFromDataset, JobOut
+from app.api.schemas.models import ModelOut, VersionOut
+from app.api.schemas.restoring import OperationOut
+from app.api.schemas.service import Readiness
 from app.core.database import open_database
 from app.core.settings import Settings
 from app.main import create_app
@@ -163,15 +169,15 @@ def test_every_failure_is_documented_as_a_problem(document: dict[str, Any], oper
 
 
 def test_examples_fit_their_schemas() -> None:
-    schemas.DatasetOut.model_validate(examples.DATASET)
-    schemas.JobOut.model_validate(examples.JOB)
-    schemas.JobFromDataset.model_validate(examples.JOB_FROM_DATASET)
-    schemas.EventOut.model_validate(examples.EVENT)
-    schemas.GraphOut.model_validate(examples.GRAPH)
-    schemas.ModelOut.model_validate(examples.MODEL)
-    schemas.VersionOut.model_validate(examples.VERSION)
-    schemas.OperationOut.model_validate(examples.OPERATION)
-    schemas.Readiness.model_validate(examples.READY)
+    DatasetOut.model_validate(examples.DATASET)
+    JobOut.model_validate(examples.JOB)
+    JobFromDataset.model_validate(examples.JOB_FROM_DATASET)
+    EventOut.model_validate(examples.EVENT)
+    GraphOut.model_validate(examples.GRAPH)
+    ModelOut.model_validate(examples.MODEL)
+    VersionOut.model_validate(examples.VERSION)
+    OperationOut.model_validate(examples.OPERATION)
+    Readiness.model_validate(examples.READY)
 
 
 def test_every_schema_that_is_referred_to_exists(document: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.api.idempotency import fingerprint
-from app.api.schemas import BatchIn
+from app.api.schemas.restoring import BatchIn
 from app.api.uploads import Spool, UploadedFile
 from app.core import repository
 from app.core.settings import Settings

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.api.schemas import NAME_PATTERN
+from app.api.schemas.wire import NAME_PATTERN
 from drtl_client import errors, find_service, model_name, pairs_in
 from drtl_client.pairs import as_parts
 

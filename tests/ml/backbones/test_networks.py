@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.api.schemas import JobOptions
+from app.api.schemas.jobs import JobOptions
 from ml.backbones import BACKBONES, BackboneName, SameSize, build, dncnn, parameter_count, rcan, rdn, vdsr
 
 Seeded = Callable[[int], torch.Generator]

@@ -1,0 +1,174 @@
+"""Trainings: what may be asked for, and what became of it."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from app.api import examples
+from app.api.schemas.datasets import Fixes
+from app.api.schemas.wire import (
+    NAME_PATTERN,
+    RESERVED_NAME,
+    DatasetId,
+    JobError,
+    JobState,
+    Reported,
+    Wire,
+    digits_as_number,
+)
+from app.core.tables import Job, JobEvent
+
+Phase = Literal["validating", "embedding", "transferring", "fine_tuning", "evaluating", "registering"]
+
+
+def _not_reserved(name: str) -> str:
+    if name == RESERVED_NAME:
+        raise ValueError(f"{name!r} is reserved for letting the service choose a model")
+    return name
+
+
+class JobOptions(Wire):
+    """What to train. Only `name` must be given."""
+
+    name: Annotated[str, AfterValidator(_not_reserved)] = Field(
+        pattern=NAME_PATTERN,
+        description=f"The name of the model to make; any but `{RESERVED_NAME}`.",
+        examples=["scanner"],
+        json_schema_extra={"not": {"const": RESERVED_NAME}},
+    )
+    new_version: bool = Field(False, description="Allow the name of an existing model, and add a version to it.")
+    preset: Literal["quick", "standard", "paper"] = Field("quick", description="How long to train.")
+    scheme: Literal["auto", "baseline", "pretrain", "drtl-pretrain"] = Field(
+        "auto", description="`auto` lets several ways to start race on held-out pairs; the others are the paper's."
+    )
+    backbone: Literal["vdsr", "dncnn", "rcan", "rdn"] = Field(
+        "vdsr", description="The network to train; `rcan` and `rdn` are some twenty-five times as large as the others."
+    )
+    unshuffle: Annotated[Literal[1, 2, 4] | None, BeforeValidator(digits_as_number)] = Field(
+        None, description="Pixel-unshuffle factor; at least the scale of the pairs. Null: 2, or more if need be."
+    )
+    init: Literal["prior", "scratch"] = Field("prior", description="Start from the prior, or as the paper does.")
+    seed: int = Field(0, ge=0, le=2**53 - 1)
+    transfer_steps: int | None = Field(None, ge=0, le=1_000_000, description="Null: the preset's.")
+    finetune_steps: int | None = Field(None, ge=1, le=1_000_000, description="Null: the preset's.")
+    loss: Literal["l1", "shift_tolerant"] = Field(
+        "l1", description="Of fine-tuning. `shift_tolerant` forgives pairs that lie up to a pixel off each other."
+    )
+    fix: Fixes = Field([])
+    allow_rejects: bool = Field(False, description="Train on pairs that the doctor rejects, too.")
+
+
+class JobFromDataset(JobOptions):
+    """A job on pairs that were uploaded before."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.JOB_FROM_DATASET]})
+
+    dataset_id: DatasetId
+
+
+class Quality(Reported):
+    psnr: float | None = Field(None, description="dB, pixel against pixel")
+    ssim: float | None = None
+    aligned_psnr: float | None = Field(None, description="dB after the shift of up to two pixels that fits best")
+    steps: int | None = Field(None, description="Fine-tuning steps behind it.")
+
+
+class PairQuality(Reported):
+    name: str
+    input_psnr: float | None = None
+    baseline_psnr: float | None = None
+    result_psnr: float | None = None
+    input_ssim: float | None = None
+    result_ssim: float | None = None
+    input_aligned_psnr: float | None = None
+    result_aligned_psnr: float | None = None
+
+
+class CandidateOut(Reported):
+    name: str
+    psnr: float | None = None
+    steps: int | None = None
+    stopped_early: bool | None = None
+
+
+class Metrics(Reported):
+    """Measured on held-out pairs (or halves, where pairs are few): the input, the baseline, the chosen model."""
+
+    protocol: Literal["pairs", "halves"]
+    held_out: list[str]
+    input: Quality
+    baseline: Quality
+    result: Quality
+    chosen: str
+    gain_db: float
+    per_pair: list[PairQuality] = Field([])
+    candidates: list[CandidateOut] = Field([])
+    seconds: dict[str, float] = Field({})
+
+
+class ModelReference(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    name: str
+    version: int
+    reference: str = Field(description="`name@version`, as the super-resolve path takes it.")
+
+
+class JobOut(BaseModel):
+    """A few-shot training, from the queue to the registered model."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.JOB]}, protected_namespaces=())
+
+    id: str
+    name: str = Field(description="The name of the model that it makes.")
+    dataset_id: str
+    options: JobOptions
+    state: JobState
+    phase: Phase | None
+    progress: float = Field(ge=0, le=1, description="Of the whole job.")
+    eta_s: float | None = Field(description="Seconds to go, where known.")
+    attempt: int = Field(description="How often a worker has begun it; above 1 after an interruption.")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    verdict: Literal["gain", "no_gain"] | None = Field(
+        description="Whether the model beats leaving images as they are."
+    )
+    explanation: str | None
+    metrics: Metrics | None
+    model: ModelReference | None = Field(description="The registered model, once the job has succeeded.")
+    error: JobError | None = Field(description="Why the job failed, if it did.")
+
+    @classmethod
+    def of(cls, job: Job) -> "JobOut":
+        model = None
+        if job.model_version is not None:
+            reference = f"{job.name}@{job.model_version}"
+            model = ModelReference(name=job.name, version=job.model_version, reference=reference)
+        error = None if job.error_code is None else JobError(code=job.error_code, message=job.error_message)
+        fields = {name: getattr(job, name) for name in cls.model_fields if name not in {"model", "error"}}
+        return cls.model_validate({**fields, "model": model, "error": error})
+
+
+class EventOut(BaseModel):
+    """Something that happened to a job. `kind` says what the payload holds."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.EVENT]})
+
+    id: int = Field(description="Grows with time; pass it as `after`, or as `Last-Event-ID`, to get what came later.")
+    job_id: str
+    created_at: datetime
+    kind: str = Field(
+        description="`started`, `progress`, `graph`, `preview`, `requeued`, `cancelling`, `succeeded`, `failed` or "
+        "`cancelled`."
+    )
+    payload: dict[str, Any]
+
+    @classmethod
+    def of(cls, event: JobEvent) -> "EventOut":
+        fields = {name: getattr(event, name) for name in cls.model_fields}
+        if event.kind == "preview":
+            # Each look has an address of its own, since browsers keep the image that they have.
+            fields["payload"] = event.payload | {"url": f"/v1/jobs/{event.job_id}/preview?event={event.id}"}
+        return cls.model_validate(fields)
