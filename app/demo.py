@@ -30,7 +30,9 @@ SEED: Final = 0
 START_S: Final = 60.0
 STOP_S: Final = 20.0
 LOG_LINES: Final = 25
-OTHER_SERVICE: Final = frozenset({"DRTL_DATABASE_URL", "DRTL_BROKER_URL", "DRTL_BLOB_DIR", "DRTL_HOST"})
+OTHER_SERVICE: Final = frozenset(
+    {"DRTL_DATABASE_URL", "DRTL_BROKER_URL", "DRTL_BLOB_DIR", "DRTL_BLOB_URL", "DRTL_HOST"}
+)
 
 
 @dataclass(frozen=True)

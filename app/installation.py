@@ -17,6 +17,7 @@ import httpx
 
 from app.core.finding import Finding, counted
 from app.core.settings import Settings
+from app.core.storages import open_storage
 
 CHILD_S: Final = 120.0
 SCRATCH: Final = ("drtl-job-", "drtl-image-", "drtl-model-", "drtl-onnx-")  # Folders of workers in TMPDIR.
@@ -30,6 +31,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from method(settings)
     yield broker(settings)
     yield from folders(settings)
+    if settings.blob_url:
+        yield bucket(settings)
     yield threads(settings)
     yield address(settings)
     yield from leftovers(settings)
@@ -103,7 +106,9 @@ def _configured_broker(settings: Settings) -> Finding:
 def folders(settings: Settings) -> Iterator[Finding]:
     """The folders can be written to, and an upload of the largest size would fit."""
     assert settings.blob_dir is not None
-    places = {"data folder": settings.data_dir, "blobs": settings.blob_dir, "TMPDIR": Path(tempfile.gettempdir())}
+    places = {"data folder": settings.data_dir, "TMPDIR": Path(tempfile.gettempdir())}
+    if not settings.blob_url:
+        places["blobs"] = settings.blob_dir
     for name, place in places.items():
         there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
         try:
@@ -120,6 +125,16 @@ def folders(settings: Settings) -> Iterator[Finding]:
             yield Finding("disk", "problem", message, advice)
         else:
             yield Finding("disk", "ok", f"{name}, {place}: writable, {free / 2**30:.1f} GiB free")
+
+
+def bucket(settings: Settings) -> Finding:
+    """The bucket can be written to."""
+    try:
+        open_storage(settings).check()
+    except OSError as error:
+        advice = "Does it exist? Are AWS_ENDPOINT_URL, AWS_REGION and the credentials right, and may they write there?"
+        return Finding("bucket", "problem", f"{settings.blob_url}: {last_line(str(error))}", advice)
+    return Finding("bucket", "ok", f"{settings.blob_url}: writable")
 
 
 def threads(settings: Settings) -> Finding:

@@ -34,7 +34,7 @@ from app.core import logs
 from app.core.database import open_database, read_sessions, sessions
 from app.core.queue import Queue
 from app.core.settings import Settings, settings
-from app.core.storage import FolderStorage
+from app.core.storages import open_storage
 
 VERSION: Final = "0.1.0"
 PARTS: Final = (
@@ -96,7 +96,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open what the service talks to, and close it in the end. Nothing is asked yet, so that it starts without them."""
     chosen: Settings = app.state.settings
     anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
-    assert chosen.blob_dir is not None
     engine = open_database(chosen.database_url)
     queue = Queue(chosen.broker_url)
     examiners = Examiners(chosen)
@@ -106,7 +105,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         settings=chosen,
         sessions=sessions(engine),
         read_sessions=read_sessions(engine),
-        storage=FolderStorage(chosen.blob_dir),
+        storage=open_storage(chosen),
         queue=queue,
         examiners=examiners,
     )

@@ -7,6 +7,7 @@ from redis.exceptions import RedisError
 from app.core import jobs, operations, repository, retention, telemetry
 from app.core.operations import OPERATION_ATTEMPTS
 from app.core.queue import INFERENCE_QUEUE, TRAINING_QUEUE
+from app.core.storage import StorageDown
 from worker.service import Service
 
 log = logging.getLogger(__name__)
@@ -79,9 +80,13 @@ def sweep(service: Service) -> None:
         retention.expire_idempotency_keys(session, service.settings.idempotency_retention_s)
     with service.read_sessions() as session:
         keep = repository.referenced_blobs(session)
-    removed = service.storage.sweep(keep, service.settings.orphan_grace_s)
+    try:
+        removed = service.storage.sweep(keep, service.settings.orphan_grace_s)
+        sizes = [file.size_bytes for file in service.storage.inventory() if file.key is not None]
+    except StorageDown as error:
+        log.warning("the storage does not answer, what nothing names stays until the next sweep: %s", error)
+        return
     if removed:
         log.info("%d blobs removed that nothing named any more", removed)
-    sizes = [file.size_bytes for file in service.storage.inventory() if file.key is not None]
     service.numbers.put(telemetry.BLOB_BYTES, sum(sizes))
     service.numbers.put(telemetry.BLOBS, len(sizes))

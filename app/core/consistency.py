@@ -16,7 +16,7 @@ from app.core import jobs, operations, repository, retention
 from app.core.finding import Finding, counted
 from app.core.lost_blobs import LOSSES, Loss
 from app.core.settings import Settings
-from app.core.storage import CHUNK_BYTES, Storage
+from app.core.storage import CHUNK_BYTES, Storage, StorageDown
 from app.core.tables import (
     ACTIVE,
     Batch,
@@ -105,6 +105,8 @@ def _named(holdings: Holdings) -> set[str]:
 def _opens(storage: Storage, blob: str) -> bool:
     try:
         storage.open(blob).close()
+    except StorageDown:
+        raise  # That says nothing about the blob.
     except OSError:
         return False
     return True
@@ -119,6 +121,8 @@ def _is_whole(storage: Storage, blob: str) -> bool:
                 digest.update(chunk)
     except FileNotFoundError:
         return True
+    except StorageDown:
+        raise
     except OSError:
         return False  # A disk that cannot read it.
     return digest.hexdigest() == blob

@@ -166,14 +166,14 @@ def confirm_cancelled(session: Session, lease: Lease) -> bool:
     return _end(session, lease.job_id, "cancelled", None, None, Job.lease_token == lease.token)
 
 
-def release(session: Session, lease: Lease) -> None:
-    """Give the job back, because its worker is being stopped: the attempt does not count. A cancelled job may rest.
+def release(session: Session, lease: Lease, reason: str = "the worker was stopped") -> None:
+    """Give the job back for a reason that is not its own: the attempt does not count. A cancelled job may rest.
 
     Raises LeaseLost where the lease is no longer ours.
     """
     try:
         _write(session, lease, state="queued", attempt=Job.attempt - 1, lease_token=None, lease_until=None)
-        record(session, lease.job_id, "requeued", attempt=lease.attempt - 1, reason="the worker was stopped")
+        record(session, lease.job_id, "requeued", attempt=lease.attempt - 1, reason=reason)
     except JobCancelled:
         confirm_cancelled(session, lease)
 

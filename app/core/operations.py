@@ -122,7 +122,7 @@ def confirm_cancelled(session: Session, lease: OperationLease) -> bool:
 
 
 def release(session: Session, lease: OperationLease) -> None:
-    """Give the operation back to the queue, because this worker stops; the attempt does not count, the turn stays.
+    """Give the operation back to the queue for a reason not its own; the attempt does not count, the turn stays.
 
     A cancelled one rests as cancelled. Raises LeaseLost where the lease is no longer ours.
     """

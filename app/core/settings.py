@@ -22,6 +22,11 @@ class Settings(BaseSettings):
         "redis://127.0.0.1:6379/0", description="Redis or Valkey; `drtl up` starts one and sets this."
     )
     blob_dir: Path | None = Field(None, description="Folder for images and weights, shared by all processes.")
+    blob_url: str = Field(
+        "",
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w!.*'()/-]*)?)?$",
+        description="`s3://bucket/prefix` keeps them there instead; `AWS_*` variables say where that is, and who asks.",
+    )
 
     host: str = "127.0.0.1"
     port: int = Field(

@@ -67,7 +67,7 @@ def stored(rows: sessionmaker[Session], api_settings: Settings) -> Callable[[], 
         with rows() as session:
             tables = Table.metadata.sorted_tables
             kept = {table.name: session.scalar(select(func.count()).select_from(table)) or 0 for table in tables}
-        kept["files"] = sum(path.is_file() for path in api_settings.blob_dir.rglob("*"))
+        kept["files"] = sum(path.is_file() for path in api_settings.blob_dir.glob("*/*"))
         return {name: number for name, number in kept.items() if number}
 
     return count

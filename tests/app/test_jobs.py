@@ -19,9 +19,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.api.graph_svg import draw
 from app.api.schemas.graph import GraphOut
 from app.core import jobs
+from app.core.folder_storage import FolderStorage
 from app.core.queue import TRAINING_QUEUE
 from app.core.settings import Settings
-from app.core.storage import FolderStorage
 from app.core.tables import IdempotencyKey, Job, utc_now
 from app.main import create_app
 from tests.app.conftest import connected, problem

@@ -20,9 +20,9 @@ from app.api import examples
 from app.api.auth import FOR_EVERYBODY, SCOPES_OF
 from app.core import jobs, keys, repository
 from app.core.database import open_database, sessions
+from app.core.folder_storage import FolderStorage
 from app.core.owners import View, ViewedSessions, look_as
 from app.core.settings import Settings
-from app.core.storage import FolderStorage
 from app.core.tables import (
     Batch,
     Dataset,

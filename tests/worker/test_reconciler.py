@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import select
 
 from app.core import jobs, operations
+from app.core.folder_storage import FolderStorage
 from app.core.queue import HOUSEKEEPING_QUEUE, INFERENCE_QUEUE, TRAINING_QUEUE
 from app.core.settings import Settings
-from app.core.storage import FolderStorage
 from app.core.tables import Batch, Dataset, IdempotencyKey, Job, Operation, Table, utc_now
 from tests.worker.conftest import MakeJob
 from worker import reconciler
@@ -198,8 +198,8 @@ def test_a_blob_stored_again_while_it_is_swept_stays(service: Service) -> None:
     storage = service.storage
     assert isinstance(storage, FolderStorage)
     key = storage.put(io.BytesIO(b"renewed"))
-    # The sweep has seen it old, and takes it away after it was stored again.
-    assert not storage._remove_if_older(storage._path(key), age_s=60.0)
+    # The sweep has seen it old, and would take it away after it was stored again.
+    assert not storage._remove_if_older(storage._path(key), before=time.time() - 60.0)
     with storage.open(key) as file:
         assert file.read() == b"renewed"
 

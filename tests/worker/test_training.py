@@ -14,8 +14,8 @@ from safetensors.torch import load
 from sqlalchemy import select
 
 from app.core import jobs
+from app.core.folder_storage import FolderStorage
 from app.core.settings import Settings
-from app.core.storage import FolderStorage
 from app.core.tables import PHASES, Dataset, Job, JobEvent, ModelVersion, Pair
 from ml import checkpoint
 from ml.preview import Preview
