@@ -24,4 +24,4 @@ USER drtl
 WORKDIR /home/drtl
 VOLUME /blobs
 EXPOSE 8000
-CMD ["python", "-m", "uvicorn", "--factory", "app.main:create_app", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["python", "-m", "app.server", "--host", "0.0.0.0", "--port", "8000"]

@@ -74,8 +74,7 @@ def service_processes(listener: socket.socket) -> Iterator[Child]:
     celery = [*python, "celery", "--app", "worker.app", "--quiet"]
     worker = [*celery, "worker", "--loglevel", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat"]
     fd = listener.fileno()
-    uvicorn = [*python, "uvicorn", "--factory", "app.main:create_app", "--fd", str(fd), "--no-access-log"]
-    yield Child("api", [*uvicorn, "--timeout-graceful-shutdown", "2"], 3.0, pass_fds=(fd,))
+    yield Child("api", [*python, "app.server", "--fd", str(fd), "--stop-within", "2"], 3.0, pass_fds=(fd,))
     one_child_per_job = ["--pool", "prefork", "--concurrency", "1", "--max-tasks-per-child", "1"]
     training = ["--hostname", "training@%h", "--queues", "training", *one_child_per_job]
     yield Child("worker-training", [*worker, *training], 7.0)

@@ -21,6 +21,7 @@ import psycopg
 from redis import Redis
 from redis.exceptions import RedisError
 
+from app.core.queue import DONE_CHANNEL
 from app.core.tables import Table
 from app.embedded import find_broker, free_port
 from app.supervision import die_with_parent
@@ -83,6 +84,22 @@ def postgres_programs() -> Path:
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin).parent / "pginstall18" / "bin"
+
+
+@contextmanager
+def word_of_ends(redis: Redis) -> Iterator[Callable[[], set[str]]]:
+    """Hears what is said to have ended within the block; the call returns what has been heard since the last."""
+    with redis.pubsub(ignore_subscribe_messages=True) as subscription:
+        subscription.subscribe(DONE_CHANNEL)
+        subscription.get_message(timeout=5)  # the confirmation
+
+        def heard() -> set[str]:
+            said = set()
+            while (message := subscription.get_message(timeout=0.5)) is not None:
+                said.add(message["data"].decode())
+            return said
+
+        yield heard
 
 
 @contextmanager

@@ -11,6 +11,9 @@ from app.api import examples, idempotency
 from app.api.batch_intake import ARCHIVE_FIELD, FIELD, ZIP_TYPES, make_batch, too_many
 from app.api.deps import LimitQuery, ReadSessionDep, Services, ServicesDep, SessionDep
 from app.api.idempotency import IdempotencyKeyHeader
+from app.api.intake import IMAGE_TYPES
+from app.api.openapi import form
+from app.api.options import given_once
 from app.api.problems import InvalidBody, problems
 from app.api.result_names import result_names
 from app.api.schemas.restoring import BatchIn, BatchOut, BatchWithItems, OperationOut
@@ -43,11 +46,11 @@ BATCH_BODY: Final[dict[str, Any]] = {
         "required": True,
         "content": {
             "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
+                "schema": form(
+                    {
                         FIELD: {
                             "type": "array",
+                            "minItems": 1,
                             "items": {"type": "string", "format": "binary"},
                             "description": "The images.",
                         },
@@ -58,6 +61,11 @@ BATCH_BODY: Final[dict[str, Any]] = {
                         },
                         **_OPTIONS,
                     },
+                    anyOf=[{"required": [FIELD]}, {"required": [ARCHIVE_FIELD]}],
+                ),
+                "encoding": {
+                    FIELD: {"contentType": ", ".join(IMAGE_TYPES)},
+                    ARCHIVE_FIELD: {"contentType": ZIP},
                 },
                 "examples": {"files": {"value": {FIELD: ["001.png", "002.jpg"], "model": "scanner"}}},
             },
@@ -155,9 +163,8 @@ def create_batch(
 
 def read_options(upload: Upload, request: Request) -> BatchIn:
     """The options, from the form and from the query. Raises InvalidBody."""
-    given = {**request.query_params, **upload.fields}
     try:
-        return BatchIn.model_validate({name: value for name, value in given.items() if value != ""})
+        return BatchIn.model_validate(given_once(BatchIn, upload.fields, request.query_params))
     except ValidationError as error:
         raise InvalidBody(error) from error
 

@@ -11,7 +11,9 @@ from sqlalchemy.orm import Session
 from app.api import examples, idempotency
 from app.api.blobs import send_blob
 from app.api.datasets import (
+    EITHER_FILES_OR_ARCHIVE,
     FORM_FILES_EXAMPLE,
+    PAIR_ENCODING,
     PAIR_FIELDS,
     UPLOAD_REFUSALS,
     ZIP_BODY,
@@ -23,7 +25,9 @@ from app.api.deps import LimitQuery, ReadSessionDep, Services, ServicesDep, Sess
 from app.api.event_stream import stream_events
 from app.api.graph_svg import draw
 from app.api.idempotency import IdempotencyKeyHeader
-from app.api.negotiation import preferred
+from app.api.negotiation import AcceptHeader, preferred
+from app.api.openapi import form
+from app.api.options import given_once
 from app.api.pairs import require_trainable
 from app.api.problems import InvalidBody, problems
 from app.api.quotas import require_room_for_a_job
@@ -52,13 +56,25 @@ PNG: Final = "image/png"
 EVENT_STREAM: Final = "text/event-stream"
 JSON: Final = "application/json"
 
+# One event of the stream, as the framework describes its own.
+STREAMED: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": JSON},
+        "retry": {"type": "integer"},
+    },
+}
+
 _OPTIONS: Final[dict[str, Any]] = JobOptions.model_json_schema()["properties"]
 JOB_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "content": {
             "multipart/form-data": {
-                "schema": {"type": "object", "properties": {**PAIR_FIELDS, **_OPTIONS}, "required": ["name"]},
+                "schema": form({**PAIR_FIELDS, **_OPTIONS}, required=["name"], anyOf=EITHER_FILES_OR_ARCHIVE),
+                "encoding": PAIR_ENCODING,
                 "examples": {"files": {"value": {**FORM_FILES_EXAMPLE, "name": "scanner", "preset": "quick"}}},
             },
             "application/zip": ZIP_BODY,
@@ -74,7 +90,7 @@ JOB_BODY: Final[dict[str, Any]] = {
             "in": "query",
             "required": False,
             "schema": schema,
-            "description": "With a zip body only: as the form field.",
+            "description": "Beside a zip: as the form field.",
             "example": examples.OPTIONS[name],
         }
         for name, schema in _OPTIONS.items()
@@ -126,12 +142,10 @@ def read_options(upload: Upload, request: Request) -> JobOptions:
     try:
         match upload.media_type:
             case "application/json":
+                given_once(JobOptions, {}, request.query_params)
                 return JobFromDataset.model_validate_json(upload.text)
-            case "multipart/form-data":
-                given = upload.fields
             case _:
-                given = dict(request.query_params)
-        return JobOptions.model_validate({name: value for name, value in given.items() if value != ""})
+                return JobOptions.model_validate(given_once(JobOptions, upload.fields, request.query_params))
     except ValidationError as error:
         raise InvalidBody(error) from error
 
@@ -221,7 +235,7 @@ def get_job(job_id: JobIdPath, session: ReadSessionDep) -> JobOut:
 def get_graph(
     job_id: JobIdPath,
     session: ReadSessionDep,
-    accept: Annotated[str | None, Header(description=f"`{JSON}` or `{SVG}`.", examples=[SVG])] = None,
+    accept: AcceptHeader = None,
 ) -> Response:
     """The relation graph: which known distortions the target's resembles, and by how much.
 
@@ -285,7 +299,7 @@ def get_preview(
             "description": "A page of events, or a stream of them, by the `Accept` header",
             "content": {
                 JSON: {"example": {"items": [examples.EVENT], "next": None}},
-                EVENT_STREAM: {"schema": {"type": "string"}, "example": "id: 42\nevent: progress\ndata: {…}\n\n"},
+                EVENT_STREAM: {"schema": STREAMED, "example": "id: 42\nevent: progress\ndata: {…}\n\n"},
             },
         },
         204: {"description": "The job has ended and the stream has nothing left to tell; do not reconnect."},
@@ -295,7 +309,7 @@ def get_events(
     job_id: JobIdPath,
     session: ReadSessionDep,
     services: ServicesDep,
-    accept: Annotated[str | None, Header(description=f"`{JSON}` or `{EVENT_STREAM}`.", examples=[EVENT_STREAM])] = None,
+    accept: AcceptHeader = None,
     limit: LimitQuery = 100,
     after: Annotated[int, Query(ge=0, le=LARGEST_INTEGER, description="Only events after this id.", examples=[42])] = 0,
     last_event_id: Annotated[
@@ -314,7 +328,11 @@ def get_events(
         if job.state in ENDED and not repository.list_events(session, job_id, start, limit=1):
             return Response(status_code=204)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept"}
-        return StreamingResponse(stream_events(services, job_id, start), media_type=EVENT_STREAM, headers=headers)
+        return StreamingResponse(
+            stream_events(services.event_feed, services.read_sessions, job_id, start),
+            media_type=EVENT_STREAM,
+            headers=headers,
+        )
     events = repository.list_events(session, job_id, start, limit)
     following = str(events[-1].id) if len(events) == limit else None
     return Page(items=[EventOut.of(event) for event in events], next=following)

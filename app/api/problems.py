@@ -14,6 +14,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from app.api.openapi import allowed_methods
 from app.core.errors import (
     BadPairs,
     BadRequest,
@@ -108,18 +109,28 @@ def _service_error(request: Request, error: Exception) -> JSONResponse:
     return answer(problem_of(error), request.url.path, {**error.headers, **retry})
 
 
+def problem_of_status(status: int, detail: str) -> Problem:
+    """The document for a refusal of which nothing but its status is known."""
+    if (kind := BY_STATUS.get(status)) is not None:
+        return problem_of(kind(detail))
+    phrase = HTTPStatus(status).phrase
+    return Problem(type=f"/problems/{phrase.lower().replace(' ', '-')}", title=phrase, status=status, detail=detail)
+
+
 def _http_error(request: Request, error: Exception) -> JSONResponse:
     """What the framework refuses by itself: unknown paths, wrong methods, unreadable or oversized bodies."""
     assert isinstance(error, HTTPException)
-    if (kind := BY_STATUS.get(error.status_code)) is not None:
-        detail = f"There is nothing at {request.url.path}." if kind is NotFound else error.detail
-        problem = problem_of(kind(detail))
-    else:
-        phrase = HTTPStatus(error.status_code).phrase
-        code = phrase.lower().replace(" ", "-")
-        detail = f"{request.method} cannot be used here." if error.status_code == 405 else error.detail
-        problem = Problem(type=f"/problems/{code}", title=phrase, status=error.status_code, detail=detail)
-    return answer(problem, request.url.path, error.headers)
+    headers = dict(error.headers or {})
+    match error.status_code:
+        case 404:
+            detail = f"There is nothing at {request.url.path}."
+        case 405:
+            detail = f"{request.method} cannot be used here."
+            if methods := allowed_methods(request.app, request.url.path):  # The framework names the first route's.
+                headers["Allow"] = ", ".join(methods)
+        case _:
+            detail = error.detail
+    return answer(problem_of_status(error.status_code, detail), request.url.path, headers)
 
 
 def _validation_error(request: Request, error: Exception) -> JSONResponse:

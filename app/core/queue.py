@@ -1,8 +1,6 @@
 """Messages to the workers, by task name and carrying ids only. A lost message costs time, never work."""
 
 import logging
-import time
-from collections.abc import Callable
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -23,6 +21,7 @@ INFERENCE_QUEUE = "inference"
 HOUSEKEEPING_QUEUE = "housekeeping"
 REQUEST_ID = "drtl_request_id"  # header of a message
 ROUND_MARK = "drtl:reconciled"
+DONE_CHANNEL = "drtl:done"  # of the broker; its messages are identifiers of what has ended
 
 
 def celery_app(broker_url: str) -> Celery:
@@ -50,7 +49,7 @@ def celery_app(broker_url: str) -> Celery:
 
 
 class Queue:
-    """The sending side: tells workers that there is work, and waits for word that some is done."""
+    """The sending side: tells workers that there is work, and the api that some is done."""
 
     def __init__(self, broker_url: str) -> None:
         self.celery = celery_app(broker_url)
@@ -93,30 +92,12 @@ class Queue:
         """Whether the mark of a round is still there. Raises RedisError."""
         return bool(self.redis.exists(ROUND_MARK))
 
-    def notify_done(self, operation_id: str) -> None:
-        """Tell whoever waits for the operation that its row has ended."""
+    def notify_done(self, identifier: str) -> None:
+        """Tell every api process that an operation, or another thing that requests wait for, has ended."""
         try:
-            with self.redis.pipeline() as pipe:
-                pipe.lpush(f"drtl:done:{operation_id}", 1)
-                pipe.expire(f"drtl:done:{operation_id}", 60)
-                pipe.execute()
+            self.redis.publish(DONE_CHANNEL, identifier)
         except RedisError as error:
-            log.warning("nobody told of %s, waiters will look for themselves: %s", operation_id, error)
-
-    def wait_done(self, operation_id: str, ended: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait until the operation has `ended`, which is asked each second, and at every word of the broker.
-
-        The word is no more than a hint: a worker that stops or has lost its lease gives it, too.
-        """
-        deadline = time.monotonic() + timeout_s
-        while (left_s := deadline - time.monotonic()) > 0:
-            try:
-                self.redis.blpop([f"drtl:done:{operation_id}"], timeout=min(1.0, left_s))
-            except RedisError:
-                time.sleep(min(0.2, left_s))
-            if ended():
-                return True
-        return ended()
+            log.warning("nobody told of %s, waiters will look for themselves: %s", identifier, error)
 
     def kill_task(self, task_id: str) -> None:
         """Kill the process that runs a task (prefork workers only)."""

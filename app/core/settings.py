@@ -50,6 +50,14 @@ class Settings(BaseSettings):
     max_pair_pixels: int = Field(64_000_000, description="Largest image of a pair by decoded pixels.")
     max_batch_images: int = Field(1000, ge=1, description="Most images of a batch.")
     upload_stall_s: float = Field(30.0, description="An upload that sends nothing for this long is given up.")
+    upload_bytes_per_s: int = Field(
+        1000, ge=1, description="An upload that is slower than this on the whole is given up, too."
+    )
+    download_stall_s: float = Field(30.0, gt=0, description="An answer that nobody reads for this long is given up.")
+    request_head_s: float = Field(15.0, gt=0, description="For a connection to send the head of a request.")
+    max_connections: int = Field(
+        10_000, ge=1, description="Of an api process; another one ends the one that has been idle for longest."
+    )
     idempotency_in_flight_s: float = Field(
         120.0, description="A keyed request unanswered for this long was left by a process that died."
     )
