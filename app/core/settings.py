@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core.logs import LogFormat
+from app.core.shares import Priority
 
 
 class Settings(BaseSettings):
@@ -37,6 +38,8 @@ class Settings(BaseSettings):
     key_pairs: int = Field(100, ge=0, description="Pairs in a dataset; as above.")
     key_megapixels_per_day: int = Field(100_000, ge=0, description="Sent in to be restored, by an owner; as above.")
     key_stored_bytes: int = Field(100 * 2**30, ge=0, description="Uploaded files kept for an owner; as above.")
+
+    key_priority: Priority = Field("normal", description="The highest priority that a key may give its jobs.")
 
     max_upload_bytes: int = Field(2**30, description="Largest request body.")
     max_image_bytes: int = Field(2**30, description="Largest image file to restore.")
