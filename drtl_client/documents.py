@@ -89,7 +89,7 @@ class Failure(Document):
 class Job(Document):
     """A few-shot training. `progress` is 0…1 over the whole job, `eta_s` seconds to go where known.
 
-    `queue_position` is 1 for the job that is to be begun next, and None for one that does not wait or comes from a list.
+    `queue_position` is 1 for the job that is to be begun next, None for one that does not wait or comes from a list.
     """
 
     ENDED: ClassVar = frozenset({"succeeded", "failed", "cancelled"})

@@ -71,10 +71,16 @@ def claim_next(session: Session, task_id: str, lease_s: float) -> Lease | None:
 def _write(session: Session, lease: Lease, **values: Any) -> None:
     """Write to the leased job while it runs. Raises JobCancelled when it shall stop, LeaseLost when it is not ours."""
     owned = update(Job).where(Job.id == lease.job_id, Job.lease_token == lease.token)
-    if _changed(session, owned.where(Job.state == "running").values(**values)):
-        return
+    if not _changed(session, owned.where(Job.state == "running").values(**values)):
+        require_running(session, lease)
+        raise LeaseLost(lease.job_id)
+
+
+def require_running(session: Session, lease: Lease) -> None:
+    """Look without writing: raises JobCancelled when the job shall stop, LeaseLost when it is not ours."""
     state = session.scalar(select(Job.state).where(Job.id == lease.job_id, Job.lease_token == lease.token))
-    raise JobCancelled(lease.job_id) if state == "cancelling" else LeaseLost(lease.job_id)
+    if state != "running":
+        raise JobCancelled(lease.job_id) if state == "cancelling" else LeaseLost(lease.job_id)
 
 
 def renew(session: Session, lease: Lease, lease_s: float) -> None:
@@ -192,6 +198,12 @@ def abandon(session: Session, task_id: str) -> bool:
     """End the lease of a task whose process has died, so that nobody waits for it to run out."""
     dead = update(Job).where(Job.task_id == task_id, Job.state.in_(("running", "cancelling")))
     return _changed(session, dead.values(lease_until=0.0))
+
+
+def expire(session: Session, lease: Lease) -> None:
+    """End the lease of an attempt that cannot go on, as if its worker had died: the next resumes."""
+    own = update(Job).where(Job.id == lease.job_id, Job.lease_token == lease.token)
+    _changed(session, own.where(Job.state.in_(("running", "cancelling"))).values(lease_until=0.0))
 
 
 def request_cancel(session: Session, job_id: str) -> None:

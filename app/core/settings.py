@@ -62,11 +62,11 @@ class Settings(BaseSettings):
 
     lease_s: float = Field(15.0, description="A worker that does not renew its lease for this long has lost the job.")
     heartbeat_s: float = 2.0
-    reconcile_every_s: float = 3.0
+    reconcile_every_s: float = 2.0
     sweep_every_s: float = Field(60.0, description="How often what has outlived its retention is removed.")
     checkpoint_every_s: float = 10.0
     max_attempts: int = 4
-    cancel_grace_s: float = Field(10.0, description="After this a cancelled job's process is killed.")
+    cancel_grace_s: float = Field(2.0, description="After this a cancelled job's process is killed.")
     wait_s: float = Field(120.0, description="How long a request waits for its image before the answer is 202.")
     upload_retention_s: float = 7 * 86_400.0
     result_retention_s: float = 3_600.0
@@ -74,6 +74,11 @@ class Settings(BaseSettings):
 
     training_threads: int = Field(os.cpu_count() or 1, ge=1)
     inference_threads: int = Field(max(1, (os.cpu_count() or 2) // 2), ge=1)
+    devices: str = Field(
+        "", description="Accelerators for trainings, as CUDA_VISIBLE_DEVICES would name them; empty means all."
+    )
+    jobs_per_device: int = Field(1, ge=1, description="Trainings that an accelerator has at a time.")
+    training_devices: int = Field(1, ge=1, le=8, description="Accelerators (or, without any, processes) of a training.")
     warm_model_bytes: int = Field(
         2**30,
         ge=1,
