@@ -1,4 +1,4 @@
-"""`python -m ml.helper PARENT RENDEZVOUS RANK SIZE`: computes parts of training steps for another process (`ml/crew.py`).
+"""`python -m ml.helper PARENT RENDEZVOUS RANK SIZE`: computes parts of steps for another process (`ml/crew.py`).
 
 It gets everything that it needs from its leader, and ends with it.
 """

@@ -49,7 +49,7 @@ def test_the_setting_names_the_devices_or_else_the_environment(
 
 def hold(free: list[Slot], channel: Connection) -> None:
     """A training: takes a slot, says which, and computes until it is told to end."""
-    slot = devices.take(free, lambda: channel.poll())
+    slot = devices.take(free, channel.poll)
     channel.send(None if slot is None else os.environ[VISIBLE])
     channel.recv()
 
