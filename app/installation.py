@@ -20,7 +20,13 @@ from app.core.settings import Settings
 from app.core.storages import open_storage
 
 CHILD_S: Final = 120.0
-SCRATCH: Final = ("drtl-job-", "drtl-image-", "drtl-model-", "drtl-onnx-")  # Folders of workers in TMPDIR.
+SCRATCH: Final = (
+    "drtl-job-",
+    "drtl-crew-",
+    "drtl-image-",
+    "drtl-model-",
+    "drtl-onnx-",
+)  # Folders of workers in TMPDIR.
 UNTOUCHED_S: Final = 86_400.0  # A worker writes into its folder much more often than once a day.
 OLDEST_PYTHON: Final = (3, 11)
 

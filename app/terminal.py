@@ -195,6 +195,8 @@ def job_panel(job: Json) -> Panel:
     lines: list[Any] = [Text.assemble("state  ", (job["state"], STATE_STYLE.get(job["state"], "")))]
     if job["state"] == "running":
         lines.append(Text(f"phase  {phase_name(job)}, {job['progress']:.0%}, {clock(job.get('eta_s'))} to go"))
+    if place := job.get("queue_position"):
+        lines.append(Text(f"place  about {place} in the queue, 1 being the next"))
     if error := job.get("error"):
         lines.append(Text(f"error  {error['code']}: {error['message']}", style="red"))
     if model := job.get("model"):

@@ -87,7 +87,10 @@ class Failure(Document):
 
 @dataclass(frozen=True)
 class Job(Document):
-    """A few-shot training. `progress` is 0…1 over the whole job, `eta_s` seconds to go where known."""
+    """A few-shot training. `progress` is 0…1 over the whole job, `eta_s` seconds to go where known.
+
+    `queue_position` is 1 for the job that is to be begun next, None for one that does not wait or comes from a list.
+    """
 
     ENDED: ClassVar = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -99,6 +102,7 @@ class Job(Document):
     phase: str | None
     progress: float
     eta_s: float | None
+    queue_position: int | None
     attempt: int
     created_at: datetime
     started_at: datetime | None

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from ml.crew import ALONE, Crew
 from ml.images import from_uint8
 from ml.losses import LossName, loss_between
 from ml.pairs import TargetPair
@@ -51,6 +52,21 @@ def target_batch(
     return both[0], both[1]
 
 
+def finetune_gradient(
+    network: nn.Module, pairs: Sequence[TargetPair], schedule: FinetuneSchedule, seed: int, step: int, crew: Crew
+) -> Float[Tensor, ""]:
+    """The loss of a batch of target crops, its gradient left in the network. A crew's processes compute parts of it."""
+    device = next(network.parameters()).device
+    clean, distorted = target_batch(pairs, schedule.batch, schedule.crop, generator_for(seed, "finetune", step))
+    clean, distorted = clean[crew.rank :: crew.size], distorted[crew.rank :: crew.size]  # (b / crew, 3, h, w)
+    with autocast(device):
+        restored = network(distorted.to(device))
+    loss = loss_between(restored.float(), clean.to(device), schedule.loss) * (len(clean) / schedule.batch)
+    network.zero_grad()
+    loss.backward()
+    return crew.gather(network, loss)
+
+
 def finetune_step(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -58,16 +74,11 @@ def finetune_step(
     schedule: FinetuneSchedule,
     seed: int,
     step: int,
+    crew: Crew = ALONE,
 ) -> float:
     """One update of the network on a batch of target crops, Eq. (3). Returns the loss."""
-    device = next(network.parameters()).device
-    clean, distorted = target_batch(pairs, schedule.batch, schedule.crop, generator_for(seed, "finetune", step))
-    with autocast(device):
-        restored = network(distorted.to(device))
-    loss = loss_between(restored.float(), clean.to(device), schedule.loss)
+    loss = finetune_gradient(network, pairs, schedule, seed, step, crew)
     for group in optimizer.param_groups:
         group["lr"] = schedule.rate_at(step)
-    optimizer.zero_grad()
-    loss.backward()
     optimizer.step()
-    return float(loss.detach())
+    return float(loss)

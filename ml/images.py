@@ -4,6 +4,7 @@ Inside `ml` an image is RGB, float32, in [0, 1], channels first.
 """
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,15 +63,22 @@ def jpeg(image: Float[Tensor, "3 h w"], quality: int) -> Float[Tensor, "3 h w"]:
 
 
 def load_folder(
-    folder: Path, most: int | None = None, generator: Generator | None = None
+    folder: Path,
+    most: int | None = None,
+    generator: Generator | None = None,
+    tick: Callable[[], None] = lambda: None,
 ) -> list[UInt8[Tensor, "3 _ _"]]:
     """The images of a folder by name, as 8-bit tensors to save memory; of more than `most`, as many drawn at random.
 
-    Raises ValueError where there is none.
+    Calls `tick` before each. Raises ValueError where there is none.
     """
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in CLEAN_SUFFIXES)
     if not files:
         raise ValueError(f"folder: no images in {folder}")
     if most is not None and len(files) > most:
         files = [files[index] for index in sorted(torch.randperm(len(files), generator=generator)[:most].tolist())]
-    return [to_uint8(decode(path).pixels) for path in files]
+    images = []
+    for path in files:
+        tick()
+        images.append(to_uint8(decode(path).pixels))
+    return images

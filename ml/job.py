@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ml.backbones import build
 from ml.checkpoint import Trainee, adam
+from ml.crew import ALONE, Crew
 from ml.dead_leaves import dead_leaves
 from ml.evaluate import quality_of_input
 from ml.images import load_folder, to_uint8
@@ -21,7 +22,7 @@ from ml.pairs import PairFile, Split, as_sent, decode_pairs, split
 from ml.precision import device
 from ml.preview import Preview, Viewpoint
 from ml.prior import Prior, load_prior
-from ml.race import Candidate, Race, Start
+from ml.race import Candidate, Race, Start, Tick
 from ml.relation import Relation, node_link_graph, relate
 from ml.report import CODE_VERSION, Outcome, judge
 from ml.sampling import generator_for
@@ -57,22 +58,28 @@ def run_job(
     prior_path: Path | None = None,
     clean_dir: Path | None = None,
     resume: Path | None = None,
+    crew: Crew = ALONE,
 ) -> Outcome:
     """Relate, transfer, fine-tune, measure.
 
     The held-out pairs take part in nothing but the measurement and the choice between candidates. Deterministic on the
     CPU: the same files, options and machine give the same weights, whether or not the job was interrupted and resumed
-    from a checkpoint. Raises ValueError for pairs or options that cannot be used.
+    from a checkpoint. The processes of a `crew` share the training steps, which changes the result by no more than
+    rounding. Raises ValueError for pairs or options that cannot be used, HelperLost where one of the crew is gone.
     """
     clock = PhaseClock()
     follower.progress("validating", SHARES["validating"])
     prior = load_prior(prior_path)
-    pairs, scale = decode_pairs(files)
+    pairs, scale = decode_pairs(files, lambda: follower.progress("validating", SHARES["validating"]))
     parts = split(pairs, options.seed)
 
     clock.enter("embedding")
     follower.progress("embedding", SHARES["embedding"])
-    relation = relate(prior.drn.to(device()), prior.prototypes, parts.train, options.seed)
+
+    def embedding() -> None:
+        follower.progress("embedding", SHARES["embedding"])
+
+    relation = relate(prior.drn.to(device()), prior.prototypes, parts.train, options.seed, embedding)
     graph = node_link_graph(relation, prior.version)
     follower.graph(graph)
     reference = fingerprint(as_sent(files, parts.train, scale))
@@ -80,8 +87,9 @@ def run_job(
     clock.enter("training")
     least_side = PRESETS[options.preset].transfer.crop + 2 * MARGIN
     transfers = options.scheme != "baseline"
-    images = clean_images(parts, clean_dir, least_side, options.seed) if transfers else []
+    images = clean_images(parts, clean_dir, least_side, options.seed, embedding) if transfers else []
     race = line_up(options, parts, scale, relation, prior, images)
+    race.enlist(crew)
     if resume is not None:
         race.load(resume)
     follower.progress("transferring", SHARES["training"])
@@ -89,36 +97,43 @@ def run_job(
     viewpoint = Viewpoint(parts.held_out[0])
     networks = {candidate.start: candidate.network for candidate in race.candidates}
 
+    def fraction() -> float:
+        done = race.steps_done() / race.planned_steps()
+        return SHARES["training"] + (SHARES["evaluating"] - SHARES["training"]) * done
+
     def after_step(phase: str, candidate: Start, step: int, loss: float) -> None:
-        done, planned = race.steps_done(), race.planned_steps()
-        fraction = SHARES["training"] + (SHARES["evaluating"] - SHARES["training"]) * done / planned
-        rate = (done - before) / max(1e-3, time.monotonic() - started)
-        follower.progress(phase, fraction, candidate=candidate, step=step, loss=loss, steps_per_s=rate)
+        rate = (race.steps_done() - before) / max(1e-3, time.monotonic() - started)
+        follower.progress(phase, fraction(), candidate=candidate, step=step, loss=loss, steps_per_s=rate)
         follower.preview(lambda: viewpoint.look(networks[candidate], candidate, step))
         follower.checkpoint(race.save)
 
-    race.run(after_step)
+    race.run(after_step, lambda: follower.progress("fine_tuning", fraction()))
 
     clock.enter("evaluating")
-    follower.progress("evaluating", SHARES["evaluating"])
-    race.measure()
+    race.measure(lambda: follower.progress("evaluating", SHARES["evaluating"]))
     untouched = quality_of_input(parts.held_out)
     outcome = judge(race, untouched, options, scale, relation, prior, reference, graph, clock.seconds())
     follower.progress("registering", SHARES["registering"])
     return outcome
 
 
-def clean_images(parts: Split, clean_dir: Path | None, least_side: int, seed: int) -> list[UInt8[Tensor, "3 _ _"]]:
+def clean_images(
+    parts: Split, clean_dir: Path | None, least_side: int, seed: int, tick: Tick = lambda: None
+) -> list[UInt8[Tensor, "3 _ _"]]:
     """What auxiliary distortions are applied to: the operator's folder, the target's own clean images, dead leaves.
 
-    Images of less than `least_side` pixels are left out: a training crop with its margin must fit in.
+    Images of less than `least_side` pixels are left out: a training crop with its margin must fit in. Calls `tick`
+    before each image that takes time.
     """
     operators = (
-        load_folder(clean_dir, MOST_CLEAN_IMAGES, generator_for(seed, "clean", 0)) if clean_dir is not None else []
+        load_folder(clean_dir, MOST_CLEAN_IMAGES, generator_for(seed, "clean", 0), tick)
+        if clean_dir is not None
+        else []
     )
-    generated = [
-        to_uint8(dead_leaves(DEAD_LEAVES_SIDE, generator_for(seed, "leaves", index))) for index in range(DEAD_LEAVES)
-    ]
+    generated = []
+    for index in range(DEAD_LEAVES):
+        tick()
+        generated.append(to_uint8(dead_leaves(DEAD_LEAVES_SIDE, generator_for(seed, "leaves", index))))
     images = operators + [pair.clean for pair in parts.train] + generated
     return [image for image in images if min(image.shape[1:]) >= least_side]
 

@@ -1,6 +1,6 @@
 """The few-shot pairs of a target: decoded, brought to one size, divided into those to train and those to measure on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,13 +53,16 @@ def enlarge(image: UInt8[Tensor, "3 h w"], scale: int) -> UInt8[Tensor, "3 h2 w2
     return to_uint8(resize(from_uint8(image), image.shape[1] * scale, image.shape[2] * scale))
 
 
-def decode_pairs(files: Sequence[PairFile]) -> tuple[list[TargetPair], int]:
+def decode_pairs(files: Sequence[PairFile], tick: Callable[[], None] = lambda: None) -> tuple[list[TargetPair], int]:
     """Decode the pairs and enlarge the distorted images to their clean size. Returns the pairs and the scale.
+
+    Calls `tick` before each pair.
 
     Raises ValueError naming the pair that is no image, too small, or of sizes that are no whole multiple of each other.
     """
     pairs, scales = [], set()
     for file in files:
+        tick()
         try:
             clean, distorted = to_uint8(decode(file.clean).pixels), to_uint8(decode(file.distorted).pixels)
         except ValueError as error:

@@ -8,26 +8,30 @@ target far from all known distortions, the likely winner.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, field
+from copy import deepcopy
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ml import checkpoint
 from ml.backbones import SameSize
 from ml.checkpoint import Trainee, adam
+from ml.crew import ALONE, Crew, Order
 from ml.evaluate import Quality, mean, quality_of
-from ml.finetune import FinetuneSchedule, finetune_step
-from ml.pairs import Split
-from ml.transfer import TransferSchedule, transfer_step
+from ml.finetune import FinetuneSchedule, finetune_gradient, finetune_step
+from ml.pairs import Split, TargetPair
+from ml.transfer import TransferSchedule, transfer_gradient, transfer_step
 
 Start = Literal["scratch", "prior", "uniform-transfer", "guided-transfer"]
 MILESTONES: Final = (1 / 3, 2 / 3, 1)  # shares of the fine-tuning steps
 
 # After every step: (phase, candidate, step done by it, loss)
 AfterStep = Callable[[str, Start, int, float], None]
+Tick = Callable[[], None]  # Called every so often; may raise to stop.
 
 
 @dataclass
@@ -71,13 +75,57 @@ class Candidate:
         """Its best, for each held-out pair."""
         return self.measured[self.best_steps]
 
-    def measure(self, split: Split) -> None:
+    def measure(self, split: Split, tick: Tick) -> None:
         """Measure the present weights on the held-out pairs, unless that is done; keep them if they are the best."""
         steps = self.finetune_steps_done
         if steps not in self.measured:
-            self.measured[steps] = quality_of(self.network, split.held_out)
+            quality = []
+            for pair in split.held_out:
+                tick()
+                quality += quality_of(self.network, [pair])
+            self.measured[steps] = quality
             if self.best_steps == steps:
                 self.best_weights = {name: value.clone() for name, value in self.network.state_dict().items()}
+
+
+@dataclass(frozen=True)
+class Lane:
+    """What a helper of a crew must know of a candidate."""
+
+    network: SameSize
+    gamma: Float[Tensor, "k"] | None
+    transfer: TransferSchedule
+    finetune: FinetuneSchedule
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a helper of a crew must know of a race: enough to compute the gradient of any step, with given weights."""
+
+    lanes: list[Lane]
+    clean_images: Sequence[UInt8[Tensor, "3 _ _"]]
+    tasks: Sequence[str]
+    pairs: Sequence[TargetPair]
+    seed: int
+
+    def to(self, device: torch.device) -> "Course":
+        """The same with its networks on a device."""
+        lanes = [
+            replace(each, network=each.network.to(device), gamma=None if each.gamma is None else each.gamma.to(device))
+            for each in self.lanes
+        ]
+        return replace(self, lanes=lanes)
+
+    def gradient(self, crew: Crew, order: Order, candidate: int, step: int) -> None:
+        """Compute this process's part of a step that the leader has begun."""
+        lane = self.lanes[candidate]
+        crew.share_weights(lane.network)
+        if order is Order.TRANSFER:
+            assert lane.gamma is not None
+            task = (lane.gamma, lane.transfer, self.seed, step, crew)
+            transfer_gradient(lane.network, self.clean_images, self.tasks, *task)
+        else:
+            finetune_gradient(lane.network, self.pairs, lane.finetune, self.seed, step, crew)
 
 
 @dataclass
@@ -91,6 +139,28 @@ class Race:
     seed: int
     held_back: frozenset[Start] = frozenset()  # Trained for comparison, never chosen.
     plan: str = ""  # What the race depends on; a checkpoint of another plan is refused.
+    crew: Crew = ALONE  # Who computes the steps.
+
+    def enlist(self, crew: Crew) -> None:
+        """Have a crew compute the steps. Raises ValueError where a batch has not a sample for each of them."""
+        batch = min(min(each.transfer.batch, each.finetune.batch) for each in self.candidates)
+        if crew.size > batch:
+            raise ValueError(f"crew: {crew.size} processes cannot share batches of {batch}")
+        self.crew = crew
+        crew.enlist(self.course)
+
+    def course(self) -> Course:
+        """A copy for helpers, on the CPU."""
+        lanes = [
+            Lane(
+                deepcopy(each.network).cpu(),
+                None if each.gamma is None else each.gamma.cpu(),
+                each.transfer,
+                each.finetune,
+            )
+            for each in self.candidates
+        ]
+        return Course(lanes, self.clean_images, self.tasks, self.split.train, self.seed)
 
     @property
     def milestones(self) -> list[int]:
@@ -113,10 +183,10 @@ class Race:
     def steps_done(self) -> int:
         return sum(candidate.trainee.step for candidate in self.candidates)
 
-    def run(self, after_step: AfterStep) -> None:
+    def run(self, after_step: AfterStep, tick: Tick = lambda: None) -> None:
         """Train every candidate as far as it goes; `measure` then does the last measurement.
 
-        Safe to call on a race that was loaded from a checkpoint.
+        Safe to call on a race that was loaded from a checkpoint. Calls `tick` before each image that it measures.
         """
         for candidate in self.candidates:
             self._train(candidate, candidate.transfer_steps, after_step)
@@ -128,7 +198,7 @@ class Race:
                     self._train(candidate, candidate.transfer_steps + milestone, after_step)
                     # A resumed candidate may be past this milestone, where it was measured before.
                     if candidate.finetune_steps_done == milestone != self.milestones[-1]:
-                        candidate.measure(self.split)
+                        candidate.measure(self.split, tick)
 
     def _stop_losers(self) -> None:
         """Of those that start from knowledge only the best so far goes on."""
@@ -140,10 +210,11 @@ class Race:
                 candidate.stopped = candidate is not leader
 
     def _train(self, candidate: Candidate, until: int, after_step: AfterStep) -> None:
-        trainee = candidate.trainee
+        trainee, lane = candidate.trainee, self.candidates.index(candidate)
         while trainee.step < until:
             if trainee.step < candidate.transfer_steps:
                 assert candidate.gamma is not None
+                self.crew.begin(Order.TRANSFER, lane, trainee.step, trainee.network)
                 loss = transfer_step(
                     trainee.network,
                     trainee.optimizer,
@@ -153,6 +224,7 @@ class Race:
                     candidate.transfer,
                     self.seed,
                     trainee.step,
+                    self.crew,
                 )
                 phase = "transferring"
             else:
@@ -160,18 +232,18 @@ class Race:
                 if step == 0:
                     # Fine-tuning is a stage of its own with a fresh optimizer, also after a resume at this point.
                     trainee.optimizer = adam(trainee.network, candidate.finetune.learning_rate)
-                loss = finetune_step(
-                    trainee.network, trainee.optimizer, self.split.train, candidate.finetune, self.seed, step
-                )
+                self.crew.begin(Order.FINETUNE, lane, step, trainee.network)
+                pairs, schedule = self.split.train, candidate.finetune
+                loss = finetune_step(trainee.network, trainee.optimizer, pairs, schedule, self.seed, step, self.crew)
                 phase = "fine_tuning"
             trainee.step += 1
             after_step(phase, candidate.start, trainee.step, loss)
 
-    def measure(self) -> None:
-        """Measure those who reached the end."""
+    def measure(self, tick: Tick = lambda: None) -> None:
+        """Measure those who reached the end. Calls `tick` before each image."""
         for candidate in self.candidates:
             if not candidate.stopped:
-                candidate.measure(self.split)
+                candidate.measure(self.split, tick)
 
     def winner(self) -> Candidate:
         """The best of those who reached the end and may be chosen, with its best weights in its network."""

@@ -1,6 +1,6 @@
 """The distortion-relation graph (Algorithm 1): how the DRN learns, and how a target is related to what it knows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,14 +133,22 @@ def compute_prototypes(
 
 
 @torch.no_grad()
-def relate(drn: DistortionRelationNetwork, prototypes: Prototypes, pairs: Sequence[TargetPair], seed: int) -> Relation:
+def relate(
+    drn: DistortionRelationNetwork,
+    prototypes: Prototypes,
+    pairs: Sequence[TargetPair],
+    seed: int,
+    tick: Callable[[], None] = lambda: None,
+) -> Relation:
     """Embed the target pairs and compare them with every known distortion (lines 3–5 of Algorithm 1).
 
-    A pair's node is the mean over patches, the target's the mean over pairs, both of unit length.
+    A pair's node is the mean over patches, the target's the mean over pairs, both of unit length. Calls `tick` before
+    each pair.
     """
     drn.eval()
     nodes, strengths = [], []
     for pair in pairs:
+        tick()
         generator = generator_for(seed, f"relate/{pair.name}", 0)  # Whatever the order of the pairs.
         images = [pair.clean, pair.distorted]
         squares = [textured_crop(images, PATCH, generator) for _ in range(PATCHES_PER_PAIR)]

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Generator, Tensor, nn
 
+from ml.crew import ALONE, Crew
 from ml.distortions import distort
 from ml.images import from_uint8
 from ml.precision import autocast
@@ -37,13 +38,15 @@ class AuxiliaryBatch:
 def auxiliary_batch(
     clean_images: Sequence[UInt8[Tensor, "3 _ _"]],
     tasks: Sequence[str],
-    batch: int,
     side: int,
-    generator: Generator,
+    generators: Sequence[Generator],
 ) -> AuxiliaryBatch:
-    """Draw crops of clean images and distort each by a task drawn uniformly, augmented by the dihedral group."""
+    """Draw crops of clean images and distort each by a task drawn uniformly, augmented by the dihedral group.
+
+    Each sample is drawn from a generator of its own, so that it is the same whoever draws the others.
+    """
     clean, distorted, drawn = [], [], []
-    for _ in range(batch):
+    for generator in generators:
         task = pick(len(tasks), generator)
         source = clean_images[pick(len(clean_images), generator)]
         (image,) = textured_crop([source], side + 2 * MARGIN, generator, tries=2)
@@ -57,9 +60,11 @@ def auxiliary_batch(
 
 
 def transfer_loss(
-    network: nn.Module, batch: AuxiliaryBatch, gamma: Float[Tensor, "k"]
+    network: nn.Module, batch: AuxiliaryBatch, gamma: Float[Tensor, "k"], crew: Crew = ALONE
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """The γ-weighted mean of the auxiliary L1 losses, Eq. (11), with the summed weight it was divided by.
+
+    The weight is that of the whole crew's batch, the loss this process's part of the mean.
 
     The tasks are weighted against each other inside one step: Adam undoes the scale of a loss that steps alone, so
     Algorithm 2 to the letter, one step per task with γ in front, would hardly feel γ.
@@ -67,8 +72,35 @@ def transfer_loss(
     """
     per_sample = (network(batch.distorted).float() - batch.clean).abs().mean(dim=(1, 2, 3))  # (b,)
     weight = gamma[batch.task]  # (b,)
-    total = weight.sum()
+    total = crew.total(weight.sum())
     return (weight * per_sample).sum() / total.clamp_min(1e-12), total
+
+
+def transfer_gradient(
+    network: nn.Module,
+    clean_images: Sequence[UInt8[Tensor, "3 _ _"]],
+    tasks: Sequence[str],
+    gamma: Float[Tensor, "k"],
+    schedule: TransferSchedule,
+    seed: int,
+    step: int,
+    crew: Crew,
+) -> tuple[Float[Tensor, ""], bool]:
+    """The loss of a batch of auxiliary samples, its gradient left in the network; False where γ is 0 for all of it.
+
+    Every process of a crew draws and computes its part.
+    """
+    device = gamma.device
+    generators = [generator_for(seed, f"transfer/{step}", sample) for sample in crew.part(schedule.batch)]
+    batch = auxiliary_batch(clean_images, tasks, schedule.crop, generators)
+    batch = AuxiliaryBatch(batch.clean.to(device), batch.distorted.to(device), batch.task.to(device))
+    with autocast(device):
+        loss, weight = transfer_loss(network, batch, gamma, crew)
+    if weight == 0:
+        return loss.detach(), False
+    network.zero_grad()
+    loss.backward()
+    return crew.gather(network, loss), True
 
 
 def transfer_step(
@@ -80,16 +112,10 @@ def transfer_step(
     schedule: TransferSchedule,
     seed: int,
     step: int,
+    crew: Crew = ALONE,
 ) -> float:
     """One update of the network on a batch of auxiliary samples. Returns the loss."""
-    device = gamma.device
-    batch = auxiliary_batch(clean_images, tasks, schedule.batch, schedule.crop, generator_for(seed, "transfer", step))
-    batch = AuxiliaryBatch(batch.clean.to(device), batch.distorted.to(device), batch.task.to(device))
-    with autocast(device):
-        loss, weight = transfer_loss(network, batch, gamma)
-    if weight == 0:
-        return loss.item()  # Nothing in this batch is related to the target.
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
+    loss, related = transfer_gradient(network, clean_images, tasks, gamma, schedule, seed, step, crew)
+    if related:
+        optimizer.step()
     return loss.item()

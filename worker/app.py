@@ -6,6 +6,7 @@ clock. Modules that need torch are imported where they are used, so that the clo
 
 import logging
 import os
+from contextlib import nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from celery import bootsteps, current_task, signals
 
 from app.core import jobs, logs, queue
 from app.core.settings import settings
-from worker import onnx_export, reconciler
+from worker import devices, onnx_export, reconciler
 from worker.lease import Origin, shutdown
 from worker.service import Service
 
@@ -28,10 +29,21 @@ def train(job_id: str) -> None:
     """Train the job that has waited longest: which one the message meant does not matter."""
     from worker import training  # Loads torch.
 
-    try:
-        training.run_next(service(), current_task.request.id, origin(job_id))
-    finally:
-        service().numbers.flush()  # This child ends now.
+    slots = training_slots()
+    slot = devices.take(slots, shutdown.is_set) if slots else nullcontext()
+    if slot is None:
+        return  # This worker stops; the job waits for another.
+    with slot:
+        try:
+            training.run_next(service(), current_task.request.id, origin(job_id))
+        finally:
+            service().numbers.flush()  # This child ends now.
+
+
+@cache
+def training_slots() -> list[devices.Slot]:
+    """The accelerators of this machine. Asked first in the parent, whose children inherit the answer."""
+    return devices.of_this_machine(settings())
 
 
 def super_resolve(operation_id: str) -> None:
@@ -132,6 +144,8 @@ def prepare(sender: Any, **_: Any) -> None:
         import torch._dynamo  # noqa: F401
 
         import worker.training  # noqa: F401
+
+        training_slots()
     if queue.INFERENCE_QUEUE in consumed:
         os.environ["OMP_NUM_THREADS"] = str(settings().inference_threads)
         inference()  # Here rather than in the first task: two tasks at once would make two.

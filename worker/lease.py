@@ -3,6 +3,7 @@
 import logging
 import mmap
 import threading
+import time
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from app.core.errors import JobCancelled, LeaseLost, OperationCancelled
 from worker.service import DatabaseDown
 
 log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 0.3  # A cancelled job shall stop within a second; to look takes a read, to renew a write.
 
 
 class WorkerStopping(Exception):
@@ -55,10 +58,12 @@ class Heartbeat:
 
     A database that does not answer ends nothing: the work goes on, and as long as nobody else has taken the lease it
     may still be renewed afterwards. Only a definite answer, cancelled or lost, does, and then `check` raises it.
+    Between renewals it calls `look`, which asks for such an answer and writes nothing.
     """
 
-    def __init__(self, renew: Callable[[], None], every_s: float) -> None:
+    def __init__(self, renew: Callable[[], None], every_s: float, look: Callable[[], None] = lambda: None) -> None:
         self._renew = renew
+        self._look = look
         self._every_s = every_s
         self._ended: JobCancelled | OperationCancelled | LeaseLost | None = None
         self._leave = threading.Event()
@@ -71,9 +76,14 @@ class Heartbeat:
             raise self._ended
 
     def _run(self) -> None:
-        while not self._leave.wait(self._every_s):
+        renew_at = time.monotonic() + self._every_s
+        while not self._leave.wait(min(LOOK_EVERY_S, self._every_s)):
             try:
-                self._renew()
+                if time.monotonic() < renew_at:
+                    self._look()
+                else:
+                    self._renew()
+                    renew_at = time.monotonic() + self._every_s
             except (JobCancelled, OperationCancelled, LeaseLost) as end:
                 self._ended = end
                 return

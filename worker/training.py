@@ -7,13 +7,12 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from app.core import jobs, logs, repository, telemetry
 from app.core.errors import JobCancelled, LeaseLost
 from app.core.jobs import Lease
 from app.core.storage import StorageDown
 from app.core.tables import Dataset, Job
+from ml.crew import Crew, HelperLost, crew_of
 from ml.job import run_job
 from ml.options import TrainingOptions
 from ml.pairs import PairFile
@@ -39,16 +38,20 @@ def run_next(service: Service, task_id: str, origin: Origin = NOBODY) -> None:
 def run(service: Service, lease: Lease) -> None:
     """One attempt. Raises what was not foreseen, after failing the job."""
     log.info("job %s: attempt %d begins", lease.job_id, lease.attempt)
-    torch.set_num_threads(service.settings.training_threads)
     watch_accelerator(service, "training")
 
     def renew() -> None:
         service.write(lambda session: jobs.renew(session, lease, service.settings.lease_s))
 
-    with Heartbeat(renew, service.settings.heartbeat_s) as heartbeat:
+    def look() -> None:
+        with service.read_sessions() as session:
+            jobs.require_running(session, lease)
+
+    with Heartbeat(renew, service.settings.heartbeat_s, look) as heartbeat:
         follower = JobFollower(service, lease, heartbeat)
         try:
-            train(service, lease, follower)
+            with crew_of(service.settings.training_devices, service.settings.training_threads) as crew:
+                train(service, lease, follower, crew)
         except JobCancelled:
             service.write(lambda session: jobs.confirm_cancelled(session, lease), PATIENCE_S)
             log.info("job %s: cancelled", lease.job_id)
@@ -59,6 +62,10 @@ def run(service: Service, lease: Lease) -> None:
         except WorkerStopping:
             service.write(lambda session: jobs.release(session, lease), PATIENCE_S)
             log.info("job %s: back in the queue, this worker stops", lease.job_id)
+            return
+        except HelperLost as error:
+            service.write(lambda session: jobs.expire(session, lease), PATIENCE_S)
+            log.warning("job %s: this attempt ends, %s", lease.job_id, error)
             return
         except DatabaseDown:
             raise  # Nothing can be written now. The lease runs out, and another attempt resumes.
@@ -77,7 +84,7 @@ def run(service: Service, lease: Lease) -> None:
         follower.drop_checkpoint()
 
 
-def train(service: Service, lease: Lease, follower: JobFollower) -> None:
+def train(service: Service, lease: Lease, follower: JobFollower, crew: Crew) -> None:
     """The work itself: blobs → `ml` → blob and rows."""
     with tempfile.TemporaryDirectory(prefix="drtl-job-") as folder:
         scratch = Path(folder)
@@ -92,6 +99,7 @@ def train(service: Service, lease: Lease, follower: JobFollower) -> None:
             follower,
             prior_path=service.settings.prior_path,
             clean_dir=service.settings.clean_dir,
+            crew=crew,
         )
         resume = fetch_checkpoint(service, job.checkpoint_blob, scratch / "resume")
         try:

@@ -71,6 +71,7 @@ OPTIONS: Final[dict[str, Any]] = {
     "transfer_steps": None,
     "finetune_steps": None,
     "loss": "l1",
+    "priority": "normal",
     "fix": [],
     "allow_rejects": False,
 }
@@ -86,6 +87,7 @@ JOB: Final[dict[str, Any]] = {
     "phase": "registering",
     "progress": 1.0,
     "eta_s": 0.0,
+    "queue_position": None,
     "attempt": 1,
     "created_at": "2026-03-02T09:15:00.310000Z",
     "started_at": "2026-03-02T09:15:00.350000Z",

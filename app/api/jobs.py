@@ -30,13 +30,13 @@ from app.api.openapi import form
 from app.api.options import given_once
 from app.api.pairs import require_trainable
 from app.api.problems import InvalidBody, problems
-from app.api.quotas import require_room_for_a_job
+from app.api.quotas import require_priority, require_room_for_a_job
 from app.api.schemas.datasets import PairOut
 from app.api.schemas.graph import GraphOut
 from app.api.schemas.jobs import EventOut, JobFromDataset, JobOptions, JobOut
 from app.api.schemas.wire import LARGEST_INTEGER, JobIdPath, JobState, Page
 from app.api.uploads import Upload
-from app.core import jobs, repository
+from app.core import jobs, repository, training_queue
 from app.core.errors import (
     Conflict,
     IdempotencyMismatch,
@@ -134,7 +134,7 @@ def create_job(
             session.commit()
         services.queue.send_training(job.id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return JobOut.of(job)
+    return JobOut.of(job, training_queue.position(session, job))
 
 
 def read_options(upload: Upload, request: Request) -> JobOptions:
@@ -154,6 +154,7 @@ def add_job(options: JobOptions, upload: Upload, services: Services, session: Se
     """Insert the job and, unless it names one, its dataset. The caller commits."""
     repository.require_free_name(session, options.name, new_version=options.new_version)
     require_room_for_a_job(session, services.limits)
+    require_priority(services.limits, options.priority)
     if isinstance(options, JobFromDataset):
         if options.fix:
             raise Unprocessable("The dataset is stored already; give `fix` when uploading its pairs.", pointer="/fix")
@@ -172,6 +173,7 @@ def add_job(options: JobOptions, upload: Upload, services: Services, session: Se
     try:
         session.flush()
         job = Job(name=options.name, dataset_id=dataset.id, options=options.model_dump(exclude={"dataset_id"}))
+        training_queue.put_in_line(session, job, options.priority)
         session.add(job)
         session.flush()
     except IntegrityError:
@@ -216,7 +218,8 @@ def list_jobs(
 @router.get("/{job_id}", responses=problems(NotFound))
 def get_job(job_id: JobIdPath, session: ReadSessionDep) -> JobOut:
     """A job: how far it is, and in the end its metrics and its model, or why it failed."""
-    return JobOut.of(repository.get_job(session, job_id))
+    job = repository.get_job(session, job_id)
+    return JobOut.of(job, training_queue.position(session, job))
 
 
 @router.get(

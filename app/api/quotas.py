@@ -7,9 +7,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core import usage
-from app.core.errors import OverQuota, QuotaExhausted, TooManyRequests
+from app.core.errors import Forbidden, OverQuota, QuotaExhausted, TooManyRequests
 from app.core.keys import Limits
 from app.core.queue import Queue
+from app.core.shares import PRIORITIES, Priority
 from app.core.usage import DAY_S, MINUTE_S, Window
 
 WINDOW: Final = "rate_window"  # In the request's state.
@@ -47,6 +48,12 @@ def require_room_for_a_job(session: Session, limits: Limits | None) -> None:
             f"You have {limits.unfinished_jobs} unfinished jobs, which is as many as the key may have.",
             retry_after_s=JOB_RETRY_S,
         )
+
+
+def require_priority(limits: Limits | None, wanted: Priority) -> None:
+    """Raise Forbidden where the key may not make its jobs so urgent: if everybody could, nothing would be."""
+    if limits is not None and PRIORITIES.index(wanted) > PRIORITIES.index(limits.priority):
+        raise Forbidden(f"The key may give its jobs priority {limits.priority} at most.", pointer="/priority")
 
 
 def require_room_for_pairs(session: Session, limits: Limits | None, pairs: int, size_bytes: int) -> None:

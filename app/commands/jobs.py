@@ -26,6 +26,7 @@ def create(
     unshuffle: Annotated[int | None, typer.Option(help="1, 2 or 4: work at that part of the resolution.")] = None,
     init: Annotated[str, typer.Option(help="prior, or scratch as in the paper.")] = "prior",
     seed: Annotated[int, typer.Option(help="The same seed on the same machine gives the same model.")] = 0,
+    priority: Annotated[str, typer.Option(help="low, normal or high; a key may be limited to less.")] = "normal",
     new_version: Annotated[bool, typer.Option("--new-version", help="Add a version to the model that exists.")] = False,
     option: Annotated[
         list[str] | None, typer.Option("--option", "-o", help="Any other option of a job, as NAME=VALUE; repeatable.")
@@ -37,6 +38,8 @@ def create(
 ) -> None:
     """Upload pairs and start training on them; with --wait, the whole main job in one line."""
     options = {"scheme": scheme, "backbone": backbone, "init": init} | parsed(option or [])
+    if priority != "normal":  # A service of an earlier release does not know the option.
+        options["priority"] = priority
     if unshuffle is not None:
         options["unshuffle"] = str(unshuffle)
     with connect(url, key) as client:

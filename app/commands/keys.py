@@ -16,6 +16,7 @@ from app.core import keys
 from app.core.database import open_database, sessions
 from app.core.errors import NotFound
 from app.core.settings import settings
+from app.core.shares import PRIORITIES
 from app.core.tables import ApiKey, utc_now
 from app.failures import CommandFailed
 
@@ -34,6 +35,9 @@ def create(
     pairs: LimitOption = None,
     megapixels_per_day: LimitOption = None,
     stored_bytes: LimitOption = None,
+    priority: Annotated[
+        str | None, typer.Option(help="The highest that its jobs may have: low, normal or high; otherwise the setting.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it. It is shown this once: what is kept cannot be turned back into it."""
@@ -43,7 +47,10 @@ def create(
         "pairs": pairs,
         "megapixels_per_day": megapixels_per_day,
         "stored_bytes": stored_bytes,
+        "priority": priority,
     }
+    if priority is not None and priority not in PRIORITIES:
+        raise CommandFailed(f"priority: {priority!r} is none of {', '.join(PRIORITIES)}")
     limits = {what: limit for what, limit in given.items() if limit is not None}
     until = None if expires is None else utc_now() + timedelta(days=expires)
     asked = [scope.strip() for scope in scopes.split(",") if scope.strip()]

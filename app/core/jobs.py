@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import CursorResult, Update, func, select, update
 from sqlalchemy.orm import Session
 
-from app.core import repository
+from app.core import repository, shares, training_queue
 from app.core.errors import JobCancelled, LeaseLost
 from app.core.owners import look_as
 from app.core.tables import ACTIVE, Job, JobEvent, ModelVersion, database_now, utc_now
@@ -39,12 +39,15 @@ def record(session: Session, job_id: str, kind: str, **payload: Any) -> None:
 
 
 def claim_next(session: Session, task_id: str, lease_s: float) -> Lease | None:
-    """Take the job that has waited longest, or None where nothing waits.
+    """Take the job that is next by its owner's share, or None where nothing waits.
 
     A message only says that there is work; which job it meant does not matter, so lost, doubled and reordered
     messages do no harm.
     """
-    while (job_id := session.scalar(select(Job.id).where(Job.state == "queued").order_by(Job.id).limit(1))) is not None:
+    training_queue.wait_for_others(session)
+    while (chosen := shares.next_of(training_queue.in_line(session))) is not None:
+        if (job_id := training_queue.first_of(session, chosen)) is None:
+            continue
         token = secrets.token_hex(16)
         taken = update(Job).where(Job.id == job_id, Job.state == "queued")
         taken = taken.values(
@@ -55,8 +58,11 @@ def claim_next(session: Session, task_id: str, lease_s: float) -> Lease | None:
             lease_until=database_now() + lease_s,
             started_at=func.coalesce(Job.started_at, utc_now()),
         )
-        if _changed(session, taken):
-            attempt = session.scalars(select(Job.attempt).where(Job.id == job_id)).one()
+        if _changed(session, taken):  # Otherwise it was cancelled in this moment.
+            attempt, charge_s = session.execute(select(Job.attempt, Job.charge_s).where(Job.id == job_id)).one()
+            if not chosen.resumes:
+                training_queue.come_in(session, chosen.owner, chosen.turn)
+                training_queue.move_on(session, chosen.owner, charge_s)
             record(session, job_id, "started", attempt=attempt)
             return Lease(job_id, token, attempt)
     return None
@@ -65,10 +71,16 @@ def claim_next(session: Session, task_id: str, lease_s: float) -> Lease | None:
 def _write(session: Session, lease: Lease, **values: Any) -> None:
     """Write to the leased job while it runs. Raises JobCancelled when it shall stop, LeaseLost when it is not ours."""
     owned = update(Job).where(Job.id == lease.job_id, Job.lease_token == lease.token)
-    if _changed(session, owned.where(Job.state == "running").values(**values)):
-        return
+    if not _changed(session, owned.where(Job.state == "running").values(**values)):
+        require_running(session, lease)
+        raise LeaseLost(lease.job_id)
+
+
+def require_running(session: Session, lease: Lease) -> None:
+    """Look without writing: raises JobCancelled when the job shall stop, LeaseLost when it is not ours."""
     state = session.scalar(select(Job.state).where(Job.id == lease.job_id, Job.lease_token == lease.token))
-    raise JobCancelled(lease.job_id) if state == "cancelling" else LeaseLost(lease.job_id)
+    if state != "running":
+        raise JobCancelled(lease.job_id) if state == "cancelling" else LeaseLost(lease.job_id)
 
 
 def renew(session: Session, lease: Lease, lease_s: float) -> None:
@@ -152,6 +164,10 @@ def _end(session: Session, job_id: str, state: str, code: str | None, message: s
     )
     if not _changed(session, ended):
         return False
+    job = select(Job.owner, Job.charge_s, Job.progress, Job.started_at).where(Job.id == job_id)
+    owner, charge_s, progress, started_at = session.execute(job).one()
+    if started_at is not None:
+        training_queue.move_on(session, owner, -(1.0 - progress) * charge_s)  # For what was not done.
     record(session, job_id, state, code=code, message=message)
     return True
 
@@ -182,6 +198,12 @@ def abandon(session: Session, task_id: str) -> bool:
     """End the lease of a task whose process has died, so that nobody waits for it to run out."""
     dead = update(Job).where(Job.task_id == task_id, Job.state.in_(("running", "cancelling")))
     return _changed(session, dead.values(lease_until=0.0))
+
+
+def expire(session: Session, lease: Lease) -> None:
+    """End the lease of an attempt that cannot go on, as if its worker had died: the next resumes."""
+    own = update(Job).where(Job.id == lease.job_id, Job.lease_token == lease.token)
+    _changed(session, own.where(Job.state.in_(("running", "cancelling"))).values(lease_until=0.0))
 
 
 def request_cancel(session: Session, job_id: str) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from app.core.errors import NotFound
 from app.core.settings import Settings
+from app.core.shares import Priority
 from app.core.tables import ApiKey, utc_now
 
 Scope = Literal["read", "train", "infer", "admin"]
@@ -29,13 +30,14 @@ NOTED_EVERY: Final = timedelta(minutes=1)  # Reads must stay reads, so that a us
 
 @dataclass(frozen=True)
 class Limits:
-    """What a key may use; 0 means as much as it likes."""
+    """What a key may use; a number of 0 means as much as it likes."""
 
     requests_per_minute: int
     unfinished_jobs: int
     pairs: int  # in a dataset
     megapixels_per_day: int  # sent in to be restored
     stored_bytes: int  # of uploaded files
+    priority: Priority  # the highest of a job
 
     @classmethod
     def of(cls, key: ApiKey, settings: Settings) -> Self:
@@ -46,6 +48,7 @@ class Limits:
             pairs=settings.key_pairs,
             megapixels_per_day=settings.key_megapixels_per_day,
             stored_bytes=settings.key_stored_bytes,
+            priority=settings.key_priority,
         )
         return cls(**{**asdict(defaults), **key.limits})
 

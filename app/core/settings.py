@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core.logs import LogFormat
+from app.core.shares import Priority
 
 
 class Settings(BaseSettings):
@@ -43,6 +44,8 @@ class Settings(BaseSettings):
     key_megapixels_per_day: int = Field(100_000, ge=0, description="Sent in to be restored, by an owner; as above.")
     key_stored_bytes: int = Field(100 * 2**30, ge=0, description="Uploaded files kept for an owner; as above.")
 
+    key_priority: Priority = Field("normal", description="The highest priority that a key may give its jobs.")
+
     max_upload_bytes: int = Field(2**30, description="Largest request body.")
     max_image_bytes: int = Field(2**30, description="Largest image file to restore.")
     max_image_pixels: int = Field(200_000_000, description="Largest image by decoded pixels, sent in or restored.")
@@ -72,11 +75,11 @@ class Settings(BaseSettings):
 
     lease_s: float = Field(15.0, description="A worker that does not renew its lease for this long has lost the job.")
     heartbeat_s: float = 2.0
-    reconcile_every_s: float = 3.0
+    reconcile_every_s: float = 2.0
     sweep_every_s: float = Field(60.0, description="How often what has outlived its retention is removed.")
     checkpoint_every_s: float = 10.0
     max_attempts: int = 4
-    cancel_grace_s: float = Field(10.0, description="After this a cancelled job's process is killed.")
+    cancel_grace_s: float = Field(2.0, description="After this a cancelled job's process is killed.")
     wait_s: float = Field(120.0, description="How long a request waits for its image before the answer is 202.")
     upload_retention_s: float = 7 * 86_400.0
     result_retention_s: float = 3_600.0
@@ -84,6 +87,11 @@ class Settings(BaseSettings):
 
     training_threads: int = Field(os.cpu_count() or 1, ge=1)
     inference_threads: int = Field(max(1, (os.cpu_count() or 2) // 2), ge=1)
+    devices: str = Field(
+        "", description="Accelerators for trainings, as CUDA_VISIBLE_DEVICES would name them; empty means all."
+    )
+    jobs_per_device: int = Field(1, ge=1, description="Trainings that an accelerator has at a time.")
+    training_devices: int = Field(1, ge=1, le=8, description="Accelerators (or, without any, processes) of a training.")
     warm_model_bytes: int = Field(
         2**30,
         ge=1,

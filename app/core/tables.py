@@ -141,6 +141,18 @@ class Job(Owned, Table):
     __table_args__ = (
         Index("ix_jobs_state_created", "state", "id"),
         Index("ix_jobs_owner", "owner", "id"),
+        # All that `app.core.training_queue` must know of the jobs that wait, in the order that it asks for.
+        Index(
+            "ix_jobs_waiting",
+            "owner",
+            "rank",
+            "id",
+            "charge_s",
+            "started_at",
+            "work_s",
+            sqlite_where=text("state = 'queued'"),
+            postgresql_where=text("state = 'queued'"),
+        ),
         # Two unfinished jobs of an owner cannot aim at the same model name.
         Index(
             "uq_jobs_active_name",
@@ -164,6 +176,11 @@ class Job(Owned, Table):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
+    # The queue's order; see `app.core.shares`.
+    rank: Mapped[float] = mapped_column(Float, default=time.time, server_default="0")  # among its owner's
+    work_s: Mapped[float] = mapped_column(Float, default=60.0, server_default="60")  # expected
+    charge_s: Mapped[float] = mapped_column(Float, default=60.0, server_default="60")  # to its owner
+
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     lease_token: Mapped[str | None] = mapped_column(String(64))
     lease_until: Mapped[float | None] = mapped_column(Float)  # database_now() seconds
@@ -179,6 +196,15 @@ class Job(Owned, Table):
     model_version: Mapped[int | None] = mapped_column(Integer)
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_message: Mapped[str | None] = mapped_column(Text)
+
+
+class TrainingShare(Table):
+    """How far an owner's share of the training workers is used up; see `app.core.shares`. No tenant sees it."""
+
+    __tablename__ = "training_shares"
+
+    owner: Mapped[str] = mapped_column(String(64), primary_key=True)
+    turn: Mapped[float] = mapped_column(Float)
 
 
 class JobEvent(Table):

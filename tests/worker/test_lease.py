@@ -37,6 +37,26 @@ def test_the_end_of_the_lease_is_raised_where_the_work_checks(end: Exception) ->
         eventually(ended)
 
 
+def test_it_looks_for_the_end_more_often_than_it_renews() -> None:
+    renewals, looks = [], []
+
+    def look() -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            raise JobCancelled("job")
+
+    def cancelled() -> bool:
+        try:
+            heartbeat.check()
+        except JobCancelled:
+            return True
+        return False
+
+    with Heartbeat(lambda: renewals.append(1), 60.0, look) as heartbeat:
+        eventually(cancelled, timeout_s=5)
+    assert (len(looks), renewals) == (2, [])
+
+
 def test_a_database_that_is_away_for_a_while_ends_nothing() -> None:
     calls = []
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -25,7 +26,7 @@ from tests.worker.conftest import MakeJob
 from worker import follower, training
 from worker.failures import diagnose
 from worker.follower import JobFollower, finite
-from worker.lease import ShutdownFlag
+from worker.lease import Heartbeat, ShutdownFlag
 from worker.service import Service
 
 SHORT: dict[str, Any] = {"scheme": "baseline", "finetune_steps": 4}
@@ -125,6 +126,23 @@ def test_a_job_is_cancelled_in_every_phase(
         assert session.scalars(select(ModelVersion)).all() == []
         kinds = session.scalars(select(JobEvent.kind).where(JobEvent.job_id == job_id).order_by(JobEvent.id)).all()
     assert kinds[-2:] == ["cancelling", "cancelled"]
+
+
+def test_a_long_job_of_many_pairs_stops_within_a_second_wherever_it_is(
+    service: Service, make_dataset: Callable[..., str], make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No longer than a second passes between two moments at which it would notice."""
+    monkeypatch.setattr(follower, "PREVIEW_EVERY_S", 0.0)
+    noticed: list[float] = []
+    check = Heartbeat.check
+    monkeypatch.setattr(Heartbeat, "check", lambda self: (noticed.append(time.monotonic()), check(self))[1])
+    make_job(make_dataset(12), transfer_steps=3, finetune_steps=6)
+    noticed.append(time.monotonic())
+    training.run_next(service, "task")
+    noticed.append(time.monotonic())
+    gaps = [later - earlier for earlier, later in itertools.pairwise(noticed)]
+    assert len(gaps) > 40
+    assert max(gaps) < 1.0
 
 
 def weights_that_came_too_late(service: Service, before: set[str]) -> set[str]:

@@ -17,6 +17,7 @@ from app.api.schemas.wire import (
     Wire,
     digits_as_number,
 )
+from app.core.shares import Priority
 from app.core.tables import Job, JobEvent
 
 Phase = Literal["validating", "embedding", "transferring", "fine_tuning", "evaluating", "registering"]
@@ -54,6 +55,11 @@ class JobOptions(Wire):
     finetune_steps: int | None = Field(None, ge=1, le=1_000_000, description="Null: the preset's.")
     loss: Literal["l1", "shift_tolerant"] = Field(
         "l1", description="Of fine-tuning. `shift_tolerant` forgives pairs that lie up to a pixel off each other."
+    )
+    priority: Priority = Field(
+        "normal",
+        description="`high` goes before the owner's other jobs and gets a larger share of the workers, `low` the "
+        "reverse; none waits for ever. A key may be limited to less than `high`.",
     )
     fix: Fixes = Field([])
     allow_rejects: bool = Field(False, description="Train on pairs that the doctor rejects, too.")
@@ -128,6 +134,9 @@ class JobOut(BaseModel):
     phase: Phase | None
     progress: float = Field(ge=0, le=1, description="Of the whole job.")
     eta_s: float | None = Field(description="Seconds to go, where known.")
+    queue_position: int | None = Field(
+        description="While it waits: about the how-manieth it is to be begun, 1 being the next. Null in lists."
+    )
     attempt: int = Field(description="How often a worker has begun it; above 1 after an interruption.")
     created_at: datetime
     started_at: datetime | None
@@ -141,14 +150,15 @@ class JobOut(BaseModel):
     error: JobError | None = Field(description="Why the job failed, if it did.")
 
     @classmethod
-    def of(cls, job: Job) -> "JobOut":
+    def of(cls, job: Job, queue_position: int | None = None) -> "JobOut":
         model = None
         if job.model_version is not None:
             reference = f"{job.name}@{job.model_version}"
             model = ModelReference(name=job.name, version=job.model_version, reference=reference)
         error = None if job.error_code is None else JobError(code=job.error_code, message=job.error_message)
-        fields = {name: getattr(job, name) for name in cls.model_fields if name not in {"model", "error"}}
-        return cls.model_validate({**fields, "model": model, "error": error})
+        made = {"model": model, "error": error, "queue_position": queue_position}
+        fields = {name: getattr(job, name) for name in cls.model_fields if name not in made}
+        return cls.model_validate({**fields, **made})
 
 
 class EventOut(BaseModel):

@@ -1,0 +1,201 @@
+"""Several processes that compute one training step together: each a part of the batch, on a device of its own.
+
+One of them, the leader, runs the job; the helpers know nothing of it. For every step the leader gives them its
+weights, each computes the gradient of its part, and the leader adds them up and makes the step. So there is one
+optimizer, one checkpoint and one who decides, and helpers cannot drift away: what they had before a step is overwritten
+by it. Over the wire goes as much as when all exchange gradients: weights one way, gradients the other.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+LEADER: Final = 0
+SILENCE: Final = timedelta(minutes=30)  # Between steps the leader may measure, and wait for a database.
+HELPER: Final = ("-m", "ml.helper")
+SOURCE: Final = Path(__file__).resolve().parent.parent
+
+
+class HelperLost(Exception):
+    """A process of the crew has died or does not answer; the job may be resumed by another crew."""
+
+
+class Order(IntEnum):
+    """What the leader tells its helpers."""
+
+    ENLIST = 1  # Followed by what the steps need.
+    TRANSFER = 2
+    FINETUNE = 3
+
+
+@dataclass(frozen=True)
+class Crew:
+    """This process among those that compute a step. Alone it does all of it, and pays nothing for being a crew."""
+
+    rank: int = LEADER
+    size: int = 1
+
+    def part(self, batch: int) -> range:
+        """The samples of a batch that are this process's."""
+        return range(self.rank, batch, self.size)
+
+    def total(self, value: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """The sum over the crew, at every process. Raises HelperLost."""
+        if self.size == 1:
+            return value
+        summed = value.detach().clone()
+        with losing_helpers():
+            dist.all_reduce(summed)
+        return summed
+
+    def enlist(self, needed: Callable[[], Any]) -> None:
+        """Give the helpers what the steps need; it travels pickled, and should hold nothing of a device."""
+        if self.size > 1:
+            self._order(Order.ENLIST)
+            document = torch.frombuffer(bytearray(pickle.dumps(needed())), dtype=torch.uint8)
+            with losing_helpers():
+                dist.broadcast(torch.tensor(len(document)), LEADER)
+                dist.broadcast(document, LEADER)
+
+    def begin(self, order: Order, candidate: int, step: int, network: nn.Module) -> None:
+        """Have the helpers compute their part of a step with these weights. Raises HelperLost."""
+        if self.size > 1:
+            self._order(order, candidate, step)
+            self.share_weights(network)
+
+    def _order(self, order: Order, candidate: int = 0, step: int = 0) -> None:
+        with losing_helpers():
+            dist.broadcast(torch.tensor([order, candidate, step]), LEADER)
+
+    def next_order(self) -> tuple[Order, int, int]:
+        """What a helper shall do next: with which candidate, at which step."""
+        told = torch.zeros(3, dtype=torch.int64)
+        dist.broadcast(told, LEADER)
+        order, candidate, step = told.tolist()
+        return Order(order), candidate, step
+
+    def enlisted(self) -> Any:
+        """What a helper is given by `enlist`."""
+        length = torch.tensor(0)
+        dist.broadcast(length, LEADER)
+        document = torch.empty(int(length), dtype=torch.uint8)
+        dist.broadcast(document, LEADER)
+        return pickle.loads(document.numpy().tobytes())  # noqa: S301 - of this process's own parent
+
+    def share_weights(self, network: nn.Module) -> None:
+        """Overwrite every process's weights with the leader's."""
+        weights = parameters_to_vector(network.parameters()).detach()  # (n,)
+        with losing_helpers():
+            dist.broadcast(weights, LEADER)
+        if self.rank != LEADER:
+            vector_to_parameters(weights, network.parameters())
+
+    def gather(self, network: nn.Module, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """Add up every process's gradients in the leader's, and return the sum of their losses to it."""
+        if self.size == 1:
+            return loss.detach()
+        parameters = list(network.parameters())
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        flat = torch.cat([*(gradient.flatten() for gradient in gradients), loss.detach()[None]])  # (n + 1,)
+        with losing_helpers():
+            dist.reduce(flat, LEADER)
+        vector_to_gradients(flat[:-1], parameters)
+        return flat[-1]
+
+
+ALONE: Final = Crew()
+
+
+def vector_to_gradients(flat: Float[Tensor, "n"], parameters: list[nn.Parameter]) -> None:
+    """Set the gradients from one vector, in the parameters' order and memory layout."""
+    for parameter, values in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = torch.empty_like(parameter).copy_(values.view(parameter.shape))
+
+
+@contextmanager
+def losing_helpers() -> Iterator[None]:
+    """A collective operation fails with a RuntimeError where another process of the crew is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise HelperLost(f"a process of the crew does not answer: {error}") from error
+
+
+def most_devices() -> int | None:
+    """How many processes may compute on devices of their own; None on the CPU, which any number may share."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else None
+
+
+def join(rendezvous: Path, rank: int, size: int) -> Crew:
+    """Become one of the crew that meets at a file. Returns once all are there."""
+    own_devices = most_devices() is not None
+    if own_devices:
+        torch.cuda.set_device(rank)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # All are on this machine, and nobody else shall connect.
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if own_devices else "gloo",
+        init_method=rendezvous.as_uri(),
+        rank=rank,
+        world_size=size,
+        timeout=SILENCE,
+    )
+    return Crew(rank, size)
+
+
+@contextmanager
+def crew_of(size: int, threads: int) -> Iterator[Crew]:
+    """This process as the leader of `size`, no more than there are devices, which share `threads` between them.
+
+    Helpers end with the block, and with this process, however it ends. Raises HelperLost where one does not start.
+    """
+    size = min(size, most_devices() or size)
+    torch.set_num_threads(max(1, threads // size))
+    if size == 1:
+        yield ALONE
+        return
+    with tempfile.TemporaryDirectory(prefix="drtl-crew-") as folder:
+        rendezvous = Path(folder) / "rendezvous"
+        helpers = [start_helper(rendezvous, rank, size, max(1, threads // size)) for rank in range(1, size)]
+        try:
+            for helper in helpers:
+                await_imports(helper)
+            with losing_helpers():
+                crew = join(rendezvous, LEADER, size)
+            yield crew
+        finally:
+            for helper in helpers:
+                helper.kill()
+            for helper in helpers:
+                helper.communicate()
+            if dist.is_initialized():
+                dist.destroy_process_group()
+
+
+def start_helper(rendezvous: Path, rank: int, size: int, threads: int) -> subprocess.Popen[bytes]:
+    """Start `ml/helper.py`, which says a word on its standard output when it is ready to meet."""
+    command = [sys.executable, *HELPER, str(os.getpid()), str(rendezvous), str(rank), str(size)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+
+
+def await_imports(helper: subprocess.Popen[bytes]) -> None:
+    """Wait until a helper is about to meet the others. Raises HelperLost where it ends instead."""
+    assert helper.stdout is not None
+    if not helper.stdout.readline():
+        raise HelperLost(f"a helper ended with code {helper.wait()} before it could begin")

@@ -1,0 +1,207 @@
+"""Several processes at one training step: the same result, one that dies, one that is left alone."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ml import crew as crew_module
+from ml import finetune, transfer
+from ml.backbones import SameSize
+from ml.checkpoint import Trainee, adam
+from ml.crew import ALONE, Crew, HelperLost, crew_of
+from ml.finetune import FinetuneSchedule
+from ml.pairs import TargetPair, split
+from ml.race import Candidate, Race
+from ml.transfer import TransferSchedule
+
+TASKS = ["noise", "blur", "bicubic"]
+# Twelve steps of Adam at this rate move a weight by up to 0.012; sums in another order differ by rounding alone, which
+# Adam enlarges where a gradient is next to nothing.
+RATE, MOST_APART = 1e-3, 2e-5
+
+MakeRace = Callable[..., Race]
+
+# A helper that computes in float32 also where the processor would do bfloat16 better.
+EXACT_HELPER = """
+import contextlib, ml.finetune, ml.transfer, ml.helper
+for module in (ml.finetune, ml.transfer):
+    module.autocast = lambda on: contextlib.nullcontext()
+ml.helper.main()
+"""
+
+
+@pytest.fixture
+def make_race(
+    random_network: Callable[..., SameSize],
+    target_pairs: Callable[..., list[TargetPair]],
+    photographs: dict[str, Tensor],
+) -> MakeRace:
+    """Two candidates, batches of three, which two processes cannot share evenly."""
+
+    def make(crew: Crew) -> Race:
+        transfers = TransferSchedule(steps=4, batch=3, crop=16, learning_rate=RATE)
+        finetunes = FinetuneSchedule(steps=4, batch=3, crop=16, learning_rate=RATE)
+        candidates = []
+        for index, gamma in enumerate((None, torch.tensor([0.6, 0.3, 0.0]))):
+            network = random_network(2, seed=index)
+            start = "scratch" if gamma is None else "guided-transfer"
+            candidates.append(Candidate(start, Trainee(network, adam(network, RATE)), gamma, transfers, finetunes))
+        race = Race(candidates, split(target_pairs(4, 48, 50), seed=0), list(photographs.values()), TASKS, seed=7)
+        race.enlist(crew)
+        return race
+
+    return make
+
+
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (finetune, transfer):
+        monkeypatch.setattr(module, "autocast", lambda on: nullcontext())
+    monkeypatch.setattr(crew_module, "HELPER", ("-c", EXACT_HELPER))
+
+
+@pytest.fixture
+def helpers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The processes that are started for a crew; all must be gone in the end."""
+    started: list[subprocess.Popen[bytes]] = []
+    start = crew_module.start_helper
+
+    def note(rendezvous: Path, rank: int, size: int, threads: int) -> subprocess.Popen[bytes]:
+        started.append(start(rendezvous, rank, size, threads))
+        return started[-1]
+
+    monkeypatch.setattr(crew_module, "start_helper", note)
+    yield started
+    assert started
+    assert all(helper.poll() is not None for helper in started)
+
+
+def ran(race: Race, until: int | None = None, save: Path | None = None) -> list[float]:
+    """The losses of a race, all of it or until so many steps are done, when it is saved and left."""
+    losses: list[float] = []
+
+    def after_step(phase: str, candidate: str, step: int, loss: float) -> None:
+        losses.append(loss)
+        if len(losses) == until:
+            assert save is not None
+            race.save(save)
+            raise InterruptedError
+
+    try:
+        race.run(after_step)
+    except InterruptedError:
+        assert len(losses) == until
+    return losses
+
+
+def state_of(race: Race) -> dict[str, Tensor]:
+    return {
+        f"{index}/{name}": value.clone()
+        for index, candidate in enumerate(race.candidates)
+        for name, value in candidate.trainee.tensors().items()
+    }
+
+
+def test_the_parts_of_a_batch_are_the_batch() -> None:
+    for size in range(1, 6):
+        parts = [list(Crew(rank, size).part(7)) for rank in range(size)]
+        assert sorted(sample for part in parts for sample in part) == list(range(7))
+
+
+@pytest.mark.usefixtures("exact")
+def test_two_processes_train_what_one_does_and_resume_to_the_bit(
+    make_race: MakeRace, helpers: list[subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    alone = make_race(ALONE)
+    before = state_of(alone)
+    losses = ran(alone)
+    with crew_of(2, 2) as crew:
+        assert (crew.size, torch.get_num_threads()) == (2, 1)
+        together = make_race(crew)
+        assert ran(together) == pytest.approx(losses, rel=1e-5)
+        first = make_race(crew)
+        ran(first, 6, tmp_path / "checkpoint")
+        resumed = make_race(crew)
+        resumed.load(tmp_path / "checkpoint")
+        ran(resumed)
+    expected, shared, again = state_of(alone), state_of(together), state_of(resumed)
+    weights = [name for name in expected if "network." in name]
+    assert max(float((expected[name] - before[name]).abs().max()) for name in weights) > 100 * MOST_APART
+    assert max(float((expected[name] - shared[name]).abs().max()) for name in weights) < MOST_APART
+    assert all(torch.equal(shared[name], again[name]) for name in shared)
+    assert len(helpers) == 1
+
+
+def test_a_helper_that_dies_ends_the_attempt_and_leaves_nobody_behind(
+    make_race: MakeRace, helpers: list[subprocess.Popen[bytes]]
+) -> None:
+    killed = 0.0
+
+    def kill(phase: str, candidate: str, step: int, loss: float) -> None:
+        nonlocal killed
+        if not killed:
+            helpers[1].kill()
+            killed = time.monotonic()
+
+    with pytest.raises(HelperLost), crew_of(3, 1) as crew:
+        make_race(crew).run(kill)
+    assert 0.0 < time.monotonic() - killed < 10.0
+
+
+@pytest.mark.usefixtures("helpers")
+def test_what_stops_the_leader_stops_its_helpers(make_race: MakeRace) -> None:
+    def cancel(phase: str, candidate: str, step: int, loss: float) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError), crew_of(2, 1) as crew:
+        make_race(crew).run(cancel)
+
+
+def test_more_processes_than_samples_are_refused(make_race: MakeRace) -> None:
+    with pytest.raises(ValueError, match="crew: 4 processes cannot share batches of 3"):
+        make_race(Crew(0, 4))
+
+
+LEADER = """
+import time
+from ml import crew
+start = crew.start_helper
+def noted(*told):
+    helper = start(*told)
+    print(helper.pid, flush=True)
+    return helper
+crew.start_helper = noted
+with crew.crew_of(2, 1):
+    print("together", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="the kernel's process table is read")
+def test_helpers_do_not_outlive_a_leader_that_is_killed() -> None:
+    root = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", LEADER], stdout=subprocess.PIPE, cwd=root) as leader:
+        assert leader.stdout is not None
+        helper = int(leader.stdout.readline())
+        assert leader.stdout.readline() == b"together\n"
+        os.kill(leader.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while is_running(helper):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
