@@ -88,7 +88,10 @@ def _migrate_server(engine: Engine, revision: str) -> None:
 
 
 def _wait_for_turn(connection: Connection) -> None:
-    """Take the advisory lock. Asking again and again holds no snapshot, which an index that is being built waits for."""
+    """Take the advisory lock, by asking again and again.
+
+    A statement that waits for it holds a snapshot, and the index that is being built meanwhile would wait for that.
+    """
     while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _ADVISORY_LOCK}):
         connection.rollback()
         time.sleep(0.1)

@@ -24,7 +24,9 @@ def run(connection: Connection) -> None:
     """
     on_sqlite = connection.dialect.name == "sqlite"
     if not on_sqlite and connection.in_transaction():
-        raise RuntimeError("on PostgreSQL, revisions begin transactions of their own: use migrations.migrate(url, revision)")
+        raise RuntimeError(
+            "on PostgreSQL, revisions begin transactions of their own: use migrations.migrate(url, revision)"
+        )
     context.configure(
         connection=connection,
         target_metadata=Table.metadata,

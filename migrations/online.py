@@ -121,7 +121,10 @@ def require(table: str, column: str, kind: sa.types.TypeEngine[Any]) -> None:
         op.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {check}")
     with _alone():
         # PostgreSQL believes the constraint, and scans nothing.
-        op.execute(f"-- squawk-ignore adding-not-nullable-field\nALTER TABLE {table} ALTER COLUMN {column} SET NOT NULL")
+        op.execute(
+            f"-- squawk-ignore adding-not-nullable-field, prefer-robust-stmts\n"
+            f"ALTER TABLE {table} ALTER COLUMN {column} SET NOT NULL"
+        )
         op.execute(f"-- squawk-ignore ban-drop-constraint\nALTER TABLE {table} DROP CONSTRAINT IF EXISTS {check}")
 
 
@@ -152,7 +155,7 @@ def prepare_key(name: str, table: str, columns: Sequence[str]) -> None:
         create_index(f"{name}_next", table, columns, unique=True)
 
 
-def swap_key(kind: Literal["primary", "unique"], name: str, table: str, columns: Sequence[str]) -> None:
+def swap_key(kind: Literal["primary", "unique"], name: str, table: str, columns: list[str]) -> None:
     """Give a primary key or unique constraint other columns. A plain operation: it belongs behind all steps."""
     if _on_postgresql():
         # The new key is there already, and the old one's guarantee is given up in the same transaction.

@@ -18,7 +18,7 @@ INDEXES = {
     "ix_operations_batch_position": ["batch_id", "position"],
     "ix_operations_trust_blob": ["trust_blob"],
 }
-OPTIONAL: dict[str, sa.types.TypeEngine[object]] = {
+OPTIONAL: dict[str, sa.types.TypeEngine[Any]] = {
     "model_name": sa.String(length=64),
     "model_version": sa.Integer(),
     "input_blob": sa.String(length=64),

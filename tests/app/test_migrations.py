@@ -119,7 +119,9 @@ def test_there_is_one_line_of_revisions_and_each_is_named_by_its_number() -> Non
     names=st.lists(
         st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60), min_size=1, max_size=4
     ),
-    facts=st.dictionaries(st.text(max_size=5), st.none() | st.floats(allow_nan=False) | st.text(max_size=9), max_size=3),
+    facts=st.dictionaries(
+        st.text(max_size=5), st.none() | st.floats(allow_nan=False) | st.text(max_size=9), max_size=3
+    ),
     attempt=st.integers(0, 2**31 - 1),
 )
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
