@@ -3,6 +3,7 @@
 import logging
 
 from redis.exceptions import RedisError
+from sqlalchemy.exc import IntegrityError
 
 from app.core import jobs, operations, repository, retention, telemetry
 from app.core.operations import OPERATION_ATTEMPTS
@@ -76,8 +77,12 @@ def sweep(service: Service) -> None:
     """Remove what has outlived its retention: rows first, then the blobs that no row names any more."""
     with service.sessions.begin() as session:
         retention.expire_operations(session, service.settings.result_retention_s)
-        retention.expire_datasets(session, service.settings.upload_retention_s)
         retention.expire_idempotency_keys(session, service.settings.idempotency_retention_s)
+    try:
+        with service.sessions.begin() as session:
+            retention.expire_datasets(session, service.settings.upload_retention_s)
+    except IntegrityError as error:  # A job has come to use one of them in this moment.
+        log.warning("unused uploads stay until the next sweep: %s", error)
     with service.read_sessions() as session:
         keep = repository.referenced_blobs(session)
     try:

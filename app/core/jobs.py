@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app.core import repository, shares, training_queue
 from app.core.errors import JobCancelled, LeaseLost
 from app.core.owners import look_as
-from app.core.tables import ACTIVE, Job, JobEvent, ModelVersion, database_now, utc_now
+from app.core.tables import ACTIVE, Job, JobEvent, ModelVersion, database_now, utc_ago, utc_now
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def succeed(
         checkpoint_blob=None,
         lease_token=None,
         lease_until=None,
-        finished_at=utc_now(),
+        finished_at=utc_ago(),
     )
     model = ModelVersion(name=job.name, version=version, job_id=job.id, weights_blob=weights_blob, card=card)
     session.add(model)
@@ -160,7 +160,7 @@ def _end(session: Session, job_id: str, state: str, code: str | None, message: s
         lease_token=None,
         lease_until=None,
         eta_s=None,
-        finished_at=utc_now(),
+        finished_at=utc_ago(),
     )
     if not _changed(session, ended):
         return False

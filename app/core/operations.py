@@ -10,7 +10,7 @@ from sqlalchemy import CursorResult, Update, func, select, update
 from sqlalchemy.orm import Session
 
 from app.core.errors import LeaseLost, OperationCancelled
-from app.core.tables import Batch, Operation, database_now, utc_now
+from app.core.tables import Batch, Operation, database_now, utc_ago, utc_now
 
 OPERATION_ATTEMPTS = 3  # After so many lost workers it has failed.
 
@@ -98,7 +98,7 @@ def _ended(state: str, code: str | None = None, message: str | None = None) -> d
         "error_message": message,
         "lease_token": None,
         "lease_until": None,
-        "finished_at": utc_now(),
+        "finished_at": utc_ago(),
     }
 
 

@@ -5,7 +5,6 @@ each owner's own: where a session sees more than one owner's, `namespace` says w
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Final, TypeVar
 
 from sqlalchemy import Select, delete, select, union, update
@@ -25,7 +24,7 @@ from app.core.tables import (
     ModelVersion,
     Operation,
     Pair,
-    utc_now,
+    utc_ago,
 )
 
 DEFAULT_ALIAS = "production"
@@ -217,15 +216,16 @@ def begin_idempotent(session: Session, key: str, fingerprint: str, in_flight_s: 
     own = (IdempotencyKey.owner == view_of(session).owner, IdempotencyKey.key == key)
     known = session.scalar(select(IdempotencyKey).where(*own).with_for_update())
     if known is None:
-        session.add(IdempotencyKey(key=key, fingerprint=fingerprint))
+        session.add(IdempotencyKey(key=key, fingerprint=fingerprint, created_at=utc_ago()))
         session.flush()
         return None
     if known.fingerprint != fingerprint:
         raise IdempotencyMismatch("The key was used with a different request.", pointer="Idempotency-Key")
     if known.made_id is None:
-        if known.created_at > utc_now() - timedelta(seconds=in_flight_s):
+        fresh = select(IdempotencyKey.id).where(*own, IdempotencyKey.created_at > utc_ago(in_flight_s))
+        if session.scalar(fresh) is not None:
             raise RequestInFlight("The first request with this key has not been answered yet.", retry_after_s=1)
-        known.created_at = utc_now()
+        known.created_at = utc_ago()
     return known.made_id
 
 

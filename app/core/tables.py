@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    literal,
     text,
 )
 from sqlalchemy.engine import Dialect
@@ -66,6 +67,27 @@ def _sqlite_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> str:
 @compiles(database_now, "postgresql")
 def _postgresql_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> str:
     return "extract(epoch from clock_timestamp())::float8"
+
+
+class utc_ago(FunctionElement[datetime]):  # noqa: N801 - as above
+    """The moment so many seconds ago by the database's clock, which is the one that ages are told by."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__(literal(seconds, Float()))
+
+
+@compiles(utc_ago, "sqlite")
+def _sqlite_ago(element: utc_ago, compiler: SQLCompiler, **kw: Any) -> str:
+    # With six digits of a second, as SQLAlchemy writes them: these are compared as texts.
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', (-{compiler.process(element.clauses, **kw)}) || ' seconds')"
+
+
+@compiles(utc_ago, "postgresql")
+def _postgresql_ago(element: utc_ago, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"(clock_timestamp() - {compiler.process(element.clauses, **kw)} * interval '1 second')"
 
 
 class Table(DeclarativeBase):

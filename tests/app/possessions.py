@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.api import examples
 from app.core.owners import look_as
-from app.core.storage import FolderStorage
+from app.core.folder_storage import FolderStorage
 from app.core.tables import (
     Batch,
     Dataset,

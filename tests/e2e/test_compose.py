@@ -1,6 +1,7 @@
 """The cluster of docker-compose.yml without containers: each service's own command, on a real PostgreSQL and Valkey.
 
-Names of containers and paths inside them are mapped to local ones; commands, order and health checks are the file's.
+Names of containers and paths inside them are mapped to local ones; commands, order and health checks are the file's,
+and so is, where the kernel permits it, what a process may do: its root is read-only, and it has no capabilities.
 """
 
 import json
@@ -9,9 +10,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import pytest
 import yaml
 
 from app.embedded import find_broker, free_port
+from tests import confinement
 from tests.images import image_pairs
 from tests.servers import ServiceUnderTest, ending, eventually, postgres_programs, start
 
@@ -35,6 +38,7 @@ class Cluster:
     services: dict[str, dict[str, Any]]
     local: dict[str, str]  # What is written in the file → what it is here.
     environment: dict[str, str]
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def mapped(self, text: str) -> str:
         for written, here in self.local.items():
@@ -86,6 +90,35 @@ def test_every_service_waits_for_what_it_needs() -> None:
         assert services[name]["restart"] == "unless-stopped"
 
 
+def test_no_container_may_more_than_it_needs() -> None:
+    for name, service in compose_services().items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["mem_limit"], name
+        assert service["pids_limit"], name
+        assert "privileged" not in service, name
+    for name in ["migrate", *OWN]:
+        assert compose_services()[name]["volumes"] == ["blobs:/blobs", "/tmp"]  # All that can be written to.
+        assert "cap_add" not in compose_services()[name]
+    assert re.findall(r"^USER (.+)$", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE) == ["10001"]
+
+
+def test_what_the_image_is_made_of_is_named_and_is_there() -> None:
+    """Nothing else comes near the image, such as a `.env` with passwords, or `.git`."""
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert ignored[1] == "*"
+    let_in = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    lines = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    copied = {word for line in lines for word in line.split()}
+    assert let_in == copied
+    assert all((ROOT / name).exists() for name in copied)
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"][
+        "packages"
+    ]
+    assert set(packages) <= copied
+
+
 def stand_in_for_valkey_cli(folder: Path) -> Path:
     """The wheel brings the server alone. This sends a command to the test's server; it fails without an answer."""
     program = folder / "valkey-cli"
@@ -98,8 +131,13 @@ def stand_in_for_valkey_cli(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def cluster(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     services, folder = compose_services(), tmp_path_factory.mktemp("cluster")
-    blobs = folder / "blobs"
-    blobs.mkdir()
+    blobs, scratch = folder / "blobs", folder / "scratch"
+    for writable in (blobs, scratch):
+        writable.mkdir()
+        os.chown(writable, confinement.owner_of_files(), -1)
+    for parent in folder.parents[:2]:
+        parent.chmod(0o755)  # pytest keeps its folders from other users.
+    folder.chmod(0o755)
     chosen = services["postgres"]["environment"]
     user, password, database = (chosen[f"POSTGRES_{key}"] for key in ("USER", "PASSWORD", "DB"))
     with psycopg.connect(f"{postgres_url}/postgres", autocommit=True) as connection:
@@ -124,6 +162,9 @@ def cluster(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "PGPORT": postgres_port,
         "VALKEY_PORT": str(valkey_port),
         "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": "/nonexistent",
+        "TMPDIR": str(scratch),
     }
     if prior := os.environ.get("DRTL_PRIOR_PATH"):
         environment["DRTL_PRIOR_PATH"] = prior
@@ -131,12 +172,12 @@ def cluster(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with ExitStack() as running:
         logs = running.enter_context((folder / "log").open("wb"))
 
-        processes: list[subprocess.Popen[bytes]] = []
-
         def begin(name: str, *more: str) -> None:
             command = [*cluster.command(services[name]["command"]), *more]
+            if name in OWN and confinement.reason_why_not() is None:
+                command = confinement.confined(command, [blobs, scratch])
             process = start(command, env=cluster.environment_of(name), cwd=folder, stdout=logs, stderr=logs)
-            processes.append(running.enter_context(ending(process)))
+            cluster.processes[name] = running.enter_context(ending(process))
 
         begin("valkey", "--port", str(valkey_port), "--bind", "127.0.0.1", "--dir", str(folder))
         migration = cluster.command(services["migrate"]["command"])
@@ -145,7 +186,7 @@ def cluster(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
             services[name]["environment"] |= {"DRTL_TRAINING_THREADS": "1", "DRTL_INFERENCE_THREADS": "1"}
             begin(name)
         yield cluster
-        for process in processes:
+        for process in cluster.processes.values():
             process.terminate()  # All at once; leaving waits for each.
 
 
@@ -188,3 +229,18 @@ def test_health_checks_fail_where_nothing_runs(cluster: Cluster, name: str) -> N
         cluster.services, cluster.local | {"8000": "9", "valkey:6379": "127.0.0.1:9"}, cluster.environment
     )
     assert elsewhere.check(name).returncode != 0
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_the_main_job_needs_no_writable_root_no_home_and_no_rights(cluster: Cluster, name: str) -> None:
+    """The tests above have passed on these very processes."""
+    if reason := confinement.reason_why_not():
+        pytest.skip(reason)
+    about = Path("/proc") / str(cluster.processes[name].pid)
+    mounts = [line.split() for line in (about / "mountinfo").read_text().splitlines()]
+    [root] = [mount for mount in mounts if mount[4] == "/"]
+    assert "ro" in root[5].split(",")
+    status = dict(line.split(":", 1) for line in (about / "status").read_text().splitlines())
+    assert status["CapBnd"].strip() == "0" * 16
+    assert status["NoNewPrivs"].strip() == "1"
+    assert status["Uid"].split() == [str(confinement.owner_of_files())] * 4
