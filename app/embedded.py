@@ -107,9 +107,14 @@ def broker(data_dir: Path, port: int, password: str) -> Child:
     ]
 
     def set_aside() -> None:
-        """A damaged file must not stop the service: the rows know everything that the messages said."""
+        """A damaged file must not stop the service: the rows know everything that the messages said.
+
+        Raises OSError, and leaves the folder as it is, where there is no room for another.
+        """
+        empty = folder.with_name("valkey-empty")
+        empty.mkdir(exist_ok=True)
         folder.rename(folder.with_name(f"valkey-damaged-{time.time():.0f}"))
-        folder.mkdir()
+        empty.rename(folder)
 
     return Child("valkey", [find_broker(), "-"], 3.0, stdin="\n".join([*lines, ""]).encode(), repair=set_aside)
 

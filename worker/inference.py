@@ -201,7 +201,7 @@ class Inference:
 
     def _store(self, path: Path) -> str:
         with path.open("rb") as stream:
-            return self.service.storage.put(stream)
+            return self.service.store(stream)
 
     def _succeed(self, lease: OperationLease, restored: Restored, blob: str, trust_blob: str | None) -> None:
         self.service.write(

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import BinaryIO, Final, Self, TypeVar
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.database import open_database, read_sessions, sessions
+from app.core.full_disk import is_disk_full
 from app.core.queue import Queue
 from app.core.settings import Settings
 from app.core.storage import CHUNK_BYTES, FolderStorage, Storage
@@ -78,6 +79,19 @@ class Service:
         if digest.hexdigest() != blob:
             raise OSError(f"blob {blob} is damaged")
         return path
+
+    def store(self, stream: BinaryIO) -> str:
+        """Store all that the stream holds; where the disk is full, try again for PATIENCE_S seconds. Raises OSError."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                stream.seek(0)
+                return self.storage.put(stream)
+            except OSError as error:
+                if not is_disk_full(error) or time.monotonic() > deadline:
+                    raise
+                log.warning("the disk is full, trying again: %s", error)
+                time.sleep(1.0)
 
     def close(self) -> None:
         self.numbers.close()

@@ -133,7 +133,7 @@ def register(service: Service, lease: Lease, dataset: Dataset, outcome: Outcome)
     """Blob first, then job and model in one transaction. The card gains what only the registry knows: the dataset."""
     hashes = [{"clean": pair.clean_blob, "distorted": pair.distorted_blob} for pair in dataset.pairs]
     card = outcome.card | {"dataset": {"id": dataset.id, "pairs": len(dataset.pairs), "sha256": hashes}}
-    weights_blob = service.storage.put(io.BytesIO(outcome.weights))
+    weights_blob = service.store(io.BytesIO(outcome.weights))
     model = service.write(
         lambda session: jobs.succeed(
             session,

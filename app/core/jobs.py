@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app.core import repository
 from app.core.errors import JobCancelled, LeaseLost
 from app.core.owners import look_as
-from app.core.tables import ACTIVE, Job, JobEvent, ModelVersion, database_now, utc_now
+from app.core.tables import ACTIVE, Job, JobEvent, ModelVersion, database_now, database_time
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def claim_next(session: Session, task_id: str, lease_s: float) -> Lease | None:
             task_id=task_id,
             lease_token=token,
             lease_until=database_now() + lease_s,
-            started_at=func.coalesce(Job.started_at, utc_now()),
+            started_at=func.coalesce(Job.started_at, database_time()),
         )
         if _changed(session, taken):
             attempt = session.scalars(select(Job.attempt).where(Job.id == job_id)).one()
@@ -128,7 +128,7 @@ def succeed(
         checkpoint_blob=None,
         lease_token=None,
         lease_until=None,
-        finished_at=utc_now(),
+        finished_at=database_time(),
     )
     model = ModelVersion(name=job.name, version=version, job_id=job.id, weights_blob=weights_blob, card=card)
     session.add(model)
@@ -148,7 +148,7 @@ def _end(session: Session, job_id: str, state: str, code: str | None, message: s
         lease_token=None,
         lease_until=None,
         eta_s=None,
-        finished_at=utc_now(),
+        finished_at=database_time(),
     )
     if not _changed(session, ended):
         return False

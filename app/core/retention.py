@@ -1,18 +1,18 @@
 """What has outlived its retention: rows that are forgotten; their blobs go with the next sweep of the storage."""
 
-from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, or_, select
 from sqlalchemy.orm import Session
 
-from app.core.tables import Batch, Dataset, IdempotencyKey, Job, Operation, utc_now
+from app.core.tables import Batch, Dataset, IdempotencyKey, Job, Operation, database_time
 
 DATASETS_AT_ONCE = 100
 
 
-def _before(retention_s: float) -> datetime:
-    return utc_now() - timedelta(seconds=retention_s)
+def _before(retention_s: float) -> database_time:
+    """By the database's clock: a worker's may be ahead, and would remove what has just been made."""
+    return database_time(retention_s)
 
 
 def expired_operations(retention_s: float) -> ColumnElement[bool]:

@@ -3,12 +3,13 @@
 import hashlib
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
+
+from app.core.folder_clock import folder_now
 
 CHUNK_BYTES = 1 << 20
 
@@ -103,34 +104,35 @@ class FolderStorage:
         self._path(key).unlink(missing_ok=True)
 
     def sweep(self, keep: AbstractSet[str], grace_s: float) -> int:
+        before = folder_now(self.incoming) - grace_s
         removed = 0
         for path in self.root.glob("*/*"):
-            if path.name not in keep and self._is_older(path, grace_s):
-                removed += self._remove_if_older(path, grace_s)
+            if path.name not in keep and self._is_older(path, before):
+                removed += self._remove_if_older(path, before)
         return removed
 
     @staticmethod
-    def _is_older(path: Path, age_s: float) -> bool:
+    def _is_older(path: Path, before: float) -> bool:
         try:
-            return path.stat().st_mtime < time.time() - age_s
+            return path.stat().st_mtime < before
         except FileNotFoundError:
             return False
 
-    def _remove_if_older(self, path: Path, age_s: float) -> bool:
+    def _remove_if_older(self, path: Path, before: float) -> bool:
         """Take the file aside before looking at its age again: `put` may have renewed it since the first look."""
         aside = self.incoming / f"sweep-{path.name}"
         try:
             path.rename(aside)
         except FileNotFoundError:
             return False
-        if self._is_older(aside, age_s):
+        if self._is_older(aside, before):
             aside.unlink()
             return True
         aside.rename(path)
         return False
 
     def inventory(self) -> Iterator[StoredFile]:
-        now = time.time()
+        now = folder_now(self.incoming)
         for path in self.root.glob("*/*"):
             try:
                 found = path.stat()

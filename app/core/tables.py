@@ -68,6 +68,29 @@ def _postgresql_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> 
     return "extract(epoch from clock_timestamp())::float8"
 
 
+class database_time(FunctionElement[datetime]):  # noqa: N801 - as above
+    """The same clock as a datetime, for what workers date: now, or with an argument so many seconds ago."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+
+def _seconds_ago(element: database_time, compiler: SQLCompiler, **kw: Any) -> str:
+    return compiler.process(element.clauses, **kw) if len(element.clauses) else "0.0"
+
+
+@compiles(database_time, "sqlite")
+def _sqlite_time(element: database_time, compiler: SQLCompiler, **kw: Any) -> str:
+    # In the form, and with as many digits, as SQLAlchemy stores datetimes, so that they compare as text.
+    moment = f"julianday('now') - {_seconds_ago(element, compiler, **kw)} / 86400.0"
+    return f"(strftime('%Y-%m-%d %H:%M:%f', {moment}) || '000')"
+
+
+@compiles(database_time, "postgresql")
+def _postgresql_time(element: database_time, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"(clock_timestamp() - make_interval(secs => ({_seconds_ago(element, compiler, **kw)})::float8))"
+
+
 class Table(DeclarativeBase):
     # Every constraint has a name, so that a later migration can address it on every database.
     metadata = MetaData(
@@ -188,7 +211,7 @@ class JobEvent(Table):
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
-    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    created_at: Mapped[datetime] = mapped_column(default=database_time())
     kind: Mapped[str] = mapped_column(String(32))
     payload: Mapped[dict[str, Any]]
 
@@ -204,7 +227,7 @@ class ModelVersion(Owned, Table):
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     version: Mapped[int] = mapped_column(Integer, primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
-    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    created_at: Mapped[datetime] = mapped_column(default=database_time())
     weights_blob: Mapped[str] = mapped_column(String(64), index=True)
     onnx_blob: Mapped[str | None] = mapped_column(String(64), index=True)  # Made when somebody first asks for it.
     onnx_error: Mapped[str | None] = mapped_column(Text)  # Why the last attempt failed, until somebody has been told.

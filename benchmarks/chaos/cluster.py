@@ -60,6 +60,8 @@ def containers(cluster: Cluster, postgres: PostgresInstallation, folder: Path, s
 def environment_of(cluster: Cluster) -> dict[str, str]:
     """What the compose file sets, with what this process was told above it; all of the service's own have the same."""
     told = {name: value for name, value in os.environ.items() if name.startswith("DRTL_")}
+    if (temporary := os.environ.get("CHAOS_TMPDIR")) is not None:
+        told["TMPDIR"] = temporary
     return cluster.environment_of("api") | told
 
 

@@ -40,7 +40,7 @@ class Fault:
 
 
 def draw(seed: int, seconds: float, every_s: float, kinds: tuple[Kind, ...]) -> list[Fault]:
-    """Faults from half to one and a half `every_s` apart: every kind, the rare ones half as often, then all of them again."""
+    """Faults from half to one and a half `every_s` apart: all kinds, the rare half as often, before any comes again."""
     drawn = random.Random(seed)
     faults: list[Fault] = []
     pack: list[Kind] = []

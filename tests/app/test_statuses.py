@@ -191,7 +191,7 @@ def test_every_documented_status_is_answered_and_none_besides(
         for method, operation in item.items()
         if path.startswith(("/v1/operations", "/v1/batches")) or path == SUPER_RESOLVE[1]
     }
-    # A full disk is tests/chaos/test_full_disk.py's. A 500 is what nobody foresaw; where a worker reports one, it is seen.
+    # A full disk is the chaos tests' affair. A 500 is what nobody foresaw; where a worker reports one, it is seen.
     answered = {call: statuses - {500} for call, statuses in seen.items()}
     assert answered == documented
     assert 500 in seen[SUPER_RESOLVE]
