@@ -14,11 +14,32 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.core.queue import HOUSEKEEPING_QUEUE, INFERENCE_QUEUE, TRAINING_QUEUE
-from app.embedded import free_port
+from app.embedded import find_broker, free_port
 from app.supervision import die_with_parent
 
 QUEUES = {name.encode() for name in (TRAINING_QUEUE, INFERENCE_QUEUE, HOUSEKEEPING_QUEUE)}
+ROOT = Path(__file__).resolve().parents[2]
 REMEMBERED = 200  # Messages that may come once more.
+
+
+def instead_of_the_real_one(folder: Path) -> dict[str, str]:
+    """The environment in which a service starts this broker when it means to start Valkey."""
+    programs = folder / "bin"
+    programs.mkdir(parents=True)
+    stand_in = programs / "valkey-server"
+    stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} -m benchmarks.chaos.doubling_broker "$@"\n')
+    stand_in.chmod(0o755)
+    return {
+        "CHAOS_REAL_BROKER": find_broker(),
+        "CHAOS_DOUBLED": str(folder / "doubled"),
+        "PATH": os.pathsep.join([str(programs), os.environ["PATH"]]),
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+def messages_added(folder: Path) -> int:
+    """How many deliveries it has made beyond those that were asked for, since it was last started."""
+    return int((folder / "doubled").read_text())
 
 
 class Doubling:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 from safetensors.numpy import load
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from app.core import repository
@@ -44,13 +44,7 @@ def jobs_ended_once(engine: Engine, orders: list[Order]) -> Iterator[Verdict]:
         jobs = Counter(session.scalars(select(Job.name).where(Job.name.like("storm-%"))))
         ids = {order.name: order.job_id for order in orders}
         rows = {job.name: job for job in session.scalars(select(Job).where(Job.name.like("storm-%")))}
-        ends = Counter(
-            dict(
-                session.execute(
-                    select(JobEvent.job_id, func.count()).where(JobEvent.kind.in_(ENDED)).group_by(JobEvent.job_id)
-                )
-            )
-        )
+        ends = Counter(session.scalars(select(JobEvent.job_id).where(JobEvent.kind.in_(ENDED))))
     accepted = [order for order in orders if order.job_id is not None]
     doubled = {name: count for name, count in jobs.items() if count != 1}
     strangers = [name for name, job in rows.items() if ids.get(name) not in {None, job.id}]

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,10 +11,10 @@ from sqlalchemy import Engine, select
 
 from app.core.database import read_sessions
 from app.core.tables import Job
-from app.embedded import find_broker
 from benchmarks.chaos import audit, clock, invariants, storm
 from benchmarks.chaos.customers import Restorations, orders, pair_files, restore_meanwhile, serve_orders
-from benchmarks.chaos.installation import ROOT, Installation, Mode, installation
+from benchmarks.chaos.doubling_broker import instead_of_the_real_one, messages_added
+from benchmarks.chaos.installation import Installation, Mode, installation
 from benchmarks.chaos.invariants import Verdict
 from benchmarks.chaos.storm import Say
 from tests.servers import eventually
@@ -26,17 +25,6 @@ Meanwhile = Callable[[Installation, Engine], None]
 
 def duplicates(mode: Mode, folder: Path, say: Say, jobs: int = 9) -> list[Verdict]:
     """Every message comes twice, some a third time, in no order; one worker's child is killed, and no other notices."""
-    programs, count = folder / "bin", folder / "doubled"
-    programs.mkdir(parents=True)
-    broker = programs / "valkey-server"
-    broker.write_text(f'#!/bin/sh\nexec {sys.executable} -m benchmarks.chaos.doubling_broker "$@"\n')
-    broker.chmod(0o755)
-    environment = {
-        "CHAOS_REAL_BROKER": find_broker(),
-        "CHAOS_DOUBLED": str(count),
-        "PATH": os.pathsep.join([str(programs), os.environ["PATH"]]),
-        "PYTHONPATH": str(ROOT),
-    }
     killed: list[str] = []
 
     def kill_one(service: Installation, engine: Engine) -> None:
@@ -46,8 +34,8 @@ def duplicates(mode: Mode, folder: Path, say: Say, jobs: int = 9) -> list[Verdic
         os.kill(eventually(lambda: service.victims("training child"), what="a child")[0], signal.SIGKILL)
         killed.append("one")
 
-    verdicts, attempts = undramatic(mode, folder, say, jobs, kill_one, **environment)
-    added = int(count.read_text())
+    verdicts, attempts = undramatic(mode, folder, say, jobs, kill_one, **instead_of_the_real_one(folder))
+    added = messages_added(folder)
     surplus = sum(attempt - 1 for attempt in attempts.values())
     return [
         *verdicts,

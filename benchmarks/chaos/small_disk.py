@@ -36,7 +36,7 @@ from tests.images import image_pairs
 from tests.servers import eventually
 
 SIZE_BYTES: Final = 96 * 2**20
-LONG: Final = 20 * STEPS  # Steps of a job that the disk runs full under.
+LONG: Final = 6 * STEPS  # Steps of a job that the disk runs full under.
 NO_DISK: Final = "no small disk can be had here: neither mount nor unshare -rm is permitted"
 
 

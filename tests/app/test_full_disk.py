@@ -23,9 +23,10 @@ def test_the_operating_system_says_so() -> None:
 
 def test_sqlite_says_so(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path / 'small.sqlite3'}")
-    with pytest.raises(OperationalError) as caught, engine.begin() as connection:
+    with engine.connect() as connection:
         connection.execute(text("PRAGMA max_page_count = 3"))
-        connection.execute(text("CREATE TABLE large AS SELECT zeroblob(100000) AS much"))
+        with pytest.raises(OperationalError) as caught:
+            connection.execute(text("CREATE TABLE large AS SELECT zeroblob(100000) AS much"))
     engine.dispose()
     assert isinstance(caught.value.orig, sqlite3.OperationalError)
     assert is_disk_full(caught.value)
