@@ -80,7 +80,7 @@ def embedded_service(data_dir: Path) -> Iterator[str]:
     data_dir.mkdir()
     announced = data_dir / "service.json"
     environment = {name: value for name, value in os.environ.items() if name not in OTHER_SERVICE}
-    environment |= {"DRTL_DATA_DIR": str(data_dir), "DRTL_PORT": "0"}
+    environment |= {"DRTL_DATA_DIR": str(data_dir), "DRTL_PORT": "0", "DRTL_TRAINING_WORKERS": "1"}
     with (data_dir / "service.log").open("wb") as log:
         service = subprocess.Popen(
             [sys.executable, "-m", "app.embedded"],

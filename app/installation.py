@@ -146,9 +146,16 @@ def bucket(settings: Settings) -> Finding:
 def threads(settings: Settings) -> Finding:
     """Threads that have no core of their own wait for each other, which costs more than it brings."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    budgets = f"{settings.training_threads} for training, {settings.inference_threads} for inference"
+    budgets = (
+        f"{settings.training_workers} × {settings.training_threads} for training, "
+        f"{settings.inference_workers} × {settings.inference_threads} for inference"
+    )
     if max(settings.training_threads, settings.inference_threads) <= cores:
-        return Finding("threads", "ok", f"{counted(cores, 'core')}; threads: {budgets}")
+        together = settings.training_workers * settings.training_threads
+        if together <= cores:
+            return Finding("threads", "ok", f"{counted(cores, 'core')}; threads: {budgets}")
+        message = f"Trainings together have more threads ({budgets}) than {counted(cores, 'core')}."
+        return Finding("threads", "note", message, "Fewer workers train each job sooner, and all jobs as soon.")
     advice = f"Set DRTL_TRAINING_THREADS and DRTL_INFERENCE_THREADS to {cores} or less."
     return Finding("threads", "problem", f"More threads ({budgets}) than {counted(cores, 'core')}.", advice)
 

@@ -152,6 +152,10 @@ class Internal(Problem):
     code = "internal"
 
 
+class StorageFull(Problem):
+    code = "storage-full"
+
+
 class Unavailable(Problem):
     code = "unavailable"
 
@@ -180,6 +184,7 @@ BY_STATUS: dict[int, type[Problem]] = {
     422: Unprocessable,
     429: TooManyRequests,
     503: Unavailable,
+    507: StorageFull,
     504: TimedOut,
 }
 

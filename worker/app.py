@@ -29,6 +29,8 @@ def train(job_id: str) -> None:
     """Train the job that has waited longest: which one the message meant does not matter."""
     from worker import training  # Loads torch.
 
+    if not service().queue.is_first_delivery(current_task.request.id):
+        return
     slots = training_slots()
     slot = devices.take(slots, shutdown.is_set) if slots else nullcontext()
     if slot is None:
@@ -98,12 +100,8 @@ CLOCK = {queue.RECONCILE: settings().reconcile_every_s, queue.SWEEP: settings().
 for name, task in TASKS.items():
     app.task(task, name=name)
 app.conf.update(
-    beat_schedule={
-        # Rounds that pile up while nobody serves their queue are worth no more than one, so they expire.
-        name: {"task": name, "schedule": every_s, "options": {"expires": 10 * every_s}}
-        for name, every_s in CLOCK.items()
-    },
-    beat_scheduler="celery.beat:Scheduler",  # Keeps no file; there is nothing worth remembering over a restart.
+    beat_schedule={name: {"task": name, "schedule": every_s} for name, every_s in CLOCK.items()},
+    beat_scheduler="worker.clock:SteadyScheduler",
     worker_lost_wait=0.2,  # A killed child's result cannot be on its way: there are no results.
     worker_hijack_root_logger=True,
 )

@@ -13,6 +13,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.database import open_database, read_sessions, sessions
+from app.core.full_disk import is_disk_full
 from app.core.queue import Queue
 from app.core.settings import Settings
 from app.core.storage import CHUNK_BYTES, Storage, StorageDown
@@ -111,13 +112,17 @@ class Service:
 
 
 def _patiently(ask: Callable[[], T]) -> T:
-    """What the storage answers; where it does not, ask again for PATIENCE_S seconds. Raises StorageDown in the end."""
+    """What the storage answers; where it does not, or is full, ask again for PATIENCE_S seconds.
+
+    Raises StorageDown or OSError in the end.
+    """
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             return ask()
-        except StorageDown as error:
-            if time.monotonic() > deadline:
+        except OSError as error:
+            passes = isinstance(error, StorageDown) or is_disk_full(error)
+            if not passes or time.monotonic() > deadline:
                 raise
-            log.warning("the storage does not answer, trying again: %s", error)
+            log.warning("the storage does not answer or is full, trying again: %s", error)
             time.sleep(1.0)

@@ -20,7 +20,16 @@ from app.api.schemas.datasets import DatasetOptions, DatasetOut, Fix
 from app.api.schemas.wire import DatasetId, Page
 from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, receive_text, spooled
 from app.core import repository
-from app.core.errors import BadImage, BadPairs, BadRequest, NotFound, TooLarge, Unprocessable, UnsupportedMedia
+from app.core.errors import (
+    BadImage,
+    BadPairs,
+    BadRequest,
+    NotFound,
+    StorageFull,
+    TooLarge,
+    Unprocessable,
+    UnsupportedMedia,
+)
 from app.core.settings import Settings
 from app.core.tables import Dataset, Pair
 
@@ -167,7 +176,7 @@ def store_dataset(pairs: list[ExaminedPair], services: Services) -> Dataset:
     return Dataset(scale=pairs[0].scale, stored_bytes=size, pairs=rows)
 
 
-@router.post("", status_code=201, responses=problems(*UPLOAD_REFUSALS), openapi_extra=UPLOAD_BODY)
+@router.post("", status_code=201, responses=problems(*UPLOAD_REFUSALS, StorageFull), openapi_extra=UPLOAD_BODY)
 def create_dataset(
     upload: PairsUpload,
     services: ServicesDep,

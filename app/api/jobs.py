@@ -45,6 +45,7 @@ from app.core.errors import (
     NotFound,
     NotReady,
     RequestInFlight,
+    StorageFull,
     Unprocessable,
 )
 from app.core.tables import ENDED, Dataset, Job
@@ -101,7 +102,9 @@ JOB_BODY: Final[dict[str, Any]] = {
 @router.post(
     "",
     status_code=202,
-    responses=problems(*UPLOAD_REFUSALS, NotFound, NameTaken, RequestInFlight, IdempotencyMismatch, Unprocessable),
+    responses=problems(
+        *UPLOAD_REFUSALS, NotFound, NameTaken, RequestInFlight, IdempotencyMismatch, Unprocessable, StorageFull
+    ),
     openapi_extra=JOB_BODY,
 )
 def create_job(
@@ -119,18 +122,18 @@ def create_job(
     can be learnt from, unless `allow_rejects` is set.
     """
     options = read_options(upload, request)
-    made = None
+    claim = None
     if idempotency_key is not None:
         asked = idempotency.fingerprint(options, upload.files)
-        made = idempotency.begin(session, idempotency_key, asked, services.settings.idempotency_in_flight_s)
-    if made is not None:
-        job = repository.get_job(session, made)
+        claim = idempotency.begin(session, idempotency_key, asked, services.settings.idempotency_in_flight_s)
+    if claim is not None and claim.made_id is not None:
+        job = repository.get_job(session, claim.made_id)
         response.headers["Idempotency-Replayed"] = "true"
     else:
-        with idempotency.forgotten_on_failure(session, idempotency_key):
+        with idempotency.forgotten_on_failure(session, claim):
             job = add_job(options, upload, services, session)
-            if idempotency_key is not None:
-                repository.finish_idempotent(session, idempotency_key, job.id)
+            if claim is not None:
+                repository.finish_idempotent(session, claim, job.id)
             session.commit()
         services.queue.send_training(job.id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
@@ -341,7 +344,7 @@ def get_events(
     return Page(items=[EventOut.of(event) for event in events], next=following)
 
 
-@router.post("/{job_id}/cancel", status_code=202, responses=problems(NotFound))
+@router.post("/{job_id}/cancel", status_code=202, responses=problems(NotFound, StorageFull))
 def cancel_job(job_id: JobIdPath, session: SessionDep) -> JobOut:
     """Ask a job to stop. A waiting one stops at once, a running one within seconds, an ended one stays as it is."""
     repository.get_job(session, job_id)

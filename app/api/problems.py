@@ -23,6 +23,7 @@ from app.core.errors import (
     NotAcceptable,
     NotFound,
     ServiceError,
+    StorageFull,
     TooLarge,
     TooManyRequests,
     Unauthorized,
@@ -30,6 +31,7 @@ from app.core.errors import (
     Unprocessable,
     UnsupportedMedia,
 )
+from app.core.full_disk import is_disk_full
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ KINDS: Final[tuple[type[ServiceError], ...]] = (
     TooManyRequests,
     ServiceError,
     Unavailable,
+    StorageFull,
 )
 BY_STATUS: Final = {kind.status: kind for kind in KINDS}
 
@@ -179,6 +182,9 @@ def _pointer(location: tuple[int | str, ...]) -> str:
 def _backend_error(request: Request, error: Exception) -> JSONResponse:
     log.error("the database or the storage failed", exc_info=error)
     where = "storage" if isinstance(error, OSError) else "database"
+    if is_disk_full(error):
+        full = StorageFull("The disk of the service is full. Nothing was kept; try again later.", pointer=where)
+        return _service_error(request, full)
     refused = Unavailable(f"The {where} does not answer. Try again.", pointer=where, retry_after_s=5)
     return _service_error(request, refused)
 

@@ -20,7 +20,7 @@ from app.api.schemas.restoring import OperationOut, OutputFormat, RestoreOptions
 from app.api.schemas.wire import REFERENCE_PATTERN
 from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, spooled
 from app.core import operations, repository
-from app.core.errors import BadRequest, NotAcceptable, NotFound, Unprocessable, UnsupportedMedia
+from app.core.errors import BadRequest, NotAcceptable, NotFound, StorageFull, Unprocessable, UnsupportedMedia
 from app.core.tables import ENDED, Operation
 from app.core.turns import turns
 
@@ -107,7 +107,7 @@ ClientGone = Annotated[asyncio.Event, Depends(watch_client, scope="function")]
     "/models/{model}/super-resolve",
     response_class=StreamingResponse,
     responses={
-        **problems(*RESULT_REFUSALS, BadRequest, NotFound, NotAcceptable, UnsupportedMedia, Unprocessable),
+        **problems(*RESULT_REFUSALS, BadRequest, NotFound, NotAcceptable, UnsupportedMedia, Unprocessable, StorageFull),
         200: IMAGE_OUT,
         202: {
             "description": "Accepted, but not done within the wait; follow the `Location`",

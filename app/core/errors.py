@@ -129,6 +129,10 @@ class Unavailable(ServiceError):
     status, code, title = 503, "unavailable", "A part of the service does not answer"
 
 
+class StorageFull(ServiceError):
+    status, code, title = 507, "storage-full", "The service's disk is full"
+
+
 class LeaseLost(Exception):
     """This worker no longer owns the job; whatever it still computes must not be written."""
 

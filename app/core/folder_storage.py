@@ -5,13 +5,13 @@ import hashlib
 import os
 import re
 import tempfile
-import time
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from app.core.folder_clock import folder_now
 from app.core.storage import CHUNK_BYTES, StoredFile
 
 STRANDED: Final = re.compile("(?:sweep-)+([0-9a-f]{64})")  # Where earlier releases took files before removing them.
@@ -80,7 +80,8 @@ class FolderStorage:
         self._path(key).unlink(missing_ok=True)
 
     def sweep(self, keep: AbstractSet[str], grace_s: float) -> int:
-        before = time.time() - grace_s  # What is stored from now on is not in `keep`, however long this takes.
+        # What is stored from now on is not in `keep`, however long this takes.
+        before = folder_now(self.incoming) - grace_s
         removed = 0
         for path in self.root.glob("*/*"):
             if path.name not in keep and _is_older(path, before):
@@ -110,7 +111,7 @@ class FolderStorage:
                         aside.rename(path)
 
     def inventory(self) -> Iterator[StoredFile]:
-        now = time.time()
+        now = folder_now(self.incoming)
         for path in self.root.glob("*/*"):
             try:
                 found = path.stat()

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app.core import repository, shares, training_queue
 from app.core.errors import JobCancelled, LeaseLost
 from app.core.owners import look_as
-from app.core.tables import ACTIVE, Job, JobEvent, ModelVersion, database_now, utc_ago, utc_now
+from app.core.tables import ACTIVE, Job, JobEvent, ModelVersion, database_now, utc_ago
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def claim_next(session: Session, task_id: str, lease_s: float) -> Lease | None:
             task_id=task_id,
             lease_token=token,
             lease_until=database_now() + lease_s,
-            started_at=func.coalesce(Job.started_at, utc_now()),
+            started_at=func.coalesce(Job.started_at, utc_ago()),
         )
         if _changed(session, taken):  # Otherwise it was cancelled in this moment.
             attempt, charge_s = session.execute(select(Job.attempt, Job.charge_s).where(Job.id == job_id)).one()

@@ -10,7 +10,7 @@ from sqlalchemy import CursorResult, Update, func, select, update
 from sqlalchemy.orm import Session
 
 from app.core.errors import LeaseLost, OperationCancelled
-from app.core.tables import Batch, Operation, database_now, utc_ago, utc_now
+from app.core.tables import Batch, Operation, database_now, utc_ago
 
 OPERATION_ATTEMPTS = 3  # After so many lost workers it has failed.
 
@@ -47,7 +47,7 @@ def claim_next(session: Session, lease_s: float, most_pixels: int | None = None)
         attempt=Operation.attempt + 1,
         lease_token=token,
         lease_until=database_now() + lease_s,
-        started_at=func.coalesce(Operation.started_at, utc_now()),
+        started_at=func.coalesce(Operation.started_at, utc_ago()),
     )
     without_sync = {"synchronize_session": False}
     claimed = session.execute(taken.returning(Operation.id, Operation.pixels), execution_options=without_sync).first()

@@ -22,6 +22,7 @@ HOUSEKEEPING_QUEUE = "housekeeping"
 REQUEST_ID = "drtl_request_id"  # header of a message
 ROUND_MARK = "drtl:reconciled"
 DONE_CHANNEL = "drtl:done"  # of the broker; its messages are identifiers of what has ended
+DELIVERED_S = 2 * 3600  # Celery delivers again what nobody has acknowledged for an hour.
 
 
 def celery_app(broker_url: str) -> Celery:
@@ -79,6 +80,18 @@ class Queue:
         Sending again while it is being made does no harm.
         """
         self._send(EXPORT_ONNX, reference)
+
+    def is_first_delivery(self, message_id: str) -> bool:
+        """Whether a message has come for the first time; a broker that does not answer is believed that it has.
+
+        Work is claimed in the database, so a second delivery takes nobody's. But what it took would bear the same
+        message's id, and whatever is done to one of the two processes by that id would be done to both.
+        """
+        try:
+            return bool(self.redis.set(f"drtl:delivered:{message_id}", 1, nx=True, ex=DELIVERED_S))
+        except RedisError as error:
+            log.warning("nobody knows whether message %s came before: %s", message_id, error)
+            return True
 
     def depth(self, queue: str) -> int:
         """How many messages wait in a queue. Raises RedisError."""

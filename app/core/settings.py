@@ -3,13 +3,20 @@
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core.logs import LogFormat
 from app.core.shares import Priority
+
+CORES: Final = os.cpu_count() or 1
+
+
+def _shared(cores: int, workers: int | None) -> int:
+    """The threads of each worker where all of them work at once."""
+    return max(1, cores // (workers or 1))
 
 
 class Settings(BaseSettings):
@@ -85,8 +92,18 @@ class Settings(BaseSettings):
     result_retention_s: float = 3_600.0
     orphan_grace_s: float = Field(3_600.0, description="Age at which a blob that no row names is removed.")
 
-    training_threads: int = Field(os.cpu_count() or 1, ge=1)
-    inference_threads: int = Field(max(1, (os.cpu_count() or 2) // 2), ge=1)
+    training_workers: int = Field(1, ge=1, description="How many jobs `drtl up` trains at a time.")
+    inference_workers: int = Field(1, ge=1, description="How many processes of `drtl up` restore images.")
+    training_threads: int = Field(
+        default_factory=lambda given: _shared(CORES, given.get("training_workers")),
+        ge=1,
+        description="Of each training.",
+    )
+    inference_threads: int = Field(
+        default_factory=lambda given: _shared(CORES // 2, given.get("inference_workers")),
+        ge=1,
+        description="Of each inference worker.",
+    )
     devices: str = Field(
         "", description="Accelerators for trainings, as CUDA_VISIBLE_DEVICES would name them; empty means all."
     )

@@ -236,7 +236,7 @@ class JobEvent(Table):
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
-    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    created_at: Mapped[datetime] = mapped_column(default=utc_ago())
     kind: Mapped[str] = mapped_column(String(32))
     payload: Mapped[dict[str, Any]]
 
@@ -252,7 +252,7 @@ class ModelVersion(Owned, Table):
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     version: Mapped[int] = mapped_column(Integer, primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
-    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    created_at: Mapped[datetime] = mapped_column(default=utc_ago())
     weights_blob: Mapped[str] = mapped_column(String(64), index=True)
     onnx_blob: Mapped[str | None] = mapped_column(String(64), index=True)  # Made when somebody first asks for it.
     onnx_error: Mapped[str | None] = mapped_column(Text)  # Why the last attempt failed, until somebody has been told.

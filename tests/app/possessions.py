@@ -6,8 +6,8 @@ from typing import Any
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.api import examples
-from app.core.owners import look_as
 from app.core.folder_storage import FolderStorage
+from app.core.owners import look_as
 from app.core.tables import (
     Batch,
     Dataset,

@@ -19,9 +19,9 @@ from app.api import examples
 from app.api.auth import FOR_EVERYBODY, SCOPES_OF
 from app.core import jobs, keys, repository
 from app.core.database import open_database, sessions
+from app.core.folder_storage import FolderStorage
 from app.core.owners import View, ViewedSessions
 from app.core.settings import Settings
-from app.core.folder_storage import FolderStorage
 from app.core.tables import Batch, Dataset, Job, ModelAlias, Operation, Owned, Table
 from app.main import create_app
 from tests.app.conftest import connected, problem

@@ -12,9 +12,9 @@ from typing import Any, Final, Literal
 
 from app.core import keys
 from app.core.database import open_database, sessions
+from app.core.folder_storage import FolderStorage
 from app.core.keys import SCOPES
 from app.core.settings import Settings
-from app.core.folder_storage import FolderStorage
 from tests.app.possessions import fill
 from tests.chaos.api_process import api
 
