@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.core import deliveries
 from app.core.database import open_database, read_sessions, sessions
 from app.core.queue import Queue
 from app.core.settings import Settings
@@ -61,12 +62,16 @@ class Service:
         while True:
             try:
                 with self.sessions.begin() as session:
-                    return change(session)
+                    changed = change(session)
             except DatabaseDown as error:
                 if time.monotonic() > deadline:
                     raise
                 log.warning("the database does not answer, trying again: %s", error)
                 time.sleep(0.5)
+            else:
+                if deliveries.has_published(session):
+                    self.queue.send_webhooks()
+                return changed
 
     def fetch(self, blob: str, path: Path) -> Path:
         """Copy a blob to a file. Raises FileNotFoundError where it is gone, OSError where it is not what was stored."""
