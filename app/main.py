@@ -22,6 +22,7 @@ from app.api import (
     session,
     super_resolution,
     web,
+    webhooks,
 )
 from app.api.body_limit import BodyLimit
 from app.api.deps import Services
@@ -46,6 +47,7 @@ PARTS: Final = (
     batches,
     datasets,
     pair_images,
+    webhooks,
     session,
     health,
     metrics,

@@ -19,6 +19,8 @@ Network = IPv4Network | IPv6Network
 
 LONGEST_URL: Final = 2048
 PORTS: Final = frozenset({80, 443, 8080, 8443})  # Of public receivers: others belong to databases, mail and the like.
+# The same for a name that is not known and one that is known inside: nobody shall learn which names there are.
+NOWHERE: Final = "The URL's host has no public address."
 LABEL: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
@@ -125,7 +127,7 @@ class Receivers:
         if any(address in network for network in self.networks if network.version == address.version):
             return
         if not is_public(address):
-            raise BadWebhookUrl("The URL's host is not at a public address.")
+            raise BadWebhookUrl(NOWHERE)
         if port not in PORTS:
             ports = ", ".join(map(str, sorted(PORTS)))
             raise BadWebhookUrl(f"Port {port} is none of those that receivers may have: {ports}.")
@@ -159,7 +161,7 @@ def look_up(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise BadWebhookUrl(f"The host {host!r} cannot be found.") from error
+        raise BadWebhookUrl(NOWHERE) from error
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 

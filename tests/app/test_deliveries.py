@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -331,7 +332,7 @@ def test_pauses_grow_until_the_day_is_over_and_no_day_has_very_many(first_s: flo
         pauses.append(deliveries.pause_s(first_s, elapsed, asked_s))
         elapsed += pauses[-1]
     assert all(first_s <= pause <= 1.2 * 4 * 3600 for pause in pauses)
-    assert all(later >= earlier / 1.2 for earlier, later in zip(pauses, pauses[1:], strict=False))
+    assert all(later >= earlier / 1.2 for earlier, later in pairwise(pauses))
     assert len(pauses) < 40
 
 

@@ -201,12 +201,12 @@ def test_whatever_is_written_is_taken_apart_or_refused(url: str) -> None:
 
 @pytest.mark.parametrize("name", ["localhost", "ip6-localhost"])
 def test_a_name_of_this_machine_is_refused_after_it_was_looked_up(name: str) -> None:
-    with pytest.raises(BadWebhookUrl, match=r"not at a public address|cannot be found"):
+    with pytest.raises(BadWebhookUrl, match="no public address"):
         PUBLIC.check(f"https://{name}/hook")
 
 
 def test_a_name_that_nobody_has_is_refused() -> None:
-    with pytest.raises(BadWebhookUrl, match="cannot be found"):
+    with pytest.raises(BadWebhookUrl, match="no public address"):
         PUBLIC.check("https://nobody.invalid/hook")
 
 

@@ -72,7 +72,7 @@ def test_a_message_arrives_as_it_is_with_a_true_host_and_nothing_of_the_environm
 
 def test_a_receiver_inside_is_not_reached_unless_the_operator_allows_its_network() -> None:
     with receiver() as there:
-        assert post(there.url, ANYWHERE).error == "The URL's host is not at a public address."
+        assert post(there.url, ANYWHERE).error == "The URL's host has no public address."
         assert not there.messages
         assert post(there.url).is_good
 
@@ -96,7 +96,7 @@ def test_a_name_that_turns_inward_after_it_was_judged_is_not_followed(monkeypatc
         judged.check(f"http://rebinding.example:{port}/")
         answer = post(f"http://rebinding.example:{port}/", judged)
         assert asked == ["rebinding.example"] * 2, "each connection asks once"
-        assert answer.error == "The URL's host is not at a public address."
+        assert answer.error == "The URL's host has no public address."
         assert not there.messages
 
 
