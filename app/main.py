@@ -23,6 +23,7 @@ from app.api import (
     session,
     super_resolution,
     web,
+    webhooks,
 )
 from app.api.body_limit import BodyLimit
 from app.api.deps import Services
@@ -49,6 +50,7 @@ PARTS: Final = (
     batches,
     datasets,
     pair_images,
+    webhooks,
     session,
     health,
     metrics,

@@ -44,6 +44,10 @@ class Damaged(DRTLError):
     """What was downloaded is not what the service holds."""
 
 
+class BadSignature(DRTLError):
+    """A webhook's message that is not the service's, or not of this time."""
+
+
 class Problem(DRTLError):
     """The service refused, and says why.
 
@@ -134,6 +138,10 @@ class BadImage(Unprocessable):
 
 class BadArchive(Unprocessable):
     code = "bad-archive"
+
+
+class BadWebhookUrl(Unprocessable):
+    code = "bad-webhook-url"
 
 
 class IdempotencyMismatch(Unprocessable):

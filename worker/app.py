@@ -18,6 +18,7 @@ from app.core.settings import settings
 from worker import devices, onnx_export, reconciler
 from worker.lease import Origin, shutdown
 from worker.service import Service
+from worker.webhooks import Deliverer
 
 if TYPE_CHECKING:
     from worker.inference import Inference
@@ -64,6 +65,11 @@ def export_onnx(reference: str) -> None:
     onnx_export.export(service(), reference)
 
 
+def deliver_webhooks(_whose: str) -> None:
+    """Send webhooks' messages that are due."""
+    deliverer().run()
+
+
 def reconcile() -> None:
     """Mend what faults have bent."""
     reconciler.reconcile(service())
@@ -88,11 +94,18 @@ def inference() -> "Inference":
     return Inference(service())
 
 
+@cache
+def deliverer() -> Deliverer:
+    """This process's sender of webhooks."""
+    return Deliverer(service())
+
+
 app = queue.celery_app(settings().broker_url)
 TASKS = {
     queue.TRAIN: train,
     queue.SUPER_RESOLVE: super_resolve,
     queue.EXPORT_ONNX: export_onnx,
+    queue.DELIVER_WEBHOOKS: deliver_webhooks,
     queue.RECONCILE: reconcile,
     queue.SWEEP: sweep,
 }

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.core import deliveries
 from app.core.database import open_database, read_sessions, sessions
 from app.core.full_disk import is_disk_full
 from app.core.queue import Queue
@@ -62,12 +63,16 @@ class Service:
         while True:
             try:
                 with self.sessions.begin() as session:
-                    return change(session)
+                    changed = change(session)
             except DatabaseDown as error:
                 if time.monotonic() > deadline:
                     raise
                 log.warning("the database does not answer, trying again: %s", error)
                 time.sleep(0.5)
+            else:
+                if deliveries.has_published(session):
+                    self.queue.send_webhooks()
+                return changed
 
     def fetch(self, blob: str, path: Path) -> Path:
         """Copy a blob to a file, patiently.

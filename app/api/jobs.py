@@ -36,7 +36,7 @@ from app.api.schemas.graph import GraphOut
 from app.api.schemas.jobs import EventOut, JobFromDataset, JobOptions, JobOut
 from app.api.schemas.wire import LARGEST_INTEGER, JobIdPath, JobState, Page
 from app.api.uploads import Upload
-from app.core import jobs, repository, training_queue
+from app.core import deliveries, jobs, repository, training_queue
 from app.core.errors import (
     Conflict,
     IdempotencyMismatch,
@@ -345,10 +345,12 @@ def get_events(
 
 
 @router.post("/{job_id}/cancel", status_code=202, responses=problems(NotFound, StorageFull))
-def cancel_job(job_id: JobIdPath, session: SessionDep) -> JobOut:
+def cancel_job(job_id: JobIdPath, session: SessionDep, services: ServicesDep) -> JobOut:
     """Ask a job to stop. A waiting one stops at once, a running one within seconds, an ended one stays as it is."""
     repository.get_job(session, job_id)
     jobs.request_cancel(session, job_id)
     session.commit()
+    if deliveries.has_published(session):
+        services.queue.send_webhooks()
     session.expire_all()
     return JobOut.of(repository.get_job(session, job_id))

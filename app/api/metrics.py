@@ -127,6 +127,12 @@ def rows(taker: CensusTaker) -> Iterator[Metric]:
         oldest.add_metric([kind], seconds)
     yield depth
     yield oldest
+    yield GaugeMetricFamily(
+        "drtl_webhooks_pending", "Messages that have not arrived yet.", value=census.pending_webhooks
+    )
+    yield GaugeMetricFamily(
+        "drtl_webhooks_overdue_seconds", "How long the first could have been sent.", value=census.overdue_webhook_s
+    )
 
 
 def workers(redis: Redis) -> Iterator[Metric]:

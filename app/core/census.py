@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.core import deliveries
 from app.core.owners import Sessions
 from app.core.tables import ACTIVE, ENDED, Job, Operation, utc_now
 
@@ -23,6 +24,8 @@ class Census:
     operations: dict[str, int] = field(default_factory=dict)  # by state
     oldest_job_s: float = 0.0  # 0 where none waits
     oldest_operation_s: float = 0.0
+    pending_webhooks: int = 0  # messages that have neither arrived nor been given up
+    overdue_webhook_s: float = 0.0  # 0 where none is ready to be sent
 
 
 class CensusTaker:
@@ -50,6 +53,8 @@ class CensusTaker:
                         operations=_operations(session),
                         oldest_job_s=_oldest_s(session, Job),
                         oldest_operation_s=_oldest_s(session, Operation),
+                        pending_webhooks=deliveries.pending(session),
+                        overdue_webhook_s=deliveries.overdue_s(session),
                     )
                 self._due = time.monotonic() + ACTIVE_EVERY_S
             return self._last

@@ -26,6 +26,7 @@ from app.core.tables import (
     ModelAlias,
     ModelVersion,
     Operation,
+    WebhookDelivery,
     database_now,
     utc_now,
 )
@@ -287,6 +288,7 @@ def expired(holdings: Holdings) -> Finding:
         ("batch", Batch, retention.expired_batches(settings.result_retention_s + slack_s)),
         ("dataset", Dataset, retention.expired_datasets(settings.upload_retention_s + slack_s)),
         ("key", IdempotencyKey, retention.expired_idempotency_keys(settings.idempotency_retention_s + slack_s)),
+        ("delivery", WebhookDelivery, retention.expired_deliveries(settings.webhook_retention_s + slack_s)),
     )
     with holdings.read_sessions() as session:
         counts = {
@@ -295,13 +297,14 @@ def expired(holdings: Holdings) -> Finding:
         }
     if not any(counts.values()):
         return Finding("retention", "ok", "nothing has outlived its retention")
-    plural = {"batch": "batches"}
+    plural = {"batch": "batches", "delivery": "deliveries"}
     told = ", ".join(counted(number, name, plural.get(name)) for name, number in counts.items() if number)
 
     def remove() -> str:
         with holdings.sessions.begin() as session:
             retention.expire_operations(session, settings.result_retention_s)
             retention.expire_idempotency_keys(session, settings.idempotency_retention_s)
+            retention.expire_deliveries(session, settings.webhook_retention_s)
         for _ in range(0, counts["dataset"], retention.DATASETS_AT_ONCE):
             with holdings.sessions.begin() as session:
                 retention.expire_datasets(session, settings.upload_retention_s)

@@ -113,6 +113,10 @@ class BadArchive(Unprocessable):
     code, title = "bad-archive", "The zip cannot be used"
 
 
+class BadWebhookUrl(Unprocessable):
+    code, title = "bad-webhook-url", "Webhooks cannot be sent to this URL"
+
+
 class IdempotencyMismatch(Unprocessable):
     code, title = "idempotency-mismatch", "This Idempotency-Key was used with another request"
 

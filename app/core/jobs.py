@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import CursorResult, Update, func, select, update
 from sqlalchemy.orm import Session
 
-from app.core import repository, shares, training_queue
+from app.core import deliveries, repository, shares, training_queue
 from app.core.errors import JobCancelled, LeaseLost
 from app.core.owners import look_as
 from app.core.tables import ACTIVE, Job, JobEvent, ModelVersion, database_now, utc_ago
@@ -34,8 +34,10 @@ def _changed(session: Session, statement: Update) -> bool:
 
 
 def record(session: Session, job_id: str, kind: str, **payload: Any) -> None:
-    """Append an event that followers of the job will see."""
-    session.add(JobEvent(job_id=job_id, kind=kind, payload=payload))
+    """Append an event that followers of the job will see, and webhooks will be told of."""
+    event = JobEvent(job_id=job_id, kind=kind, payload=payload)
+    session.add(event)
+    deliveries.publish(session, event)
 
 
 def claim_next(session: Session, task_id: str, lease_s: float) -> Lease | None:

@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 TRAIN = "drtl.train"
 SUPER_RESOLVE = "drtl.super_resolve"
 EXPORT_ONNX = "drtl.export_onnx"
+DELIVER_WEBHOOKS = "drtl.deliver_webhooks"
 RECONCILE = "drtl.reconcile"
 SWEEP = "drtl.sweep"
 TRAINING_QUEUE = "training"
@@ -37,6 +38,7 @@ def celery_app(broker_url: str) -> Celery:
             TRAIN: {"queue": TRAINING_QUEUE},
             SUPER_RESOLVE: {"queue": INFERENCE_QUEUE},
             EXPORT_ONNX: {"queue": HOUSEKEEPING_QUEUE},  # Served by inference workers, beside the images.
+            DELIVER_WEBHOOKS: {"queue": HOUSEKEEPING_QUEUE},
             RECONCILE: {"queue": HOUSEKEEPING_QUEUE},
             SWEEP: {"queue": HOUSEKEEPING_QUEUE},
         },
@@ -92,6 +94,10 @@ class Queue:
         except RedisError as error:
             log.warning("nobody knows whether message %s came before: %s", message_id, error)
             return True
+
+    def send_webhooks(self) -> None:
+        """Wake whoever sends webhooks' messages. Call after the commit."""
+        self._send(DELIVER_WEBHOOKS, "whoever waits")
 
     def depth(self, queue: str) -> int:
         """How many messages wait in a queue. Raises RedisError."""

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, or_, select
 from sqlalchemy.orm import Session
 
-from app.core.tables import Batch, Dataset, IdempotencyKey, Job, Operation, utc_ago
+from app.core.tables import Batch, Dataset, IdempotencyKey, Job, Operation, WebhookDelivery, utc_ago
 
 DATASETS_AT_ONCE = 100
 
@@ -37,6 +37,11 @@ def expired_idempotency_keys(retention_s: float) -> ColumnElement[bool]:
     return IdempotencyKey.created_at < utc_ago(retention_s)
 
 
+def expired_deliveries(retention_s: float) -> ColumnElement[bool]:
+    """Messages of webhooks that arrived or were given up so long ago."""
+    return WebhookDelivery.finished_at < utc_ago(retention_s)
+
+
 def _forget(session: Session, table: type[Any], which: ColumnElement[bool]) -> None:
     session.execute(delete(table).where(which), execution_options={"synchronize_session": False})
 
@@ -56,3 +61,8 @@ def expire_datasets(session: Session, retention_s: float) -> None:
 def expire_idempotency_keys(session: Session, retention_s: float) -> None:
     """Forget old keys."""
     _forget(session, IdempotencyKey, expired_idempotency_keys(retention_s))
+
+
+def expire_deliveries(session: Session, retention_s: float) -> None:
+    """Forget messages of webhooks, and what came of their attempts."""
+    _forget(session, WebhookDelivery, expired_deliveries(retention_s))

@@ -5,13 +5,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core.logs import LogFormat
+from app.core.receivers import parsed_networks
 from app.core.shares import Priority
 
 CORES: Final = os.cpu_count() or 1
+MIN_KEY_CHARACTERS: Final = 32
 
 
 def _shared(cores: int, workers: int | None) -> int:
@@ -92,6 +94,23 @@ class Settings(BaseSettings):
     result_retention_s: float = 3_600.0
     orphan_grace_s: float = Field(3_600.0, description="Age at which a blob that no row names is removed.")
 
+    webhook_key: str = Field(
+        "", repr=False, description="Secret that webhooks' secrets are made of; `drtl up` keeps one in its folder."
+    )
+    webhook_networks: str = Field(
+        "", description="Networks (CIDR, between commas) that receivers may be in though they are not public."
+    )
+    webhook_http: bool = Field(False, description="Allow receivers without TLS.")
+    webhook_ca_file: Path | None = Field(None, description="Certificates to trust besides the public ones, as PEM.")
+    max_webhooks: int = Field(20, ge=0, description="Most webhooks of an owner.")
+    webhook_timeout_s: float = Field(15.0, gt=0, description="From looking the receiver up to its answer's status.")
+    webhook_retry_s: float = Field(5.0, gt=0, description="Pause after the first failed attempt; then it grows.")
+    webhook_patience_s: float = Field(86_400.0, ge=0, description="A delivery that fails for this long is given up.")
+    webhook_disable_after_s: float = Field(
+        5 * 86_400.0, gt=0, description="A webhook is disabled when nothing has been delivered for this long."
+    )
+    webhook_retention_s: float = Field(7 * 86_400.0, description="Age at which ended deliveries are removed.")
+
     training_workers: int = Field(1, ge=1, description="How many jobs `drtl up` trains at a time.")
     inference_workers: int = Field(1, ge=1, description="How many processes of `drtl up` restore images.")
     training_threads: int = Field(
@@ -118,6 +137,19 @@ class Settings(BaseSettings):
         None, description="Folder of clean images that transfer may use (DIV2K or your own)."
     )
     prior_path: Path | None = Field(None, description="Prior bundle; empty means the one that ships with the project.")
+
+    @field_validator("webhook_key")
+    @classmethod
+    def _hard_to_guess(cls, key: str) -> str:
+        if key and len(key) < MIN_KEY_CHARACTERS:
+            raise ValueError(f"give at least {MIN_KEY_CHARACTERS} random characters")
+        return key
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _readable(cls, networks: str) -> str:
+        parsed_networks(networks)
+        return networks
 
     @model_validator(mode="after")
     def _fill_derived(self) -> Self:

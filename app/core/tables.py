@@ -333,3 +333,65 @@ class IdempotencyKey(Owned, Table):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     fingerprint: Mapped[str] = mapped_column(String(64))
     made_id: Mapped[str | None] = mapped_column(String(40))  # None while the first request is still being answered
+
+
+class Webhook(Owned, Table):
+    """An address that hears of an owner's jobs. Its secret is derived from the service's key, and kept nowhere."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index("ix_webhooks_owner", "owner", "id"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True, default=lambda: new_id("wh"))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    url: Mapped[str] = mapped_column(String(2048))
+    events: Mapped[list[Any]]
+    description: Mapped[str] = mapped_column(String(255), default="")
+    key_fingerprint: Mapped[str] = mapped_column(String(16))  # of the service's key that the secrets are made of
+    generation: Mapped[int] = mapped_column(Integer, default=1)  # of the secret
+    previous_secret_until: Mapped[datetime | None]  # Until then the generation before signs, too.
+    failing_since: Mapped[datetime | None]  # The first failure after the last success.
+    disabled_at: Mapped[datetime | None]
+    disabled_reason: Mapped[str | None] = mapped_column(Text)
+
+
+class WebhookDelivery(Owned, Table):
+    """A message to a webhook, written together with what it tells of; it goes out until it arrives or is given up."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        Index("ix_webhook_deliveries_due", "state", "due_at"),
+        Index("ix_webhook_deliveries_order", "webhook_id", "job_id", "sequence"),
+        Index("ix_webhook_deliveries_list", "webhook_id", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True, default=lambda: new_id("msg"))
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    sequence: Mapped[int | None] = mapped_column(Integer)  # The job event's id; None for what keeps no order.
+    event: Mapped[str] = mapped_column(String(32))
+    body: Mapped[str] = mapped_column(Text)  # As it is signed, to the byte.
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    state: Mapped[str] = mapped_column(String(16), default="pending")  # pending, delivered, failed
+    due_at: Mapped[float] = mapped_column(Float)  # database_now() seconds, as all that follow
+    pending_since: Mapped[float] = mapped_column(Float)
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    lease_token: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[float | None] = mapped_column(Float)
+    finished_at: Mapped[datetime | None]
+    attempts: Mapped[list["WebhookAttempt"]] = relationship(
+        order_by="WebhookAttempt.number", lazy="selectin", cascade="all, delete-orphan", passive_deletes=True
+    )
+
+
+class WebhookAttempt(Table):
+    """What came of one request to a receiver. An attempt whose worker died has none."""
+
+    __tablename__ = "webhook_attempts"
+
+    delivery_id: Mapped[str] = mapped_column(ForeignKey("webhook_deliveries.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    seconds: Mapped[float] = mapped_column(Float)
+    status: Mapped[int | None] = mapped_column(Integer)  # of HTTP
+    error: Mapped[str | None] = mapped_column(Text)
+    excerpt: Mapped[str | None] = mapped_column(Text)  # The beginning of the answer's body.

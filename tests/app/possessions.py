@@ -18,10 +18,15 @@ from app.core.tables import (
     ModelVersion,
     Operation,
     Pair,
+    Webhook,
+    WebhookAttempt,
+    WebhookDelivery,
 )
+from app.core.webhook_signatures import fingerprint
 from tests.app.material import encoded, pixels
 
 IMAGE = encoded(pixels())
+WEBHOOK_KEY = "a service's key of enough characters"
 GRAPH = {name: part for name, part in examples.GRAPH.items() if name != "edges"}
 
 
@@ -74,8 +79,26 @@ def fill(rows: sessionmaker[Session], storage: FolderStorage, owner: str, job_st
             result=examples.OPERATION["facts"],
         )
         session.add_all([operation, IdempotencyKey(key="monday", fingerprint="f", made_id=job.id)])
+        webhook = Webhook(url="https://lab.example/", events=["job.failed"], key_fingerprint=fingerprint(WEBHOOK_KEY))
+        session.add(webhook)
+        session.flush()
+        attempt = WebhookAttempt(number=1, seconds=0.1, status=204)
+        delivery = WebhookDelivery(
+            webhook_id=webhook.id,
+            job_id=job.id,
+            event="job.failed",
+            body="{}",
+            state="delivered",
+            due_at=0.0,
+            pending_since=0.0,
+            attempt=1,
+            attempts=[attempt],
+        )
+        session.add(delivery)
         session.flush()
         return {
+            "webhook_id": webhook.id,
+            "delivery_id": delivery.id,
             "dataset_id": dataset.id,
             "position": "0",
             "side": "clean",
