@@ -12,7 +12,7 @@ COPY drtl_client drtl_client
 COPY worker worker
 COPY ml ml
 COPY migrations migrations
-RUN pip install .
+RUN pip install ".[s3]"
 
 FROM python:3.12-slim
 # torch's CPU kernels need the OpenMP run time, which the slim image leaves out.

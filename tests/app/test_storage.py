@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from app.cli import app as cli
 from app.core.folder_storage import FolderStorage
 from app.core.object_storage import PART_BYTES, READ_BYTES, ObjectStorage
 from app.core.settings import Settings
@@ -512,6 +515,34 @@ def test_a_refusal_is_no_loss_and_tells_no_secret(s3: S3Server, bucket: Place, m
         monkeypatch.setenv(name, value)
     with pytest.raises(StorageDown, match="NoSuchBucket"):
         ObjectStorage("no-such-bucket").open(key)
+
+
+# Copying
+
+
+def test_what_was_copied_is_the_same_and_is_not_copied_twice(folder: Place, bucket: Place, tmp_path: Path) -> None:
+    keys = {folder.put(content) for content in (b"one", b"two", os.urandom(PART_BYTES + 1))}
+    run = CliRunner()
+    there = run.invoke(cli, ["blobs", "copy", str(folder.files), bucket.url, "--json"], catch_exceptions=False)
+    assert json.loads(there.stdout) == {"copied": 3, "damaged": []}
+    assert bucket.kept() == keys
+    more = bucket.put(b"more")
+    elsewhere = tmp_path / "elsewhere"
+    back = run.invoke(cli, ["blobs", "copy", bucket.url, str(elsewhere), "--json"], catch_exceptions=False)
+    again = run.invoke(cli, ["blobs", "copy", bucket.url, str(elsewhere), "--json"], catch_exceptions=False)
+    assert [json.loads(said.stdout)["copied"] for said in (back, again)] == [4, 0]
+    copied = Place(FolderStorage(elsewhere), elsewhere, "")
+    assert copied.kept() == keys | {more}
+    assert all(hashlib.sha256(copied.read(key)).hexdigest() == key for key in keys)
+
+
+def test_a_damaged_blob_is_named_and_not_copied(folder: Place, bucket: Place) -> None:
+    damaged, good = folder.put(b"will be damaged"), folder.put(b"good")
+    (folder.files / damaged[:2] / damaged).write_bytes(b"damaged")
+    said = CliRunner().invoke(cli, ["blobs", "copy", str(folder.files), bucket.url])
+    assert said.exit_code == 1
+    assert damaged in str(said.exception)
+    assert bucket.kept() == {good}
 
 
 # Settings

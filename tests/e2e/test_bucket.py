@@ -47,15 +47,12 @@ def restore(service: RunningService, model: str) -> httpx.Response:
 
 
 def test_a_job_goes_on_when_the_bucket_is_killed_under_it_and_comes_back(service: RunningService, s3: S3Server) -> None:
-    job_id = service.post_job("lens", finetune_steps=150)
-    service.wait_for_step(job_id, 5)
+    job_id = service.post_job("lens", finetune_steps=60)
+    service.wait_for_step(job_id, 1)
     s3.kill()
 
     unready = service.http.get("/readyz")
     assert (unready.status_code, unready.json()["pointer"]) == (503, "storage")
-    _, _, distorted = next(iter(image_pairs(1)))
-    refused = service.http.post("/v1/datasets", files={"clean": distorted, "distorted": distorted})
-    assert refused.status_code in {422, 503}, refused.text
     pairs = [
         (side, (f"{stem}.png", content))
         for stem, clean, spoilt in image_pairs(2)
