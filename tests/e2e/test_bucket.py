@@ -5,14 +5,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from tests.images import image_pairs
-from tests.s3_server import BUCKET, S3Server
+from tests.s3_server import BUCKET, CREDENTIALS, S3Server
 from tests.servers import RunningService, embedded_service, eventually
 
+ROOT = Path(__file__).parents[2]
 BLOB_URL = f"s3://{BUCKET}/service"
 
 
@@ -121,3 +124,14 @@ def test_nothing_is_kept_in_the_folder_and_no_log_tells_the_secret(service: Runn
     assert list(s3.bucket.glob("service/??/*"))
     for path in service.data_dir.rglob("*.log"):
         assert s3.environment["AWS_SECRET_ACCESS_KEY"] not in path.read_text(errors="replace"), path
+
+
+def test_the_compose_file_for_a_bucket_gives_it_to_every_process_that_uses_blobs() -> None:
+    plain = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    bucket = yaml.safe_load((ROOT / "deploy/docker-compose.s3.yml").read_text())["services"]
+    ours = {name for name, service in plain.items() if service["image"] == "drtl-service"} - {"migrate"}
+    assert set(bucket) == ours | {"objects"}
+    for name in ours:
+        assert {"DRTL_BLOB_URL", "AWS_ENDPOINT_URL", "AWS_REGION", *CREDENTIALS} == set(bucket[name]["environment"]), (
+            name
+        )
