@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.text import Text
 
-from app.commands import doctor, graph, jobs, keys, models, service, upscale
+from app.commands import blobs, doctor, graph, jobs, keys, models, service, upscale
 from app.commands.output import errors
 from app.commands.pairs import pairs
 from app.failures import CommandFailed, next_step
@@ -46,6 +46,10 @@ app.add_typer(models_app, name="models")
 
 app.command("upscale")(upscale.upscale)
 app.command("doctor")(doctor.doctor)
+
+blobs_app = group("Where images and weights are kept.")
+blobs_app.command("copy")(blobs.copy)
+app.add_typer(blobs_app, name="blobs")
 
 keys_app = group("Who may use the service; on its own machine, or with its DRTL_DATABASE_URL.")
 keys_app.command("create")(keys.create)

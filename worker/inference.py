@@ -167,7 +167,7 @@ class Inference:
             except StorageDown as error:
                 self.service.write(lambda session: operations.release(session, lease), PATIENCE_S)
                 log.warning("operation %s: back in the queue, without blobs: %s", lease.operation_id, error)
-                return
+                raise  # This task ends; the reconciler sends others.
             except Exception as error:
                 failure = diagnose(error, bad_value="bad-image")
                 self.service.write(
