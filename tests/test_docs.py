@@ -223,5 +223,5 @@ def test_every_python_example_is_valid_and_names_what_exists(page: Path) -> None
         compile(block, str(page), "exec")
         for name in re.findall(r"errors\.(\w+)", block):
             assert hasattr(drtl_client.errors, name), name
-        for resource, method in re.findall(r"client\.(jobs|datasets|operations|batches|models)\.(\w+)", block):
+        for resource, method in re.findall(r"client\.(jobs|datasets|operations|batches|models|webhooks)\.(\w+)", block):
             assert hasattr(getattr(drtl_client.Client("http://service"), resource), method), f"{resource}.{method}"

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 from sqlalchemy import select
 
-from app.core import jobs, telemetry
+from app.core import jobs, telemetry, tracing
 from app.core.jobs import Lease
 from app.core.tables import Job
 from ml.preview import Preview
@@ -39,6 +39,7 @@ class JobFollower:
         self.first_fraction: float | None = None
         self.reached = 0.0  # By the attempt before; a bar that has come so far does not fall back.
         self.phase = ""
+        self.steps = tracing.Steps()
         self.next_report = self.began
         self.next_checkpoint = self.began + service.settings.checkpoint_every_s
         self.next_preview = self.began
@@ -67,6 +68,7 @@ class JobFollower:
             return
         if phase != self.phase:
             log.info("job %s: %s", self.lease.job_id, phase)
+            self.steps.enter(phase)
         self.phase = phase
         self.next_report = now + max(REPORT_EVERY_S, (now - self.began) / 500)
         payload, eta_s = finite(facts), self._eta_s(fraction, now)

@@ -6,8 +6,9 @@ import tempfile
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from app.core import jobs, logs, repository, telemetry
+from app.core import jobs, logs, repository, telemetry, tracing
 from app.core.errors import JobCancelled, LeaseLost
 from app.core.jobs import Lease
 from app.core.storage import StorageDown
@@ -31,7 +32,11 @@ def run_next(service: Service, task_id: str, origin: Origin = NOBODY) -> None:
     lease = service.write(lambda session: jobs.claim_next(session, task_id, service.settings.lease_s))
     if lease is None:
         return
-    with logs.about(request_id=origin.of(lease.job_id), job_id=lease.job_id, attempt=lease.attempt):
+    about: dict[str, Any] = {"job_id": lease.job_id, "attempt": lease.attempt}
+    with (
+        logs.about(request_id=origin.of(lease.job_id), **about),
+        tracing.span("train", origin.trace_of(lease.job_id), "CONSUMER", **about),
+    ):
         run(service, lease)
 
 
@@ -81,6 +86,8 @@ def run(service: Service, lease: Lease) -> None:
             if not failure.foreseen:
                 raise  # Celery logs the traceback, right below the reference that the user was given.
             return
+        finally:
+            follower.steps.close()
         follower.drop_checkpoint()
 
 

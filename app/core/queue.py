@@ -7,7 +7,7 @@ from kombu.exceptions import OperationalError
 from redis import ConnectionPool, Redis
 from redis.exceptions import RedisError
 
-from app.core import logs
+from app.core import logs, tracing
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,8 @@ class Queue:
 
     def _send(self, task: str, identifier: str) -> None:
         try:
-            # Of whom the work came, for the logs.
-            self.celery.send_task(task, args=[identifier], headers={REQUEST_ID: logs.request_id()})
+            # Of whom the work came, for the logs and the traces.
+            self.celery.send_task(task, args=[identifier], headers={REQUEST_ID: logs.request_id(), **tracing.carrier()})
             log.info("sent %s for %s", task, identifier)
         except (OperationalError, RedisError, OSError) as error:
             # Whatever it was about, it will be sent again: by the reconciler, or by the next request for an export.
