@@ -127,6 +127,11 @@ def rows(taker: CensusTaker) -> Iterator[Metric]:
         oldest.add_metric([kind], seconds)
     yield depth
     yield oldest
+    work = GaugeMetricFamily(
+        "drtl_queue_work_seconds", "Seconds of one core that the waiting jobs are expected to take."
+    )
+    work.add_metric([], census.waiting_work_s)
+    yield work
 
 
 def workers(redis: Redis) -> Iterator[Metric]:

@@ -23,6 +23,7 @@ class Census:
     operations: dict[str, int] = field(default_factory=dict)  # by state
     oldest_job_s: float = 0.0  # 0 where none waits
     oldest_operation_s: float = 0.0
+    waiting_work_s: float = 0.0  # Seconds of one core that the waiting jobs are expected to take.
 
 
 class CensusTaker:
@@ -50,6 +51,7 @@ class CensusTaker:
                         operations=_operations(session),
                         oldest_job_s=_oldest_s(session, Job),
                         oldest_operation_s=_oldest_s(session, Operation),
+                        waiting_work_s=_waiting_work_s(session),
                     )
                 self._due = time.monotonic() + ACTIVE_EVERY_S
             return self._last
@@ -79,3 +81,7 @@ def _operations(session: Session) -> dict[str, int]:
 def _oldest_s(session: Session, table: Any) -> float:
     since = session.scalar(select(func.min(table.created_at)).where(table.state == "queued"))
     return 0.0 if since is None else max(0.0, (utc_now() - since).total_seconds())
+
+
+def _waiting_work_s(session: Session) -> float:
+    return session.scalar(select(func.sum(Job.work_s)).where(Job.state == "queued")) or 0.0
