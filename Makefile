@@ -43,6 +43,10 @@ format: $(VENV)/.developer  ## let ruff format the code and mend what it can
 bench: $(VENV)/.developer  ## the main job on real pairs, recorded under benchmarks/results/
 	@$(BIN)/drtl bench $(ARGS)
 
+.PHONY: chaos
+chaos: $(VENV)/.developer  ## kill, flush, fill and confuse the service while it works, and judge; ARGS="--mode cluster"
+	@$(BIN)/python -m benchmarks.chaos $(ARGS)
+
 .PHONY: docs
 docs: $(VENV)/.developer  ## the documentation as a site, in site/
 	@$(BIN)/python docs/build_site.py site

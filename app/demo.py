@@ -30,7 +30,9 @@ SEED: Final = 0
 START_S: Final = 60.0
 STOP_S: Final = 20.0
 LOG_LINES: Final = 25
-OTHER_SERVICE: Final = frozenset({"DRTL_DATABASE_URL", "DRTL_BROKER_URL", "DRTL_BLOB_DIR", "DRTL_HOST"})
+OTHER_SERVICE: Final = frozenset(
+    {"DRTL_DATABASE_URL", "DRTL_BROKER_URL", "DRTL_BLOB_DIR", "DRTL_BLOB_URL", "DRTL_HOST"}
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def embedded_service(data_dir: Path) -> Iterator[str]:
     data_dir.mkdir()
     announced = data_dir / "service.json"
     environment = {name: value for name, value in os.environ.items() if name not in OTHER_SERVICE}
-    environment |= {"DRTL_DATA_DIR": str(data_dir), "DRTL_PORT": "0"}
+    environment |= {"DRTL_DATA_DIR": str(data_dir), "DRTL_PORT": "0", "DRTL_TRAINING_WORKERS": "1"}
     with (data_dir / "service.log").open("wb") as log:
         service = subprocess.Popen(
             [sys.executable, "-m", "app.embedded"],

@@ -49,7 +49,7 @@ def serve(settings: Settings, say: Say = print) -> None:
             supervisor.add(broker(data_dir, port, password))
             migrate(data_dir, environment)
             require_keys_beyond_loopback(settings)
-            for child in service_processes(listener):
+            for child in service_processes(settings, listener):
                 supervisor.add(child)
             announce(data_dir, url, supervisor)
             wait_until_ready(supervisor, url, stopping)
@@ -63,25 +63,31 @@ def serve(settings: Settings, say: Say = print) -> None:
             say("Stopping …")
             (data_dir / "service.json").unlink(missing_ok=True)
             # A job in training saves a checkpoint and goes back to the queue; the broker hears of it last.
-            supervisor.stop("api", "beat", "worker-training", "worker-inference")
+            supervisor.stop(*(name for name in supervisor.children if name != "valkey"))
             supervisor.stop("valkey")
             say("Stopped.")
 
 
-def service_processes(listener: socket.socket) -> Iterator[Child]:
+def service_processes(settings: Settings, listener: socket.socket) -> Iterator[Child]:
     """The service's own processes, by command line: this module imports neither HTTP nor workers."""
     python = [sys.executable, "-m"]
     celery = [*python, "celery", "--app", "worker.app", "--quiet"]
     worker = [*celery, "worker", "--loglevel", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat"]
     fd = listener.fileno()
-    uvicorn = [*python, "uvicorn", "--factory", "app.main:create_app", "--fd", str(fd), "--no-access-log"]
-    yield Child("api", [*uvicorn, "--timeout-graceful-shutdown", "2"], 3.0, pass_fds=(fd,))
+    yield Child("api", [*python, "app.server", "--fd", str(fd), "--stop-within", "2"], 3.0, pass_fds=(fd,))
     one_child_per_job = ["--pool", "prefork", "--concurrency", "1", "--max-tasks-per-child", "1"]
-    training = ["--hostname", "training@%h", "--queues", "training", *one_child_per_job]
-    yield Child("worker-training", [*worker, *training], 7.0)
-    inference = ["--hostname", "inference@%h", "--queues", "inference,housekeeping"]
-    yield Child("worker-inference", [*worker, *inference, "--pool", "threads", "--concurrency", "16"], 7.0)
+    for name in numbered("training", settings.training_workers):
+        training = ["--hostname", f"{name}@%h", "--queues", "training", *one_child_per_job]
+        yield Child(f"worker-{name}", [*worker, *training], 7.0)
+    for name in numbered("inference", settings.inference_workers):
+        inference = ["--hostname", f"{name}@%h", "--queues", "inference,housekeeping"]
+        yield Child(f"worker-{name}", [*worker, *inference, "--pool", "threads", "--concurrency", "16"], 7.0)
     yield Child("beat", [*celery, "beat", "--loglevel", "INFO"], 2.0)
+
+
+def numbered(kind: str, count: int) -> list[str]:
+    """The name of the only worker of its kind, or those of several."""
+    return [kind] if count == 1 else [f"{kind}-{number}" for number in range(1, count + 1)]
 
 
 def broker(data_dir: Path, port: int, password: str) -> Child:
@@ -100,9 +106,14 @@ def broker(data_dir: Path, port: int, password: str) -> Child:
     ]
 
     def set_aside() -> None:
-        """A damaged file must not stop the service: the rows know everything that the messages said."""
+        """A damaged file must not stop the service: the rows know everything that the messages said.
+
+        Raises OSError, and leaves the folder as it is, where there is no room for another.
+        """
+        empty = folder.with_name("valkey-empty")
+        empty.mkdir(exist_ok=True)
         folder.rename(folder.with_name(f"valkey-damaged-{time.time():.0f}"))
-        folder.mkdir()
+        empty.rename(folder)
 
     return Child("valkey", [find_broker(), "-"], 3.0, stdin="\n".join([*lines, ""]).encode(), repair=set_aside)
 

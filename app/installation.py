@@ -17,6 +17,7 @@ import httpx
 
 from app.core.finding import Finding, counted
 from app.core.settings import Settings
+from app.core.storages import open_storage
 
 CHILD_S: Final = 120.0
 SCRATCH: Final = (
@@ -36,6 +37,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from method(settings)
     yield broker(settings)
     yield from folders(settings)
+    if settings.blob_url:
+        yield bucket(settings)
     yield threads(settings)
     yield address(settings)
     yield from leftovers(settings)
@@ -109,7 +112,9 @@ def _configured_broker(settings: Settings) -> Finding:
 def folders(settings: Settings) -> Iterator[Finding]:
     """The folders can be written to, and an upload of the largest size would fit."""
     assert settings.blob_dir is not None
-    places = {"data folder": settings.data_dir, "blobs": settings.blob_dir, "TMPDIR": Path(tempfile.gettempdir())}
+    places = {"data folder": settings.data_dir, "TMPDIR": Path(tempfile.gettempdir())}
+    if not settings.blob_url:
+        places["blobs"] = settings.blob_dir
     for name, place in places.items():
         there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
         try:
@@ -128,12 +133,29 @@ def folders(settings: Settings) -> Iterator[Finding]:
             yield Finding("disk", "ok", f"{name}, {place}: writable, {free / 2**30:.1f} GiB free")
 
 
+def bucket(settings: Settings) -> Finding:
+    """The bucket can be written to."""
+    try:
+        open_storage(settings).check()
+    except OSError as error:
+        advice = "Does it exist? Are AWS_ENDPOINT_URL, AWS_REGION and the credentials right, and may they write there?"
+        return Finding("bucket", "problem", f"{settings.blob_url}: {last_line(str(error))}", advice)
+    return Finding("bucket", "ok", f"{settings.blob_url}: writable")
+
+
 def threads(settings: Settings) -> Finding:
     """Threads that have no core of their own wait for each other, which costs more than it brings."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    budgets = f"{settings.training_threads} for training, {settings.inference_threads} for inference"
+    budgets = (
+        f"{settings.training_workers} × {settings.training_threads} for training, "
+        f"{settings.inference_workers} × {settings.inference_threads} for inference"
+    )
     if max(settings.training_threads, settings.inference_threads) <= cores:
-        return Finding("threads", "ok", f"{counted(cores, 'core')}; threads: {budgets}")
+        together = settings.training_workers * settings.training_threads
+        if together <= cores:
+            return Finding("threads", "ok", f"{counted(cores, 'core')}; threads: {budgets}")
+        message = f"Trainings together have more threads ({budgets}) than {counted(cores, 'core')}."
+        return Finding("threads", "note", message, "Fewer workers train each job sooner, and all jobs as soon.")
     advice = f"Set DRTL_TRAINING_THREADS and DRTL_INFERENCE_THREADS to {cores} or less."
     return Finding("threads", "problem", f"More threads ({budgets}) than {counted(cores, 'core')}.", advice)
 

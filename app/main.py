@@ -1,4 +1,4 @@
-"""Builds the HTTP service: routers, and errors as responses. Run by `uvicorn --factory app.main:create_app`."""
+"""Builds the HTTP service: routers, and errors as responses. `app.server` runs it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,25 +16,29 @@ from app.api import (
     metrics,
     model_files,
     models,
+    openapi,
     operations,
     pair_images,
     problems,
     session,
     super_resolution,
     web,
+    webhooks,
 )
 from app.api.body_limit import BodyLimit
 from app.api.deps import Services
+from app.api.event_stream import EventFeed
 from app.api.examiners import Examiners
 from app.api.key_ring import KeyRing
 from app.api.quotas import RateHeaders
 from app.api.request_id import RequestId
 from app.api.same_origin import SameOrigin
+from app.api.waiting import Waiters
 from app.core import logs
 from app.core.database import open_database, read_sessions, sessions
 from app.core.queue import Queue
 from app.core.settings import Settings, settings
-from app.core.storage import FolderStorage
+from app.core.storages import open_storage
 
 VERSION: Final = "0.1.0"
 PARTS: Final = (
@@ -46,12 +50,13 @@ PARTS: Final = (
     batches,
     datasets,
     pair_images,
+    webhooks,
     session,
     health,
     metrics,
     problems,
 )
-THREADS: Final = 128  # A request that waits for a restored image holds one; they cost nothing while they wait.
+THREADS: Final = 128  # For what asks database, disk or broker; most of the time, all of them wait for these.
 
 DESCRIPTION: Final = """
 Teach it how your camera, scanner or microscope spoils images, with a handful of pairs; then restore every further one.
@@ -81,6 +86,7 @@ def create_app(configured: Settings | None = None) -> FastAPI:
     for part in PARTS:
         app.include_router(part.router)
     auth.document(app)
+    openapi.install(app)
     web.install(app)
     return app
 
@@ -96,22 +102,25 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open what the service talks to, and close it in the end. Nothing is asked yet, so that it starts without them."""
     chosen: Settings = app.state.settings
     anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
-    assert chosen.blob_dir is not None
     engine = open_database(chosen.database_url)
     queue = Queue(chosen.broker_url)
     examiners = Examiners(chosen)
+    waiters = Waiters(chosen.broker_url)
     key_ring = KeyRing(read_sessions(engine), sessions(engine))
     app.state.key_ring = key_ring
     app.state.services = Services(
         settings=chosen,
         sessions=sessions(engine),
         read_sessions=read_sessions(engine),
-        storage=FolderStorage(chosen.blob_dir),
+        storage=open_storage(chosen),
         queue=queue,
         examiners=examiners,
+        waiters=waiters,
+        event_feed=EventFeed(),
     )
     try:
-        yield
+        async with waiters.listening():
+            yield
     finally:
         examiners.close()
         key_ring.close()

@@ -105,7 +105,10 @@ class Supervisor:
         wait_s = min(LONGEST_BACKOFF_S, 0.25 * 2 ** (child.quick_deaths - 1)) if child.quick_deaths > 1 else 0.0
         child.start_at = now + wait_s
         if child.quick_deaths == 3 and child.repair is not None:
-            child.repair()
+            try:
+                child.repair()
+            except OSError as error:  # A full disk must not end the processes that still run.
+                self.say(f"{child.name} could not be repaired: {error}")
         self.say(f"{child.name} {ending(code)}, starting it again" + (f" in {wait_s:g} s" if wait_s else ""))
 
     def stop(self, *names: str) -> None:

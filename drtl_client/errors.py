@@ -44,6 +44,10 @@ class Damaged(DRTLError):
     """What was downloaded is not what the service holds."""
 
 
+class BadSignature(DRTLError):
+    """A webhook's message that is not the service's, or not of this time."""
+
+
 class Problem(DRTLError):
     """The service refused, and says why.
 
@@ -136,6 +140,10 @@ class BadArchive(Unprocessable):
     code = "bad-archive"
 
 
+class BadWebhookUrl(Unprocessable):
+    code = "bad-webhook-url"
+
+
 class IdempotencyMismatch(Unprocessable):
     code = "idempotency-mismatch"
 
@@ -150,6 +158,10 @@ class QuotaExhausted(TooManyRequests):
 
 class Internal(Problem):
     code = "internal"
+
+
+class StorageFull(Problem):
+    code = "storage-full"
 
 
 class Unavailable(Problem):
@@ -180,6 +192,7 @@ BY_STATUS: dict[int, type[Problem]] = {
     422: Unprocessable,
     429: TooManyRequests,
     503: Unavailable,
+    507: StorageFull,
     504: TimedOut,
 }
 

@@ -4,7 +4,7 @@ import io
 from typing import Any
 
 from app.core.database import open_database, sessions
-from app.core.storage import FolderStorage
+from app.core.folder_storage import FolderStorage
 from app.core.tables import Dataset, Job, ModelAlias, ModelVersion
 from tests.servers import RunningService
 

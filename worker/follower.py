@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from sqlalchemy import or_, select
+from sqlalchemy import select
 
 from app.core import jobs, telemetry
 from app.core.jobs import Lease
@@ -129,10 +129,8 @@ class JobFollower:
         }
         self.service.write(lambda session: jobs.save_preview(session, self.lease, blob, **finite(facts)))
         if improved:
-            self.preview_blob, outdated = blob, self.preview_blob
-            self.best_preview_psnr = seen.psnr
-            if outdated != blob:
-                self._remove(outdated)
+            # The one before goes with the next sweep: it is an image, so its owner may have sent it in meanwhile.
+            self.preview_blob, self.best_preview_psnr = blob, seen.psnr
 
     def drop_checkpoint(self) -> None:
         """Remove the last checkpoint's blob once the job has ended and its row names it no more."""
@@ -150,13 +148,12 @@ class JobFollower:
             self._remove(outdated)
 
     def _remove(self, blob: str | None) -> None:
-        """Delete a blob that this job named, unless an equal job (same pairs, options and step) names it too."""
+        """Delete a checkpoint that this job named, unless an equal job (same pairs, options and step) names it too."""
         if blob is None:
             return
         try:
             with self.service.read_sessions() as session:
-                named = or_(Job.checkpoint_blob == blob, Job.preview_blob == blob)
-                shared = session.scalar(select(Job.id).where(named).limit(1)) is not None
+                shared = session.scalar(select(Job.id).where(Job.checkpoint_blob == blob).limit(1)) is not None
             if not shared:
                 self.service.storage.delete(blob)
         except (OSError, *DatabaseDown) as error:

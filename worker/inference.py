@@ -17,6 +17,7 @@ from app.core import logs, operations, repository, telemetry
 from app.core.errors import LeaseLost, OperationCancelled, TooLarge
 from app.core.operations import OperationLease
 from app.core.owners import look_as
+from app.core.storage import StorageDown
 from app.core.tables import ModelVersion, Operation
 from ml.match import nearest, reference_in
 from ml.precision import device
@@ -163,6 +164,10 @@ class Inference:
                 return
             except DatabaseDown:
                 raise  # Nothing can be written now; the lease runs out and the operation is tried again.
+            except StorageDown as error:
+                self.service.write(lambda session: operations.release(session, lease), PATIENCE_S)
+                log.warning("operation %s: back in the queue, without blobs: %s", lease.operation_id, error)
+                return
             except Exception as error:
                 failure = diagnose(error, bad_value="bad-image")
                 self.service.write(
@@ -201,7 +206,7 @@ class Inference:
 
     def _store(self, path: Path) -> str:
         with path.open("rb") as stream:
-            return self.service.storage.put(stream)
+            return self.service.store(stream)
 
     def _succeed(self, lease: OperationLease, restored: Restored, blob: str, trust_blob: str | None) -> None:
         self.service.write(

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from app.core.errors import JobCancelled, LeaseLost, OperationCancelled
-from worker.service import DatabaseDown
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,8 @@ class Heartbeat:
             except (JobCancelled, OperationCancelled, LeaseLost) as end:
                 self._ended = end
                 return
-            except DatabaseDown as error:
+            except SQLAlchemyError as error:
+                # Whatever it is: a heartbeat that gives up would cost the work.
                 log.warning("lease not renewed, trying again: %s", error)
 
     def __enter__(self) -> Self:

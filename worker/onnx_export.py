@@ -70,7 +70,7 @@ def _export(service: Service, reference: str) -> None:
         blob = error = None
         if child.returncode == 0:
             with file.open("rb") as made:
-                blob = service.storage.put(made)
+                blob = service.store(made)
         else:
             mark = secrets.token_hex(4)
             error = f"This model cannot be exported to ONNX (reference {mark})."

@@ -3,10 +3,12 @@
 import logging
 
 from redis.exceptions import RedisError
+from sqlalchemy.exc import IntegrityError
 
-from app.core import jobs, operations, repository, retention, telemetry
+from app.core import deliveries, jobs, operations, repository, retention, telemetry
 from app.core.operations import OPERATION_ATTEMPTS
 from app.core.queue import INFERENCE_QUEUE, TRAINING_QUEUE
+from app.core.storage import StorageDown
 from worker.service import Service
 
 log = logging.getLogger(__name__)
@@ -59,10 +61,13 @@ def top_up(service: Service) -> None:
     """Send wake-ups until there are enough for the work; one too many does no harm. Raises RedisError."""
     with service.read_sessions() as session:
         waiting_jobs, waiting_operations = jobs.waiting(session), operations.waiting(session)
+        webhooks_wait = deliveries.are_ready(session)
     for _ in range(waiting_jobs - service.queue.depth(TRAINING_QUEUE)):
         service.queue.send_training("any")
     for _ in range(min(WAKE_UPS, waiting_operations) - service.queue.depth(INFERENCE_QUEUE)):
         service.queue.send_super_resolution("any")
+    if webhooks_wait:
+        service.queue.send_webhooks()
 
 
 def note_round(service: Service) -> None:
@@ -75,13 +80,22 @@ def sweep(service: Service) -> None:
     """Remove what has outlived its retention: rows first, then the blobs that no row names any more."""
     with service.sessions.begin() as session:
         retention.expire_operations(session, service.settings.result_retention_s)
-        retention.expire_datasets(session, service.settings.upload_retention_s)
         retention.expire_idempotency_keys(session, service.settings.idempotency_retention_s)
+        retention.expire_deliveries(session, service.settings.webhook_retention_s)
+    try:
+        with service.sessions.begin() as session:
+            retention.expire_datasets(session, service.settings.upload_retention_s)
+    except IntegrityError as error:  # A job has come to use one of them in this moment.
+        log.warning("unused uploads stay until the next sweep: %s", error)
     with service.read_sessions() as session:
         keep = repository.referenced_blobs(session)
-    removed = service.storage.sweep(keep, service.settings.orphan_grace_s)
+    try:
+        removed = service.storage.sweep(keep, service.settings.orphan_grace_s)
+        sizes = [file.size_bytes for file in service.storage.inventory() if file.key is not None]
+    except StorageDown as error:
+        log.warning("the storage does not answer, what nothing names stays until the next sweep: %s", error)
+        return
     if removed:
         log.info("%d blobs removed that nothing named any more", removed)
-    sizes = [file.size_bytes for file in service.storage.inventory() if file.key is not None]
     service.numbers.put(telemetry.BLOB_BYTES, sum(sizes))
     service.numbers.put(telemetry.BLOBS, len(sizes))

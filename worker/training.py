@@ -10,6 +10,7 @@ from pathlib import Path
 from app.core import jobs, logs, repository, telemetry
 from app.core.errors import JobCancelled, LeaseLost
 from app.core.jobs import Lease
+from app.core.storage import StorageDown
 from app.core.tables import Dataset, Job
 from ml.crew import Crew, HelperLost, crew_of
 from ml.job import run_job
@@ -68,6 +69,10 @@ def run(service: Service, lease: Lease) -> None:
             return
         except DatabaseDown:
             raise  # Nothing can be written now. The lease runs out, and another attempt resumes.
+        except StorageDown as error:
+            service.write(lambda session: jobs.release(session, lease, "the storage does not answer"), PATIENCE_S)
+            log.warning("job %s: back in the queue, without its blobs nothing can be done: %s", lease.job_id, error)
+            return
         except Exception as error:
             failure = diagnose(error, bad_value="bad-input")
             service.write(lambda session: jobs.fail(session, lease, failure.code, failure.message), PATIENCE_S)
@@ -113,11 +118,9 @@ def train(service: Service, lease: Lease, follower: JobFollower, crew: Crew) -> 
 def read_pairs(service: Service, dataset: Dataset) -> list[PairFile]:
     """The uploaded files, unchanged."""
 
-    def read(blob: str) -> bytes:
-        with service.storage.open(blob) as file:
-            return file.read()
-
-    return [PairFile(pair.name, read(pair.clean_blob), read(pair.distorted_blob)) for pair in dataset.pairs]
+    return [
+        PairFile(pair.name, service.read(pair.clean_blob), service.read(pair.distorted_blob)) for pair in dataset.pairs
+    ]
 
 
 def training_options(job: Job) -> TrainingOptions:
@@ -132,6 +135,8 @@ def fetch_checkpoint(service: Service, blob: str | None, path: Path) -> Path | N
         return None
     try:
         return service.fetch(blob, path)
+    except StorageDown:
+        raise  # It may well be there.
     except OSError as error:
         log.warning("the checkpoint cannot be read, starting anew: %s", error)
         return None
@@ -141,7 +146,7 @@ def register(service: Service, lease: Lease, dataset: Dataset, outcome: Outcome)
     """Blob first, then job and model in one transaction. The card gains what only the registry knows: the dataset."""
     hashes = [{"clean": pair.clean_blob, "distorted": pair.distorted_blob} for pair in dataset.pairs]
     card = outcome.card | {"dataset": {"id": dataset.id, "pairs": len(dataset.pairs), "sha256": hashes}}
-    weights_blob = service.storage.put(io.BytesIO(outcome.weights))
+    weights_blob = service.store(io.BytesIO(outcome.weights))
     model = service.write(
         lambda session: jobs.succeed(
             session,

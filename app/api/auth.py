@@ -48,6 +48,16 @@ SCOPES_OF: Final[dict[tuple[str, str], tuple[Scope, ...]]] = {
     ("GET", "/v1/batches/{batch_id}"): ("read", "infer"),
     ("GET", "/v1/batches/{batch_id}/result"): ("read", "infer"),
     ("POST", "/v1/batches/{batch_id}/cancel"): ("infer",),
+    ("POST", "/v1/webhooks"): ("train",),
+    ("GET", "/v1/webhooks"): ("read", "train"),
+    ("GET", "/v1/webhooks/{webhook_id}"): ("read", "train"),
+    ("PATCH", "/v1/webhooks/{webhook_id}"): ("train",),
+    ("DELETE", "/v1/webhooks/{webhook_id}"): ("train",),
+    ("POST", "/v1/webhooks/{webhook_id}/secret"): ("train",),
+    ("POST", "/v1/webhooks/{webhook_id}/ping"): ("train",),
+    ("GET", "/v1/webhooks/{webhook_id}/deliveries"): ("read", "train"),
+    ("GET", "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}"): ("read", "train"),
+    ("POST", "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver"): ("train",),
     ("POST", "/v1/session"): SCOPES,
 }
 # What monitors and strangers may ask: it tells of no owner's things.

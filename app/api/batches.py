@@ -11,6 +11,9 @@ from app.api import examples, idempotency
 from app.api.batch_intake import ARCHIVE_FIELD, FIELD, ZIP_TYPES, make_batch, too_many
 from app.api.deps import LimitQuery, ReadSessionDep, Services, ServicesDep, SessionDep
 from app.api.idempotency import IdempotencyKeyHeader
+from app.api.intake import IMAGE_TYPES
+from app.api.openapi import form
+from app.api.options import given_once
 from app.api.problems import InvalidBody, problems
 from app.api.result_names import result_names
 from app.api.schemas.restoring import BatchIn, BatchOut, BatchWithItems, OperationOut
@@ -27,6 +30,7 @@ from app.core.errors import (
     NotFound,
     NotReady,
     RequestInFlight,
+    StorageFull,
     TooLarge,
     Unprocessable,
     UnsupportedMedia,
@@ -43,11 +47,11 @@ BATCH_BODY: Final[dict[str, Any]] = {
         "required": True,
         "content": {
             "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
+                "schema": form(
+                    {
                         FIELD: {
                             "type": "array",
+                            "minItems": 1,
                             "items": {"type": "string", "format": "binary"},
                             "description": "The images.",
                         },
@@ -58,6 +62,11 @@ BATCH_BODY: Final[dict[str, Any]] = {
                         },
                         **_OPTIONS,
                     },
+                    anyOf=[{"required": [FIELD]}, {"required": [ARCHIVE_FIELD]}],
+                ),
+                "encoding": {
+                    FIELD: {"contentType": ", ".join(IMAGE_TYPES)},
+                    ARCHIVE_FIELD: {"contentType": ZIP},
                 },
                 "examples": {"files": {"value": {FIELD: ["001.png", "002.jpg"], "model": "scanner"}}},
             },
@@ -115,6 +124,7 @@ async def receive_images(request: Request, services: ServicesDep) -> AsyncIterat
         BadImage,
         IdempotencyMismatch,
         Unprocessable,
+        StorageFull,
     ),
     openapi_extra=BATCH_BODY,
 )
@@ -132,21 +142,21 @@ def create_batch(
     is no usable image fails alone, and the batch says why; only an upload without any usable image is refused.
     """
     options = read_options(upload, request)
-    made = None
+    claim = None
     if idempotency_key is not None:
         asked = idempotency.fingerprint(options, upload.files)
-        made = idempotency.begin(session, idempotency_key, asked, services.settings.idempotency_in_flight_s)
-    if made is not None:
-        batch = repository.get_batch(session, made)
+        claim = idempotency.begin(session, idempotency_key, asked, services.settings.idempotency_in_flight_s)
+    if claim is not None and claim.made_id is not None:
+        batch = repository.get_batch(session, claim.made_id)
         response.headers["Idempotency-Replayed"] = "true"
     else:
-        with idempotency.forgotten_on_failure(session, idempotency_key):
+        with idempotency.forgotten_on_failure(session, claim):
             batch, images = make_batch(options, upload, services)
             session.add(batch)
             session.flush()
             session.add_all(images)
-            if idempotency_key is not None:
-                repository.finish_idempotent(session, idempotency_key, batch.id)
+            if claim is not None:
+                repository.finish_idempotent(session, claim, batch.id)
             session.commit()
         services.queue.send_super_resolution(batch.id)  # One for all; the reconciler wakes further workers.
     response.headers["Location"] = f"/v1/batches/{batch.id}"
@@ -155,9 +165,8 @@ def create_batch(
 
 def read_options(upload: Upload, request: Request) -> BatchIn:
     """The options, from the form and from the query. Raises InvalidBody."""
-    given = {**request.query_params, **upload.fields}
     try:
-        return BatchIn.model_validate({name: value for name, value in given.items() if value != ""})
+        return BatchIn.model_validate(given_once(BatchIn, upload.fields, request.query_params))
     except ValidationError as error:
         raise InvalidBody(error) from error
 
@@ -201,7 +210,7 @@ def get_batch(
     return BatchWithItems(**whole.model_dump(), items=items, next=following)
 
 
-@router.post("/{batch_id}/cancel", status_code=202, responses=problems(NotFound))
+@router.post("/{batch_id}/cancel", status_code=202, responses=problems(NotFound, StorageFull))
 def cancel_batch(batch_id: BatchIdPath, session: SessionDep) -> BatchOut:
     """Ask a batch to stop. What waits stops at once, what runs within seconds; what is done stays, also in the zip."""
     batch = repository.get_batch(session, batch_id)

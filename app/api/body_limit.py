@@ -1,4 +1,6 @@
-"""Refuses request bodies that are too large or that stall, while they stream in."""
+"""Refuses request bodies that are too large, that stall, or that trickle, while they stream in."""
+
+import time
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
@@ -27,10 +29,14 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         limit = self.settings.max_upload_bytes if scope["method"] == "POST" else SMALL_BYTES
+        stall_s = self.settings.upload_stall_s
         detail = f"A request may have at most {limit} bytes."
+        stalled = f"The upload sent nothing for {stall_s:g} s."
+        trickled = f"The upload is slower than {self.settings.upload_bytes_per_s} bytes per second."
         headers = Headers(scope=scope)
         declared = headers.get("content-length", "0")
         received = 0
+        waited_s = 0.0
         complete = declared == "0" and "transfer-encoding" not in headers
 
         async def send_and_close(message: Message) -> None:
@@ -45,15 +51,18 @@ class BodyLimit:
             return
 
         async def receive_within_limits() -> Message:
-            nonlocal received, complete
+            nonlocal received, waited_s, complete
             if complete:
                 return await receive()  # Only the news that the client has gone can still come.
+            # What the service does with a part of the body meanwhile is not the client's time.
+            patience_s = stall_s + received / self.settings.upload_bytes_per_s - waited_s
+            began = time.monotonic()
             try:
-                with anyio.fail_after(self.settings.upload_stall_s):
+                with anyio.fail_after(min(stall_s, max(0.0, patience_s))):
                     message = await receive()
             except TimeoutError:
-                stalled = f"The upload sent nothing for {self.settings.upload_stall_s:g} s."
-                raise HTTPException(408, stalled) from None
+                raise HTTPException(408, stalled if patience_s >= stall_s else trickled) from None
+            waited_s += time.monotonic() - began
             received += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if received > limit:

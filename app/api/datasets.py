@@ -10,6 +10,9 @@ from pydantic import ValidationError
 from app.api import examples
 from app.api.archives import ArchiveRules, unpack
 from app.api.deps import LimitQuery, ReadSessionDep, Services, ServicesDep, SessionDep
+from app.api.intake import IMAGE_TYPES
+from app.api.openapi import form
+from app.api.options import given_once
 from app.api.pairs import ExaminedPair, examine, pair_up, wrong_count
 from app.api.problems import InvalidBody, problems
 from app.api.quotas import require_room_for_pairs
@@ -17,7 +20,16 @@ from app.api.schemas.datasets import DatasetOptions, DatasetOut, Fix
 from app.api.schemas.wire import DatasetId, Page
 from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, receive_text, spooled
 from app.core import repository
-from app.core.errors import BadImage, BadPairs, BadRequest, NotFound, TooLarge, Unprocessable, UnsupportedMedia
+from app.core.errors import (
+    BadImage,
+    BadPairs,
+    BadRequest,
+    NotFound,
+    StorageFull,
+    TooLarge,
+    Unprocessable,
+    UnsupportedMedia,
+)
 from app.core.settings import Settings
 from app.core.tables import Dataset, Pair
 
@@ -48,6 +60,11 @@ PAIR_FIELDS: Final[dict[str, Any]] = {
         "description": "Instead of single files: one zip with the folders `clean/` and `distorted/`.",
     },
 }
+EITHER_FILES_OR_ARCHIVE: Final = [{"required": ["clean", "distorted"]}, {"required": [ARCHIVE_FIELD]}]
+PAIR_ENCODING: Final[dict[str, Any]] = {
+    **dict.fromkeys(("clean", "distorted"), {"contentType": ", ".join(IMAGE_TYPES)}),
+    ARCHIVE_FIELD: {"contentType": "application/zip"},
+}
 FIX_FIELD: Final[dict[str, Any]] = {"type": "string", "description": "As the query parameter."}
 ZIP_BODY: Final[dict[str, Any]] = {
     "schema": {"type": "string", "format": "binary", "description": "A zip with `clean/` and `distorted/`."},
@@ -59,7 +76,8 @@ UPLOAD_BODY: Final[dict[str, Any]] = {
         "required": True,
         "content": {
             "multipart/form-data": {
-                "schema": {"type": "object", "properties": {**PAIR_FIELDS, "fix": FIX_FIELD}},
+                "schema": form({**PAIR_FIELDS, "fix": FIX_FIELD}, anyOf=EITHER_FILES_OR_ARCHIVE),
+                "encoding": PAIR_ENCODING,
                 "examples": {"files": {"summary": "Files paired by name", "value": FORM_FILES_EXAMPLE}},
             },
             "application/zip": ZIP_BODY,
@@ -69,7 +87,7 @@ UPLOAD_BODY: Final[dict[str, Any]] = {
 
 
 async def receive_pairs(request: Request, services: ServicesDep) -> AsyncIterator[Upload]:
-    """The request's body, its files on disk for as long as the request takes."""
+    """The request's body, its files on disk until the endpoint is done, with a turn at the examiners."""
     settings = services.settings
     limits = Limits(
         max_files=2 * settings.max_pairs,
@@ -81,19 +99,22 @@ async def receive_pairs(request: Request, services: ServicesDep) -> AsyncIterato
     with spooled() as spool:
         match media_type_of(request):
             case "multipart/form-data":
-                yield await receive_form(request, spool, limits)
+                upload = await receive_form(request, spool, limits)
             case "application/zip" | "application/x-zip-compressed":
-                yield await receive_raw(request, spool, limits.for_archive())
+                upload = await receive_raw(request, spool, limits.for_archive())
             case "application/json":
                 yield await receive_text(request, spool)
+                return
             case other:
                 raise UnsupportedMedia(
                     f"A body of type {other or 'unknown'} is not understood; send {' or '.join(BODY_TYPES)}.",
                     pointer="Content-Type",
                 )
+        async with services.examiners.turns:
+            yield upload
 
 
-PairsUpload = Annotated[Upload, Depends(receive_pairs)]
+PairsUpload = Annotated[Upload, Depends(receive_pairs, scope="function")]
 
 
 def examine_upload(upload: Upload, services: Services, fixes: Sequence[Fix]) -> list[ExaminedPair]:
@@ -105,9 +126,9 @@ def examine_upload(upload: Upload, services: Services, fixes: Sequence[Fix]) -> 
 
 
 def read_fixes(upload: Upload, query: str) -> list[Fix]:
-    """The fixes asked for, in the form or in the query. Raises InvalidBody."""
+    """The fixes asked for, in the form or in the query. Raises InvalidBody or Unprocessable."""
     try:
-        return DatasetOptions.model_validate({"fix": query or upload.fields.get("fix", "")}).fix
+        return DatasetOptions.model_validate(given_once(DatasetOptions, upload.fields, {"fix": query})).fix
     except ValidationError as error:
         raise InvalidBody(error) from error
 
@@ -155,7 +176,7 @@ def store_dataset(pairs: list[ExaminedPair], services: Services) -> Dataset:
     return Dataset(scale=pairs[0].scale, stored_bytes=size, pairs=rows)
 
 
-@router.post("", status_code=201, responses=problems(*UPLOAD_REFUSALS), openapi_extra=UPLOAD_BODY)
+@router.post("", status_code=201, responses=problems(*UPLOAD_REFUSALS, StorageFull), openapi_extra=UPLOAD_BODY)
 def create_dataset(
     upload: PairsUpload,
     services: ServicesDep,

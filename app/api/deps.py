@@ -8,7 +8,9 @@ from fastapi import Depends, Query, Request
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.api.auth import PrincipalDep
+from app.api.event_stream import EventFeed
 from app.api.examiners import Examiners
+from app.api.waiting import Waiters
 from app.core.keys import Limits
 from app.core.owners import OPEN, Sessions, View, ViewedSessions
 from app.core.queue import Queue
@@ -26,6 +28,8 @@ class Services:
     storage: Storage
     queue: Queue
     examiners: Examiners
+    waiters: Waiters
+    event_feed: EventFeed
     owner: str = OPEN  # of what is made
     limits: Limits | None = None  # of the key that asks
 

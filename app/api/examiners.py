@@ -1,5 +1,6 @@
 """Child processes that decode images of pairs: few, bounded in memory and time, and replaced when they fail."""
 
+import asyncio
 import json
 import os
 import socket
@@ -17,6 +18,7 @@ from app.core.errors import BadImage, BadPairs, ServiceError, TooLarge, Unsuppor
 from app.core.settings import Settings
 
 MOST_USES: Final = 100  # A fresh process now and then bounds whatever leaks.
+MOST_REQUESTS: Final = 32  # that hold a thread while they wait for a child; further ones wait without.
 STALE_S: Final = 30.0  # Well before the child ends by itself for want of work.
 MOST_ANSWER_BYTES: Final = 1 << 20
 KINDS: Final[dict[str, type[ServiceError]]] = {
@@ -55,6 +57,7 @@ class Examiners:
     def __init__(self, settings: Settings) -> None:
         self.count, self.limit_s = settings.examiners, settings.examination_s
         self._limits = {name: getattr(settings, name) for name in ("max_pair_pixels", "min_pair_side", "max_scale")}
+        self.turns = asyncio.Semaphore(MOST_REQUESTS)  # Whoever is about to call `examine` or `render` takes one.
         self._free = threading.BoundedSemaphore(self.count)
         self._idle: list[_Child] = []
         self._lock = threading.Lock()

@@ -272,4 +272,61 @@ BATCH_WITH_ITEMS: Final[dict[str, Any]] = {
     "next": None,
 }
 
+WEBHOOK: Final[dict[str, Any]] = {
+    "id": "wh_0198f2e0a1b2c3d4e5f6a7b8",
+    "created_at": "2026-03-02T09:10:00.000000Z",
+    "url": "https://lab.example/drtl",
+    "events": ["job.succeeded", "job.failed"],
+    "description": "The lab's queue",
+    "enabled": True,
+    "failing_since": None,
+    "disabled_at": None,
+    "disabled_reason": None,
+    "previous_secret_until": None,
+}
+
+WEBHOOK_WITH_SECRET: Final[dict[str, Any]] = {**WEBHOOK, "secret": "whsec_…"}
+
+DELIVERY: Final[dict[str, Any]] = {
+    "id": "msg_0198f2e4c5d6e7f8a9b0c1d2",
+    "webhook_id": WEBHOOK["id"],
+    "event": "job.succeeded",
+    "job_id": JOB["id"],
+    "state": "delivered",
+    "created_at": "2026-03-02T09:18:01.020000Z",
+    "finished_at": "2026-03-02T09:18:06.400000Z",
+    "next_attempt_at": None,
+    "message": {
+        "type": "job.succeeded",
+        "timestamp": "2026-03-02T09:18:01.020+00:00",
+        "data": {
+            "job_id": JOB["id"],
+            "name": "scanner",
+            "state": "succeeded",
+            "attempt": 1,
+            "verdict": "gain",
+            "model": "scanner",
+            "version": 1,
+        },
+    },
+    "attempts": [
+        {
+            "number": 1,
+            "created_at": "2026-03-02T09:18:01.100000Z",
+            "seconds": 0.08,
+            "status": 503,
+            "error": None,
+            "excerpt": "Down for maintenance",
+        },
+        {
+            "number": 2,
+            "created_at": "2026-03-02T09:18:06.390000Z",
+            "seconds": 0.05,
+            "status": 204,
+            "error": None,
+            "excerpt": None,
+        },
+    ],
+}
+
 READY: Final[dict[str, Any]] = {"status": "ready", "checks": {"database": "ok", "broker": "ok", "storage": "ok"}}

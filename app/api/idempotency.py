@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from app.api.uploads import UploadedFile
 from app.core import repository
 from app.core.errors import RequestInFlight
+from app.core.repository import KeyClaim
 
 IdempotencyKeyHeader = Annotated[
     str | None,
@@ -32,28 +33,28 @@ def fingerprint(options: BaseModel, files: Sequence[UploadedFile]) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
-def begin(session: Session, key: str, fingerprint: str, in_flight_s: float) -> str | None:
-    """Claim the key and commit; or the id of what an equal request has made.
+def begin(session: Session, key: str, fingerprint: str, in_flight_s: float) -> KeyClaim:
+    """Claim the key and commit; where an equal request has made something, the claim says what.
 
     Raises RequestInFlight or IdempotencyMismatch.
     """
     try:
-        made = repository.begin_idempotent(session, key, fingerprint, in_flight_s)
+        claim = repository.begin_idempotent(session, key, fingerprint, in_flight_s)
         session.commit()
     except IntegrityError:  # A request of the same moment was first.
         session.rollback()
         raise RequestInFlight("Another request with this key has just begun.", retry_after_s=1) from None
-    return made
+    return claim
 
 
 @contextmanager
-def forgotten_on_failure(session: Session, key: str | None) -> Iterator[None]:
+def forgotten_on_failure(session: Session, claim: KeyClaim | None) -> Iterator[None]:
     """Give the key back when the request is refused, so that a mended one may use it."""
     try:
         yield
     except BaseException:
         session.rollback()
-        if key is not None:
-            repository.finish_idempotent(session, key, None)
+        if claim is not None:
+            repository.finish_idempotent(session, claim, None)
             session.commit()
         raise

@@ -24,6 +24,7 @@ MEDIA_TYPES: Final[dict[OutputFormat, str]] = {
     "jpeg": "image/jpeg",
     "tiff": "image/tiff",
 }
+IMAGE_TYPES: Final = (*MEDIA_TYPES.values(), "image/bmp")  # What is taken in.
 OWN_FORMAT: Final[dict[str, OutputFormat]] = {"PNG": "png", "WEBP": "webp", "JPEG": "jpeg", "TIFF": "tiff"}
 
 

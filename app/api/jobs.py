@@ -11,7 +11,9 @@ from sqlalchemy.orm import Session
 from app.api import examples, idempotency
 from app.api.blobs import send_blob
 from app.api.datasets import (
+    EITHER_FILES_OR_ARCHIVE,
     FORM_FILES_EXAMPLE,
+    PAIR_ENCODING,
     PAIR_FIELDS,
     UPLOAD_REFUSALS,
     ZIP_BODY,
@@ -23,7 +25,9 @@ from app.api.deps import LimitQuery, ReadSessionDep, Services, ServicesDep, Sess
 from app.api.event_stream import stream_events
 from app.api.graph_svg import draw
 from app.api.idempotency import IdempotencyKeyHeader
-from app.api.negotiation import preferred
+from app.api.negotiation import AcceptHeader, preferred
+from app.api.openapi import form
+from app.api.options import given_once
 from app.api.pairs import require_trainable
 from app.api.problems import InvalidBody, problems
 from app.api.quotas import require_priority, require_room_for_a_job
@@ -32,7 +36,7 @@ from app.api.schemas.graph import GraphOut
 from app.api.schemas.jobs import EventOut, JobFromDataset, JobOptions, JobOut
 from app.api.schemas.wire import LARGEST_INTEGER, JobIdPath, JobState, Page
 from app.api.uploads import Upload
-from app.core import jobs, repository, training_queue
+from app.core import deliveries, jobs, repository, training_queue
 from app.core.errors import (
     Conflict,
     IdempotencyMismatch,
@@ -41,6 +45,7 @@ from app.core.errors import (
     NotFound,
     NotReady,
     RequestInFlight,
+    StorageFull,
     Unprocessable,
 )
 from app.core.tables import ENDED, Dataset, Job
@@ -52,13 +57,25 @@ PNG: Final = "image/png"
 EVENT_STREAM: Final = "text/event-stream"
 JSON: Final = "application/json"
 
+# One event of the stream, as the framework describes its own.
+STREAMED: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": JSON},
+        "retry": {"type": "integer"},
+    },
+}
+
 _OPTIONS: Final[dict[str, Any]] = JobOptions.model_json_schema()["properties"]
 JOB_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "content": {
             "multipart/form-data": {
-                "schema": {"type": "object", "properties": {**PAIR_FIELDS, **_OPTIONS}, "required": ["name"]},
+                "schema": form({**PAIR_FIELDS, **_OPTIONS}, required=["name"], anyOf=EITHER_FILES_OR_ARCHIVE),
+                "encoding": PAIR_ENCODING,
                 "examples": {"files": {"value": {**FORM_FILES_EXAMPLE, "name": "scanner", "preset": "quick"}}},
             },
             "application/zip": ZIP_BODY,
@@ -74,7 +91,7 @@ JOB_BODY: Final[dict[str, Any]] = {
             "in": "query",
             "required": False,
             "schema": schema,
-            "description": "With a zip body only: as the form field.",
+            "description": "Beside a zip: as the form field.",
             "example": examples.OPTIONS[name],
         }
         for name, schema in _OPTIONS.items()
@@ -85,7 +102,9 @@ JOB_BODY: Final[dict[str, Any]] = {
 @router.post(
     "",
     status_code=202,
-    responses=problems(*UPLOAD_REFUSALS, NotFound, NameTaken, RequestInFlight, IdempotencyMismatch, Unprocessable),
+    responses=problems(
+        *UPLOAD_REFUSALS, NotFound, NameTaken, RequestInFlight, IdempotencyMismatch, Unprocessable, StorageFull
+    ),
     openapi_extra=JOB_BODY,
 )
 def create_job(
@@ -103,18 +122,18 @@ def create_job(
     can be learnt from, unless `allow_rejects` is set.
     """
     options = read_options(upload, request)
-    made = None
+    claim = None
     if idempotency_key is not None:
         asked = idempotency.fingerprint(options, upload.files)
-        made = idempotency.begin(session, idempotency_key, asked, services.settings.idempotency_in_flight_s)
-    if made is not None:
-        job = repository.get_job(session, made)
+        claim = idempotency.begin(session, idempotency_key, asked, services.settings.idempotency_in_flight_s)
+    if claim is not None and claim.made_id is not None:
+        job = repository.get_job(session, claim.made_id)
         response.headers["Idempotency-Replayed"] = "true"
     else:
-        with idempotency.forgotten_on_failure(session, idempotency_key):
+        with idempotency.forgotten_on_failure(session, claim):
             job = add_job(options, upload, services, session)
-            if idempotency_key is not None:
-                repository.finish_idempotent(session, idempotency_key, job.id)
+            if claim is not None:
+                repository.finish_idempotent(session, claim, job.id)
             session.commit()
         services.queue.send_training(job.id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
@@ -126,12 +145,10 @@ def read_options(upload: Upload, request: Request) -> JobOptions:
     try:
         match upload.media_type:
             case "application/json":
+                given_once(JobOptions, {}, request.query_params)
                 return JobFromDataset.model_validate_json(upload.text)
-            case "multipart/form-data":
-                given = upload.fields
             case _:
-                given = dict(request.query_params)
-        return JobOptions.model_validate({name: value for name, value in given.items() if value != ""})
+                return JobOptions.model_validate(given_once(JobOptions, upload.fields, request.query_params))
     except ValidationError as error:
         raise InvalidBody(error) from error
 
@@ -224,7 +241,7 @@ def get_job(job_id: JobIdPath, session: ReadSessionDep) -> JobOut:
 def get_graph(
     job_id: JobIdPath,
     session: ReadSessionDep,
-    accept: Annotated[str | None, Header(description=f"`{JSON}` or `{SVG}`.", examples=[SVG])] = None,
+    accept: AcceptHeader = None,
 ) -> Response:
     """The relation graph: which known distortions the target's resembles, and by how much.
 
@@ -288,7 +305,7 @@ def get_preview(
             "description": "A page of events, or a stream of them, by the `Accept` header",
             "content": {
                 JSON: {"example": {"items": [examples.EVENT], "next": None}},
-                EVENT_STREAM: {"schema": {"type": "string"}, "example": "id: 42\nevent: progress\ndata: {…}\n\n"},
+                EVENT_STREAM: {"schema": STREAMED, "example": "id: 42\nevent: progress\ndata: {…}\n\n"},
             },
         },
         204: {"description": "The job has ended and the stream has nothing left to tell; do not reconnect."},
@@ -298,7 +315,7 @@ def get_events(
     job_id: JobIdPath,
     session: ReadSessionDep,
     services: ServicesDep,
-    accept: Annotated[str | None, Header(description=f"`{JSON}` or `{EVENT_STREAM}`.", examples=[EVENT_STREAM])] = None,
+    accept: AcceptHeader = None,
     limit: LimitQuery = 100,
     after: Annotated[int, Query(ge=0, le=LARGEST_INTEGER, description="Only events after this id.", examples=[42])] = 0,
     last_event_id: Annotated[
@@ -317,17 +334,23 @@ def get_events(
         if job.state in ENDED and not repository.list_events(session, job_id, start, limit=1):
             return Response(status_code=204)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept"}
-        return StreamingResponse(stream_events(services, job_id, start), media_type=EVENT_STREAM, headers=headers)
+        return StreamingResponse(
+            stream_events(services.event_feed, services.read_sessions, job_id, start),
+            media_type=EVENT_STREAM,
+            headers=headers,
+        )
     events = repository.list_events(session, job_id, start, limit)
     following = str(events[-1].id) if len(events) == limit else None
     return Page(items=[EventOut.of(event) for event in events], next=following)
 
 
-@router.post("/{job_id}/cancel", status_code=202, responses=problems(NotFound))
-def cancel_job(job_id: JobIdPath, session: SessionDep) -> JobOut:
+@router.post("/{job_id}/cancel", status_code=202, responses=problems(NotFound, StorageFull))
+def cancel_job(job_id: JobIdPath, session: SessionDep, services: ServicesDep) -> JobOut:
     """Ask a job to stop. A waiting one stops at once, a running one within seconds, an ended one stays as it is."""
     repository.get_job(session, job_id)
     jobs.request_cancel(session, job_id)
     session.commit()
+    if deliveries.has_published(session):
+        services.queue.send_webhooks()
     session.expire_all()
     return JobOut.of(repository.get_job(session, job_id))

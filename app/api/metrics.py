@@ -127,11 +127,15 @@ def rows(taker: CensusTaker) -> Iterator[Metric]:
         oldest.add_metric([kind], seconds)
     yield depth
     yield oldest
-    work = GaugeMetricFamily(
-        "drtl_queue_work_seconds", "Seconds of one core that the waiting jobs are expected to take."
+    yield GaugeMetricFamily(
+        "drtl_queue_work_seconds", "Core seconds expected of the jobs that wait.", value=census.waiting_work_s
     )
-    work.add_metric([], census.waiting_work_s)
-    yield work
+    yield GaugeMetricFamily(
+        "drtl_webhooks_pending", "Messages that have not arrived yet.", value=census.pending_webhooks
+    )
+    yield GaugeMetricFamily(
+        "drtl_webhooks_overdue_seconds", "How long the first could have been sent.", value=census.overdue_webhook_s
+    )
 
 
 def workers(redis: Redis) -> Iterator[Metric]:

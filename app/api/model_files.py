@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
 
 from app.api.blobs import send_file
 from app.api.deps import ReadSessionDep, Services, ServicesDep
@@ -48,14 +49,16 @@ def get_weights(
     response_class=StreamingResponse,
     responses={**problems(NotFound, NotReady), **file_answers("An ONNX file with the model card in its metadata")},
 )
-def get_onnx(name: ModelNamePath, version: VersionPath, request: Request, services: ServicesDep) -> Response:
+async def get_onnx(name: ModelNamePath, version: VersionPath, request: Request, services: ServicesDep) -> Response:
     """The model as ONNX: float32 RGB in [0, 1], batch × 3 × height × width, any size in; the restored image out.
 
     It is made when somebody first asks for it, which takes seconds; where it takes longer than this call waits, the
     answer is 409 with `Retry-After`. The entity tag is the file's SHA-256.
     """
-    blob = onnx_blob(name, version, services) or make_onnx(name, version, services)
-    return send_file(request.headers, services.storage, blob, MEDIA_TYPE, file_headers(f"{name}-v{version}.onnx"))
+    blob = await run_in_threadpool(onnx_blob, name, version, services) or await make_onnx(name, version, services)
+    return await run_in_threadpool(
+        send_file, request.headers, services.storage, blob, MEDIA_TYPE, file_headers(f"{name}-v{version}.onnx")
+    )
 
 
 def onnx_blob(name: str, version: int, services: Services) -> str | None:
@@ -69,23 +72,29 @@ def onnx_blob(name: str, version: int, services: Services) -> str | None:
     raise ServiceError(model.onnx_error)
 
 
-def make_onnx(name: str, version: int, services: Services) -> str:
+async def make_onnx(name: str, version: int, services: Services) -> str:
     """Have a worker make the file, and wait for it. Raises NotReady where that takes too long."""
-    with services.read_sessions() as session:
-        owner = repository.get_model_version(session, name, version).owner
-    reference = f"{name}@{version}/{owner}" if owner else f"{name}@{version}"
+    reference = await run_in_threadpool(order_onnx, name, version, services)
 
     def ended() -> bool:
         with services.read_sessions() as session:
             model = repository.get_model_version(session, name, version)
         return model.onnx_blob is not None or model.onnx_error is not None
 
-    services.queue.send_onnx_export(reference)
-    services.queue.wait_done(reference, ended, min(ONNX_WAIT_S, services.settings.wait_s))
-    blob = onnx_blob(name, version, services)
+    await services.waiters.until(reference, ended, min(ONNX_WAIT_S, services.settings.wait_s))
+    blob = await run_in_threadpool(onnx_blob, name, version, services)
     if blob is None:
         raise NotReady(f"The ONNX file of {name}@{version} is being made.", retry_after_s=RETRY_S)
     return blob
+
+
+def order_onnx(name: str, version: int, services: Services) -> str:
+    """Send a worker the order; returns the reference under which it will tell of the end."""
+    with services.read_sessions() as session:
+        owner = repository.get_model_version(session, name, version).owner
+    reference = f"{name}@{version}/{owner}" if owner else f"{name}@{version}"
+    services.queue.send_onnx_export(reference)
+    return reference
 
 
 def file_headers(file_name: str) -> dict[str, str]:

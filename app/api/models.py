@@ -11,7 +11,7 @@ from app.api.problems import problems
 from app.api.schemas.models import AliasIn, AliasOut, ModelOut, VersionOut
 from app.api.schemas.wire import LARGEST_INTEGER, NAME_PATTERN, ModelNamePath, Page
 from app.core import repository
-from app.core.errors import BadRequest, NotFound, Unprocessable
+from app.core.errors import BadRequest, NotFound, StorageFull, Unprocessable
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -57,7 +57,7 @@ def get_version(name: ModelNamePath, version: VersionPath, session: ReadSessionD
     return VersionOut.of(model, repository.model_aliases(session, name))
 
 
-@router.put("/{name}/aliases/{alias}", responses=problems(BadRequest, NotFound, Unprocessable))
+@router.put("/{name}/aliases/{alias}", responses=problems(BadRequest, NotFound, Unprocessable, StorageFull))
 def put_alias(name: ModelNamePath, alias: AliasPath, target: AliasIn, session: SessionDep) -> AliasOut:
     """Point an alias at a version. Moving `production` changes what super-resolution uses by default."""
     row = repository.set_alias(session, name, alias, target.version)

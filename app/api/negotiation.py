@@ -1,8 +1,14 @@
 """Chooses the media type of an answer by the request's `Accept` header (RFC 9110 §12.5.1)."""
 
 from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import Header
 
 from app.core.errors import NotAcceptable
+
+# OpenAPI has the media types of an answer say this, and wants it ignored among the parameters.
+AcceptHeader = Annotated[str | None, Header(include_in_schema=False)]
 
 
 def preferred(accept: str | None, offered: Sequence[str]) -> str:

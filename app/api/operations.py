@@ -19,6 +19,7 @@ from app.core.errors import (
     NotFound,
     NotReady,
     ServiceError,
+    StorageFull,
     TooLarge,
     Unprocessable,
     UnsupportedMedia,
@@ -126,7 +127,7 @@ def get_trust(operation_id: OperationIdPath, session: ReadSessionDep, services: 
     return send_blob(services.storage, operation.trust_blob, MEDIA_TYPES["png"], {})
 
 
-@router.post("/{operation_id}/cancel", status_code=202, responses=problems(NotFound))
+@router.post("/{operation_id}/cancel", status_code=202, responses=problems(NotFound, StorageFull))
 def cancel_operation(operation_id: OperationIdPath, session: SessionDep, services: ServicesDep) -> OperationOut:
     """Ask an image to stop. A waiting one stops at once, a running one within seconds, an ended one stays as it is."""
     operation = repository.get_operation(session, operation_id)

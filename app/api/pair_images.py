@@ -1,13 +1,16 @@
 """`/v1/datasets/{id}/pairs/{position}/{side}`: an image of a pair as a browser can show it, whatever was uploaded."""
 
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query
+from fastapi.responses import StreamingResponse
 
+from app.api.blobs import SEND_BYTES
 from app.api.deps import ReadSessionDep, ServicesDep
 from app.api.problems import problems
 from app.api.schemas.wire import DatasetId
-from app.api.uploads import spooled
+from app.api.uploads import Spool, UploadedFile
 from app.core import repository
 from app.core.errors import NotFound, Unprocessable
 
@@ -20,9 +23,16 @@ IMAGE_OUT: Final[dict[str, Any]] = {
 }
 
 
+async def turn_at_the_examiners(services: ServicesDep) -> AsyncIterator[None]:
+    """Let the request wait here, where it holds no thread, until it may call an examiner."""
+    async with services.examiners.turns:
+        yield
+
+
 @router.get(
     "/{dataset_id}/pairs/{position}/{side}",
-    response_class=Response,
+    response_class=StreamingResponse,
+    dependencies=[Depends(turn_at_the_examiners, scope="function")],
     responses={**problems(NotFound, Unprocessable), 200: IMAGE_OUT},
 )
 def get_pair_image(
@@ -34,19 +44,32 @@ def get_pair_image(
     max_side: Annotated[
         int | None, Query(ge=16, le=4096, description="Shrink to at most this many pixels a side.", examples=[160])
     ] = None,
-) -> Response:
+) -> StreamingResponse:
     """One image of a pair, to look at: PNG whatever was uploaded, shrunk on request. The upload stays as it is."""
     pairs = repository.get_dataset(session, dataset_id).pairs
     if position >= len(pairs):
         raise NotFound(f"Dataset {dataset_id} has no pair {position}; it has {len(pairs)}.")
     blob = pairs[position].clean_blob if side == "clean" else pairs[position].distorted_blob
-    with services.storage.open(blob) as file, spooled() as spool:
-        shown = services.examiners.render(file, max_side, spool)
-        with shown.open() as rendered:
-            content = rendered.read()
+    spool = Spool()
+    try:
+        with services.storage.open(blob) as file:
+            shown = services.examiners.render(file, max_side, spool)
+    except BaseException:
+        spool.close()
+        raise
     headers = {
+        "Content-Length": str(shown.size),
         "ETag": f'"{blob}-{max_side or "whole"}"',
         "Cache-Control": "private, max-age=31536000, immutable",  # A dataset never changes.
         "X-Content-Type-Options": "nosniff",
     }
-    return Response(content, media_type=PNG, headers=headers)
+    return StreamingResponse(_chunks(shown, spool), media_type=PNG, headers=headers)
+
+
+def _chunks(shown: UploadedFile, spool: Spool) -> Iterator[bytes]:
+    try:
+        with shown.open() as rendered:
+            while chunk := rendered.read(SEND_BYTES):
+                yield chunk
+    finally:
+        spool.close()

@@ -14,6 +14,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from app.api.openapi import allowed_methods
 from app.core.errors import (
     BadPairs,
     BadRequest,
@@ -22,6 +23,7 @@ from app.core.errors import (
     NotAcceptable,
     NotFound,
     ServiceError,
+    StorageFull,
     TooLarge,
     TooManyRequests,
     Unauthorized,
@@ -29,6 +31,7 @@ from app.core.errors import (
     Unprocessable,
     UnsupportedMedia,
 )
+from app.core.full_disk import is_disk_full
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ KINDS: Final[tuple[type[ServiceError], ...]] = (
     TooManyRequests,
     ServiceError,
     Unavailable,
+    StorageFull,
 )
 BY_STATUS: Final = {kind.status: kind for kind in KINDS}
 
@@ -108,18 +112,28 @@ def _service_error(request: Request, error: Exception) -> JSONResponse:
     return answer(problem_of(error), request.url.path, {**error.headers, **retry})
 
 
+def problem_of_status(status: int, detail: str) -> Problem:
+    """The document for a refusal of which nothing but its status is known."""
+    if (kind := BY_STATUS.get(status)) is not None:
+        return problem_of(kind(detail))
+    phrase = HTTPStatus(status).phrase
+    return Problem(type=f"/problems/{phrase.lower().replace(' ', '-')}", title=phrase, status=status, detail=detail)
+
+
 def _http_error(request: Request, error: Exception) -> JSONResponse:
     """What the framework refuses by itself: unknown paths, wrong methods, unreadable or oversized bodies."""
     assert isinstance(error, HTTPException)
-    if (kind := BY_STATUS.get(error.status_code)) is not None:
-        detail = f"There is nothing at {request.url.path}." if kind is NotFound else error.detail
-        problem = problem_of(kind(detail))
-    else:
-        phrase = HTTPStatus(error.status_code).phrase
-        code = phrase.lower().replace(" ", "-")
-        detail = f"{request.method} cannot be used here." if error.status_code == 405 else error.detail
-        problem = Problem(type=f"/problems/{code}", title=phrase, status=error.status_code, detail=detail)
-    return answer(problem, request.url.path, error.headers)
+    headers = dict(error.headers or {})
+    match error.status_code:
+        case 404:
+            detail = f"There is nothing at {request.url.path}."
+        case 405:
+            detail = f"{request.method} cannot be used here."
+            if methods := allowed_methods(request.app, request.url.path):  # The framework names the first route's.
+                headers["Allow"] = ", ".join(methods)
+        case _:
+            detail = error.detail
+    return answer(problem_of_status(error.status_code, detail), request.url.path, headers)
 
 
 def _validation_error(request: Request, error: Exception) -> JSONResponse:
@@ -168,6 +182,9 @@ def _pointer(location: tuple[int | str, ...]) -> str:
 def _backend_error(request: Request, error: Exception) -> JSONResponse:
     log.error("the database or the storage failed", exc_info=error)
     where = "storage" if isinstance(error, OSError) else "database"
+    if is_disk_full(error):
+        full = StorageFull("The disk of the service is full. Nothing was kept; try again later.", pointer=where)
+        return _service_error(request, full)
     refused = Unavailable(f"The {where} does not answer. Try again.", pointer=where, retry_after_s=5)
     return _service_error(request, refused)
 

@@ -1,17 +1,18 @@
 """`POST /v1/models/{model}/super-resolve`: image in, image out, through the inference worker."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
 
 from app.api.deps import Services, ServicesDep
 from app.api.images import ImageFacts
-from app.api.intake import MEDIA_TYPES, offered, resolve, take_in
-from app.api.negotiation import preferred
+from app.api.intake import IMAGE_TYPES, MEDIA_TYPES, offered, resolve, take_in
+from app.api.negotiation import AcceptHeader, preferred
+from app.api.openapi import form
 from app.api.operations import IMAGE_OUT, RESULT_REFUSALS, send_result
 from app.api.preferences import Preferences, preferences
 from app.api.problems import problems
@@ -19,27 +20,23 @@ from app.api.schemas.restoring import OperationOut, OutputFormat, RestoreOptions
 from app.api.schemas.wire import REFERENCE_PATTERN
 from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, spooled
 from app.core import operations, repository
-from app.core.errors import BadRequest, NotAcceptable, NotFound, Unprocessable, UnsupportedMedia
+from app.core.errors import BadRequest, NotAcceptable, NotFound, StorageFull, Unprocessable, UnsupportedMedia
 from app.core.tables import ENDED, Operation
 from app.core.turns import turns
 
 router = APIRouter(prefix="/v1", tags=["super-resolution"])
 
-INPUT_TYPES: Final = (*MEDIA_TYPES.values(), "image/bmp")
-RAW_TYPES: Final = (*INPUT_TYPES, "image/jpg", "image/x-ms-bmp", "application/octet-stream")
+RAW_TYPES: Final = (*IMAGE_TYPES, "image/jpg", "image/x-ms-bmp", "application/octet-stream")
 FIELD: Final = "image"
 BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}, "example": "…"}
 IMAGE_IN: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "content": {
-            **dict.fromkeys(INPUT_TYPES, BINARY),
+            **dict.fromkeys(IMAGE_TYPES, BINARY),
             "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {FIELD: {"type": "string", "format": "binary"}},
-                    "required": [FIELD],
-                },
+                "schema": form({FIELD: {"type": "string", "format": "binary"}}, required=[FIELD]),
+                "encoding": {FIELD: {"contentType": ", ".join(IMAGE_TYPES)}},
                 "example": {FIELD: "photo.jpg"},
             },
         },
@@ -73,11 +70,13 @@ async def receive_image(request: Request, services: ServicesDep) -> AsyncIterato
                 upload = await receive_form(request, spool, limits)
                 if not upload.files:
                     raise BadRequest(f"The form has no file named {FIELD}.", pointer=f"/{FIELD}")
+                for name in upload.fields:
+                    raise Unprocessable("The form takes no fields; options go into the query.", pointer=f"/{name}")
                 yield upload
             case kind if kind in RAW_TYPES:
                 yield await receive_raw(request, spool, limits)
             case other:
-                accepted = ", ".join((*INPUT_TYPES, "multipart/form-data"))
+                accepted = ", ".join((*IMAGE_TYPES, "multipart/form-data"))
                 detail = f"A body of type {other or 'unknown'} is not understood; send {accepted}."
                 raise UnsupportedMedia(detail, pointer="Content-Type")
 
@@ -85,9 +84,9 @@ async def receive_image(request: Request, services: ServicesDep) -> AsyncIterato
 ImageUpload = Annotated[Upload, Depends(receive_image)]
 
 
-async def watch_client(request: Request, upload: ImageUpload) -> AsyncIterator[threading.Event]:
+async def watch_client(request: Request, upload: ImageUpload) -> AsyncIterator[asyncio.Event]:
     """An event that is set when the client hangs up before it has been answered. The body is read by then."""
-    gone = threading.Event()
+    gone = asyncio.Event()
 
     async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -101,14 +100,14 @@ async def watch_client(request: Request, upload: ImageUpload) -> AsyncIterator[t
         watching.cancel()
 
 
-ClientGone = Annotated[threading.Event, Depends(watch_client, scope="function")]
+ClientGone = Annotated[asyncio.Event, Depends(watch_client, scope="function")]
 
 
 @router.post(
     "/models/{model}/super-resolve",
     response_class=StreamingResponse,
     responses={
-        **problems(*RESULT_REFUSALS, BadRequest, NotFound, NotAcceptable, UnsupportedMedia, Unprocessable),
+        **problems(*RESULT_REFUSALS, BadRequest, NotFound, NotAcceptable, UnsupportedMedia, Unprocessable, StorageFull),
         200: IMAGE_OUT,
         202: {
             "description": "Accepted, but not done within the wait; follow the `Location`",
@@ -127,20 +126,13 @@ ClientGone = Annotated[threading.Event, Depends(watch_client, scope="function")]
     },
     openapi_extra=IMAGE_IN,
 )
-def super_resolve(
+async def super_resolve(
     model: ModelPath,
     options: Annotated[RestoreOptions, Query()],
     upload: ImageUpload,
     client_gone: ClientGone,
     services: ServicesDep,
-    accept: Annotated[
-        str | None,
-        Header(
-            description="`image/png`, `image/webp`, `image/jpeg` or `image/tiff`. Where it leaves the choice, the "
-            "image's own format comes first, then these in this order.",
-            examples=["image/png"],
-        ),
-    ] = None,
+    accept: AcceptHeader = None,
     prefer: Annotated[
         list[str] | None,
         Header(
@@ -153,24 +145,15 @@ def super_resolve(
     """Restore an image with a trained model. The answer is the image; how it was made is told by headers.
 
     What is not done within the wait goes on, and the answer is 202 with the operation's `Location`. A client that hangs
-    up while it waits cancels its image.
+    up while it waits cancels its image. Where the `Accept` header leaves the choice of a format, the image's own comes
+    first, then PNG, WebP, JPEG and TIFF in this order.
     """
     wishes = preferences(prefer or [])
-    with services.read_sessions() as look:
-        version = resolve(look, model)
-
-    def by_accept(image: ImageFacts) -> OutputFormat:
-        offers = {MEDIA_TYPES[output]: output for output in offered(image)}
-        return offers[preferred(accept, tuple(offers))]
-
     wait_s = longest_wait(wishes, services)
-    # Whoever waits would be lost in a power cut, so only the promise of a 202 needs a disk's word for it.
-    operation, work = take_in(upload.files[0], options, by_accept, version, services, durable=wait_s == 0)
-    (operation.turn,) = turns([work])
-    with services.sessions.begin() as session:
-        session.add(operation)
-    services.queue.send_super_resolution(operation.id)
-    return answer_within(wait_s, operation, wishes, client_gone, services)
+    operation = await run_in_threadpool(accept_image, model, options, upload, accept, wait_s, services)
+    if wait_s > 0:
+        operation = await ended_or_not(operation.id, wait_s, client_gone, services)
+    return await run_in_threadpool(answer, operation, wishes, services, gone=client_gone.is_set(), wait_s=wait_s)
 
 
 def longest_wait(wishes: Preferences, services: Services) -> float:
@@ -180,24 +163,55 @@ def longest_wait(wishes: Preferences, services: Services) -> float:
     return 0.0 if wishes.respond_async else services.settings.wait_s
 
 
-def answer_within(
-    wait_s: float, operation: Operation, wishes: Preferences, client_gone: threading.Event, services: Services
-) -> Response:
-    """The image if it is done in time, otherwise where it will be. A client that hangs up cancels it."""
+def accept_image(
+    model: str, options: RestoreOptions, upload: Upload, accept: str | None, wait_s: float, services: Services
+) -> Operation:
+    """Keep the image, and have it restored. Raises what is wrong with the image or with what is asked for."""
+    with services.read_sessions() as look:
+        version = resolve(look, model)
+
+    def by_accept(image: ImageFacts) -> OutputFormat:
+        offers = {MEDIA_TYPES[output]: output for output in offered(image)}
+        return offers[preferred(accept, tuple(offers))]
+
+    # Whoever waits would be lost in a power cut, so only the promise of a 202 needs a disk's word for it.
+    operation, work = take_in(upload.files[0], options, by_accept, version, services, durable=wait_s == 0)
+    (operation.turn,) = turns([work])
+    with services.sessions.begin() as session:
+        session.add(operation)
+    services.queue.send_super_resolution(operation.id)
+    return operation
+
+
+async def ended_or_not(operation_id: str, wait_s: float, client_gone: asyncio.Event, services: Services) -> Operation:
+    """The operation once it has ended, or as it is when the wait is over or the client has gone."""
+    operation: Operation
 
     def ended() -> bool:
         nonlocal operation
         with services.read_sessions() as look:
-            operation = repository.get_operation(look, operation.id)
+            operation = repository.get_operation(look, operation_id)
         return operation.state in ENDED or client_gone.is_set()
 
-    if wait_s > 0:
-        services.queue.wait_done(operation.id, ended, wait_s)
+    async def wake_when_gone() -> None:
+        await client_gone.wait()
+        services.waiters.wake(operation_id)
+
+    waking = asyncio.create_task(wake_when_gone())
+    try:
+        await services.waiters.until(operation_id, ended, wait_s)
+    finally:
+        waking.cancel()
+    return operation
+
+
+def answer(operation: Operation, wishes: Preferences, services: Services, *, gone: bool, wait_s: float) -> Response:
+    """The image if it is done, otherwise where it will be. A client that has hung up has cancelled it."""
     applied = [f"wait={wait_s:g}"] if wishes.wait_s is not None else []
     if operation.state in ENDED:
         answer: Response = send_result(operation, services)
     else:
-        if client_gone.is_set():
+        if gone:
             with services.sessions.begin() as session:
                 operations.request_cancel(session, operation.id)
         elif wait_s > 0 and operation.input_blob is not None:

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from app.core.storage import CHUNK_BYTES
+from app.api.blobs import SEND_BYTES
 
 
 class _Outbox(io.RawIOBase):
@@ -42,7 +42,7 @@ def stream_zip(files: Iterable[tuple[str, BinaryIO]]) -> Iterator[bytes]:
             entry.file_size = file.seek(0, io.SEEK_END)
             file.seek(0)
             with file, zipped.open(entry, "w") as target:
-                while chunk := file.read(CHUNK_BYTES):
+                while chunk := file.read(SEND_BYTES):
                     target.write(chunk)
                     yield outbox.take()
     yield outbox.take()

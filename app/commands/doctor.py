@@ -18,7 +18,7 @@ from app.core import consistency
 from app.core.database import open_database, read_sessions, sessions
 from app.core.finding import Finding
 from app.core.settings import Settings
-from app.core.storage import FolderStorage
+from app.core.storages import open_storage
 
 MARK: Final = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("problem", "red")}
 CANNOT_BE_ASKED: Final = (SQLAlchemyError, OSError)
@@ -82,15 +82,17 @@ def examine(settings: Settings, *, repair: bool, deep: bool) -> Iterator[Finding
         if found.state == "problem" and not (repair and schema(settings, engine).state == "ok"):
             yield Finding("data", "note", "The data was not looked at.", "Mend the database's schema first.")
             return
-        assert settings.blob_dir is not None
-        storage = FolderStorage(settings.blob_dir)
+        storage = open_storage(settings)
         yield from consistency.examine(
             consistency.Holdings(settings, sessions(engine), read_sessions(engine), storage), deep=deep
         )
     except CANNOT_BE_ASKED as error:
         message = f"The database or the stored files cannot be read: {installation.last_line(str(error))}"
         yield Finding(
-            "data", "problem", message, "Is the database running, and are DRTL_DATABASE_URL and rights right?"
+            "data",
+            "problem",
+            message,
+            "Do both run, and are DRTL_DATABASE_URL, DRTL_BLOB_URL and rights right?",
         )
     finally:
         engine.dispose()

@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.core import deliveries
 from app.core.owners import Sessions
 from app.core.tables import ACTIVE, ENDED, Job, Operation, utc_now
 
@@ -24,6 +25,8 @@ class Census:
     oldest_job_s: float = 0.0  # 0 where none waits
     oldest_operation_s: float = 0.0
     waiting_work_s: float = 0.0  # Seconds of one core that the waiting jobs are expected to take.
+    pending_webhooks: int = 0  # messages that have neither arrived nor been given up
+    overdue_webhook_s: float = 0.0  # 0 where none is ready to be sent
 
 
 class CensusTaker:
@@ -52,6 +55,8 @@ class CensusTaker:
                         oldest_job_s=_oldest_s(session, Job),
                         oldest_operation_s=_oldest_s(session, Operation),
                         waiting_work_s=_waiting_work_s(session),
+                        pending_webhooks=deliveries.pending(session),
+                        overdue_webhook_s=deliveries.overdue_s(session),
                     )
                 self._due = time.monotonic() + ACTIVE_EVERY_S
             return self._last

@@ -16,7 +16,7 @@ from app.core import jobs, operations, repository, retention
 from app.core.finding import Finding, counted
 from app.core.lost_blobs import LOSSES, Loss
 from app.core.settings import Settings
-from app.core.storage import CHUNK_BYTES, Storage
+from app.core.storage import CHUNK_BYTES, Storage, StorageDown
 from app.core.tables import (
     ACTIVE,
     Batch,
@@ -26,6 +26,7 @@ from app.core.tables import (
     ModelAlias,
     ModelVersion,
     Operation,
+    WebhookDelivery,
     database_now,
     utc_now,
 )
@@ -105,6 +106,8 @@ def _named(holdings: Holdings) -> set[str]:
 def _opens(storage: Storage, blob: str) -> bool:
     try:
         storage.open(blob).close()
+    except StorageDown:
+        raise  # That says nothing about the blob.
     except OSError:
         return False
     return True
@@ -119,6 +122,8 @@ def _is_whole(storage: Storage, blob: str) -> bool:
                 digest.update(chunk)
     except FileNotFoundError:
         return True
+    except StorageDown:
+        raise
     except OSError:
         return False  # A disk that cannot read it.
     return digest.hexdigest() == blob
@@ -283,6 +288,7 @@ def expired(holdings: Holdings) -> Finding:
         ("batch", Batch, retention.expired_batches(settings.result_retention_s + slack_s)),
         ("dataset", Dataset, retention.expired_datasets(settings.upload_retention_s + slack_s)),
         ("key", IdempotencyKey, retention.expired_idempotency_keys(settings.idempotency_retention_s + slack_s)),
+        ("delivery", WebhookDelivery, retention.expired_deliveries(settings.webhook_retention_s + slack_s)),
     )
     with holdings.read_sessions() as session:
         counts = {
@@ -291,13 +297,14 @@ def expired(holdings: Holdings) -> Finding:
         }
     if not any(counts.values()):
         return Finding("retention", "ok", "nothing has outlived its retention")
-    plural = {"batch": "batches"}
+    plural = {"batch": "batches", "delivery": "deliveries"}
     told = ", ".join(counted(number, name, plural.get(name)) for name, number in counts.items() if number)
 
     def remove() -> str:
         with holdings.sessions.begin() as session:
             retention.expire_operations(session, settings.result_retention_s)
             retention.expire_idempotency_keys(session, settings.idempotency_retention_s)
+            retention.expire_deliveries(session, settings.webhook_retention_s)
         for _ in range(0, counts["dataset"], retention.DATASETS_AT_ONCE):
             with holdings.sessions.begin() as session:
                 retention.expire_datasets(session, settings.upload_retention_s)

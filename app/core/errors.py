@@ -113,6 +113,10 @@ class BadArchive(Unprocessable):
     code, title = "bad-archive", "The zip cannot be used"
 
 
+class BadWebhookUrl(Unprocessable):
+    code, title = "bad-webhook-url", "Webhooks cannot be sent to this URL"
+
+
 class IdempotencyMismatch(Unprocessable):
     code, title = "idempotency-mismatch", "This Idempotency-Key was used with another request"
 
@@ -127,6 +131,10 @@ class QuotaExhausted(TooManyRequests):
 
 class Unavailable(ServiceError):
     status, code, title = 503, "unavailable", "A part of the service does not answer"
+
+
+class StorageFull(ServiceError):
+    status, code, title = 507, "storage-full", "The service's disk is full"
 
 
 class LeaseLost(Exception):

@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy import CursorResult, Update, func, select, update
 from sqlalchemy.orm import Session
 
-from app.core import repository, shares, training_queue
+from app.core import deliveries, repository, shares, training_queue
 from app.core.errors import JobCancelled, LeaseLost
 from app.core.owners import look_as
-from app.core.tables import ACTIVE, Job, JobEvent, ModelVersion, database_now, utc_now
+from app.core.tables import ACTIVE, Job, JobEvent, ModelVersion, database_now, utc_ago
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,10 @@ def _changed(session: Session, statement: Update) -> bool:
 
 
 def record(session: Session, job_id: str, kind: str, **payload: Any) -> None:
-    """Append an event that followers of the job will see."""
-    session.add(JobEvent(job_id=job_id, kind=kind, payload=payload))
+    """Append an event that followers of the job will see, and webhooks will be told of."""
+    event = JobEvent(job_id=job_id, kind=kind, payload=payload)
+    session.add(event)
+    deliveries.publish(session, event)
 
 
 def claim_next(session: Session, task_id: str, lease_s: float) -> Lease | None:
@@ -56,7 +58,7 @@ def claim_next(session: Session, task_id: str, lease_s: float) -> Lease | None:
             task_id=task_id,
             lease_token=token,
             lease_until=database_now() + lease_s,
-            started_at=func.coalesce(Job.started_at, utc_now()),
+            started_at=func.coalesce(Job.started_at, utc_ago()),
         )
         if _changed(session, taken):  # Otherwise it was cancelled in this moment.
             attempt, charge_s = session.execute(select(Job.attempt, Job.charge_s).where(Job.id == job_id)).one()
@@ -140,7 +142,7 @@ def succeed(
         checkpoint_blob=None,
         lease_token=None,
         lease_until=None,
-        finished_at=utc_now(),
+        finished_at=utc_ago(),
     )
     model = ModelVersion(name=job.name, version=version, job_id=job.id, weights_blob=weights_blob, card=card)
     session.add(model)
@@ -160,7 +162,7 @@ def _end(session: Session, job_id: str, state: str, code: str | None, message: s
         lease_token=None,
         lease_until=None,
         eta_s=None,
-        finished_at=utc_now(),
+        finished_at=utc_ago(),
     )
     if not _changed(session, ended):
         return False
@@ -182,14 +184,14 @@ def confirm_cancelled(session: Session, lease: Lease) -> bool:
     return _end(session, lease.job_id, "cancelled", None, None, Job.lease_token == lease.token)
 
 
-def release(session: Session, lease: Lease) -> None:
-    """Give the job back, because its worker is being stopped: the attempt does not count. A cancelled job may rest.
+def release(session: Session, lease: Lease, reason: str = "the worker was stopped") -> None:
+    """Give the job back for a reason that is not its own: the attempt does not count. A cancelled job may rest.
 
     Raises LeaseLost where the lease is no longer ours.
     """
     try:
         _write(session, lease, state="queued", attempt=Job.attempt - 1, lease_token=None, lease_until=None)
-        record(session, lease.job_id, "requeued", attempt=lease.attempt - 1, reason="the worker was stopped")
+        record(session, lease.job_id, "requeued", attempt=lease.attempt - 1, reason=reason)
     except JobCancelled:
         confirm_cancelled(session, lease)
 

@@ -19,7 +19,15 @@ SECRETS: Final = (
     (re.compile(r"(\w+://[^\s:/@]*):[^\s@]+@"), r"\1:***@"),  # passwords in addresses of databases and brokers
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), r"\1 ***"),
     (re.compile(r"\b(drtl_[0-9a-f]+)_[\w-]{8,}"), r"\1_***"),  # keys of this service, but for the part that is public
-    (re.compile(r"(?i)\b(authorization|password|x-api-key|api[_-]key)(['\"]?\s*[:=]\s*['\"]?)[^\s'\",}]+"), r"\1\2***"),
+    (re.compile(r"\bwhsec_[\w+/=-]{8,}"), "whsec_***"),  # secrets of webhooks
+    (re.compile(r"(?i)\b(v1a?,)[\w+/]{43,}=*"), r"\1***"),  # and what was signed with them
+    (
+        re.compile(
+            r"(?i)(?:\b|(?<=_))(authorization|password|x-api-key|api[_-]key|webhook[_-]key)"
+            r"(['\"]?\s*[:=]\s*['\"]?)[^\s'\",}]+"
+        ),
+        r"\1\2***",
+    ),
 )
 
 

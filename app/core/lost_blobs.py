@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, delete, select, true, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from app.core.tables import ENDED, Dataset, Job, ModelAlias, ModelVersion, Operation, Pair, utc_now
+from app.core.tables import ENDED, Dataset, Job, ModelAlias, ModelVersion, Operation, Pair, utc_ago
 
 BlobColumn = InstrumentedAttribute[Any]
 EVERY: Final = true()
@@ -56,7 +56,7 @@ def _fail(session: Session, loss: Loss, blobs: Sequence[str]) -> None:
             "state": "failed",
             "error_code": "file-lost",
             "error_message": "The service has lost the file. Please send the image again.",
-            "finished_at": utc_now(),
+            "finished_at": utc_ago(),
             loss.column.key: None,
         }
     )

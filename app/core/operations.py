@@ -10,7 +10,7 @@ from sqlalchemy import CursorResult, Update, func, select, update
 from sqlalchemy.orm import Session
 
 from app.core.errors import LeaseLost, OperationCancelled
-from app.core.tables import Batch, Operation, database_now, utc_now
+from app.core.tables import Batch, Operation, database_now, utc_ago
 
 OPERATION_ATTEMPTS = 3  # After so many lost workers it has failed.
 
@@ -47,7 +47,7 @@ def claim_next(session: Session, lease_s: float, most_pixels: int | None = None)
         attempt=Operation.attempt + 1,
         lease_token=token,
         lease_until=database_now() + lease_s,
-        started_at=func.coalesce(Operation.started_at, utc_now()),
+        started_at=func.coalesce(Operation.started_at, utc_ago()),
     )
     without_sync = {"synchronize_session": False}
     claimed = session.execute(taken.returning(Operation.id, Operation.pixels), execution_options=without_sync).first()
@@ -98,7 +98,7 @@ def _ended(state: str, code: str | None = None, message: str | None = None) -> d
         "error_message": message,
         "lease_token": None,
         "lease_until": None,
-        "finished_at": utc_now(),
+        "finished_at": utc_ago(),
     }
 
 
@@ -122,7 +122,7 @@ def confirm_cancelled(session: Session, lease: OperationLease) -> bool:
 
 
 def release(session: Session, lease: OperationLease) -> None:
-    """Give the operation back to the queue, because this worker stops; the attempt does not count, the turn stays.
+    """Give the operation back to the queue for a reason not its own; the attempt does not count, the turn stays.
 
     A cancelled one rests as cancelled. Raises LeaseLost where the lease is no longer ours.
     """

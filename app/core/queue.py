@@ -1,8 +1,6 @@
 """Messages to the workers, by task name and carrying ids only. A lost message costs time, never work."""
 
 import logging
-import time
-from collections.abc import Callable
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -16,6 +14,7 @@ log = logging.getLogger(__name__)
 TRAIN = "drtl.train"
 SUPER_RESOLVE = "drtl.super_resolve"
 EXPORT_ONNX = "drtl.export_onnx"
+DELIVER_WEBHOOKS = "drtl.deliver_webhooks"
 RECONCILE = "drtl.reconcile"
 SWEEP = "drtl.sweep"
 TRAINING_QUEUE = "training"
@@ -23,6 +22,8 @@ INFERENCE_QUEUE = "inference"
 HOUSEKEEPING_QUEUE = "housekeeping"
 REQUEST_ID = "drtl_request_id"  # header of a message
 ROUND_MARK = "drtl:reconciled"
+DONE_CHANNEL = "drtl:done"  # of the broker; its messages are identifiers of what has ended
+DELIVERED_S = 2 * 3600  # Celery delivers again what nobody has acknowledged for an hour.
 
 
 def celery_app(broker_url: str) -> Celery:
@@ -37,6 +38,7 @@ def celery_app(broker_url: str) -> Celery:
             TRAIN: {"queue": TRAINING_QUEUE},
             SUPER_RESOLVE: {"queue": INFERENCE_QUEUE},
             EXPORT_ONNX: {"queue": HOUSEKEEPING_QUEUE},  # Served by inference workers, beside the images.
+            DELIVER_WEBHOOKS: {"queue": HOUSEKEEPING_QUEUE},
             RECONCILE: {"queue": HOUSEKEEPING_QUEUE},
             SWEEP: {"queue": HOUSEKEEPING_QUEUE},
         },
@@ -50,7 +52,7 @@ def celery_app(broker_url: str) -> Celery:
 
 
 class Queue:
-    """The sending side: tells workers that there is work, and waits for word that some is done."""
+    """The sending side: tells workers that there is work, and the api that some is done."""
 
     def __init__(self, broker_url: str) -> None:
         self.celery = celery_app(broker_url)
@@ -81,6 +83,22 @@ class Queue:
         """
         self._send(EXPORT_ONNX, reference)
 
+    def is_first_delivery(self, message_id: str) -> bool:
+        """Whether a message has come for the first time; a broker that does not answer is believed that it has.
+
+        Work is claimed in the database, so a second delivery takes nobody's. But what it took would bear the same
+        message's id, and whatever is done to one of the two processes by that id would be done to both.
+        """
+        try:
+            return bool(self.redis.set(f"drtl:delivered:{message_id}", 1, nx=True, ex=DELIVERED_S))
+        except RedisError as error:
+            log.warning("nobody knows whether message %s came before: %s", message_id, error)
+            return True
+
+    def send_webhooks(self) -> None:
+        """Wake whoever sends webhooks' messages. Call after the commit."""
+        self._send(DELIVER_WEBHOOKS, "whoever waits")
+
     def depth(self, queue: str) -> int:
         """How many messages wait in a queue. Raises RedisError."""
         return int(self.redis.llen(queue))
@@ -93,30 +111,12 @@ class Queue:
         """Whether the mark of a round is still there. Raises RedisError."""
         return bool(self.redis.exists(ROUND_MARK))
 
-    def notify_done(self, operation_id: str) -> None:
-        """Tell whoever waits for the operation that its row has ended."""
+    def notify_done(self, identifier: str) -> None:
+        """Tell every api process that an operation, or another thing that requests wait for, has ended."""
         try:
-            with self.redis.pipeline() as pipe:
-                pipe.lpush(f"drtl:done:{operation_id}", 1)
-                pipe.expire(f"drtl:done:{operation_id}", 60)
-                pipe.execute()
+            self.redis.publish(DONE_CHANNEL, identifier)
         except RedisError as error:
-            log.warning("nobody told of %s, waiters will look for themselves: %s", operation_id, error)
-
-    def wait_done(self, operation_id: str, ended: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait until the operation has `ended`, which is asked each second, and at every word of the broker.
-
-        The word is no more than a hint: a worker that stops or has lost its lease gives it, too.
-        """
-        deadline = time.monotonic() + timeout_s
-        while (left_s := deadline - time.monotonic()) > 0:
-            try:
-                self.redis.blpop([f"drtl:done:{operation_id}"], timeout=min(1.0, left_s))
-            except RedisError:
-                time.sleep(min(0.2, left_s))
-            if ended():
-                return True
-        return ended()
+            log.warning("nobody told of %s, waiters will look for themselves: %s", identifier, error)
 
     def kill_task(self, task_id: str) -> None:
         """Kill the process that runs a task (prefork workers only)."""

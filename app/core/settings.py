@@ -3,13 +3,22 @@
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core.logs import LogFormat
+from app.core.receivers import parsed_networks
 from app.core.shares import Priority
+
+CORES: Final = os.cpu_count() or 1
+MIN_KEY_CHARACTERS: Final = 32
+
+
+def _shared(cores: int, workers: int | None) -> int:
+    """The threads of each worker where all of them work at once."""
+    return max(1, cores // (workers or 1))
 
 
 class Settings(BaseSettings):
@@ -23,6 +32,11 @@ class Settings(BaseSettings):
         "redis://127.0.0.1:6379/0", description="Redis or Valkey; `drtl up` starts one and sets this."
     )
     blob_dir: Path | None = Field(None, description="Folder for images and weights, shared by all processes.")
+    blob_url: str = Field(
+        "",
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w!.*'()/-]*)?)?$",
+        description="`s3://bucket/prefix` keeps them there instead; `AWS_*` variables say where that is, and who asks.",
+    )
 
     host: str = "127.0.0.1"
     port: int = Field(
@@ -48,6 +62,14 @@ class Settings(BaseSettings):
     max_pair_pixels: int = Field(64_000_000, description="Largest image of a pair by decoded pixels.")
     max_batch_images: int = Field(1000, ge=1, description="Most images of a batch.")
     upload_stall_s: float = Field(30.0, description="An upload that sends nothing for this long is given up.")
+    upload_bytes_per_s: int = Field(
+        1000, ge=1, description="An upload that is slower than this on the whole is given up, too."
+    )
+    download_stall_s: float = Field(30.0, gt=0, description="An answer that nobody reads for this long is given up.")
+    request_head_s: float = Field(15.0, gt=0, description="For a connection to send the head of a request.")
+    max_connections: int = Field(
+        10_000, ge=1, description="Of an api process; another one ends the one that has been idle for longest."
+    )
     idempotency_in_flight_s: float = Field(
         120.0, description="A keyed request unanswered for this long was left by a process that died."
     )
@@ -72,8 +94,35 @@ class Settings(BaseSettings):
     result_retention_s: float = 3_600.0
     orphan_grace_s: float = Field(3_600.0, description="Age at which a blob that no row names is removed.")
 
-    training_threads: int = Field(os.cpu_count() or 1, ge=1)
-    inference_threads: int = Field(max(1, (os.cpu_count() or 2) // 2), ge=1)
+    webhook_key: str = Field(
+        "", repr=False, description="Secret that webhooks' secrets are made of; `drtl up` keeps one in its folder."
+    )
+    webhook_networks: str = Field(
+        "", description="Networks (CIDR, between commas) that receivers may be in though they are not public."
+    )
+    webhook_http: bool = Field(False, description="Allow receivers without TLS.")
+    webhook_ca_file: Path | None = Field(None, description="Certificates to trust besides the public ones, as PEM.")
+    max_webhooks: int = Field(20, ge=0, description="Most webhooks of an owner.")
+    webhook_timeout_s: float = Field(15.0, gt=0, description="From looking the receiver up to its answer's status.")
+    webhook_retry_s: float = Field(5.0, gt=0, description="Pause after the first failed attempt; then it grows.")
+    webhook_patience_s: float = Field(86_400.0, ge=0, description="A delivery that fails for this long is given up.")
+    webhook_disable_after_s: float = Field(
+        5 * 86_400.0, gt=0, description="A webhook is disabled when nothing has been delivered for this long."
+    )
+    webhook_retention_s: float = Field(7 * 86_400.0, description="Age at which ended deliveries are removed.")
+
+    training_workers: int = Field(1, ge=1, description="How many jobs `drtl up` trains at a time.")
+    inference_workers: int = Field(1, ge=1, description="How many processes of `drtl up` restore images.")
+    training_threads: int = Field(
+        default_factory=lambda given: _shared(CORES, given.get("training_workers")),
+        ge=1,
+        description="Of each training.",
+    )
+    inference_threads: int = Field(
+        default_factory=lambda given: _shared(CORES // 2, given.get("inference_workers")),
+        ge=1,
+        description="Of each inference worker.",
+    )
     devices: str = Field(
         "", description="Accelerators for trainings, as CUDA_VISIBLE_DEVICES would name them; empty means all."
     )
@@ -88,6 +137,19 @@ class Settings(BaseSettings):
         None, description="Folder of clean images that transfer may use (DIV2K or your own)."
     )
     prior_path: Path | None = Field(None, description="Prior bundle; empty means the one that ships with the project.")
+
+    @field_validator("webhook_key")
+    @classmethod
+    def _hard_to_guess(cls, key: str) -> str:
+        if key and len(key) < MIN_KEY_CHARACTERS:
+            raise ValueError(f"give at least {MIN_KEY_CHARACTERS} random characters")
+        return key
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _readable(cls, networks: str) -> str:
+        parsed_networks(networks)
+        return networks
 
     @model_validator(mode="after")
     def _fill_derived(self) -> Self:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    literal,
     text,
 )
 from sqlalchemy.engine import Dialect
@@ -66,6 +67,27 @@ def _sqlite_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> str:
 @compiles(database_now, "postgresql")
 def _postgresql_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> str:
     return "extract(epoch from clock_timestamp())::float8"
+
+
+class utc_ago(FunctionElement[datetime]):  # noqa: N801 - as above
+    """The moment so many seconds ago by the database's clock, which is the one that ages are told by."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__(literal(seconds, Float()))
+
+
+@compiles(utc_ago, "sqlite")
+def _sqlite_ago(element: utc_ago, compiler: SQLCompiler, **kw: Any) -> str:
+    # With six digits of a second, as SQLAlchemy writes them: these are compared as texts.
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', (-{compiler.process(element.clauses, **kw)}) || ' seconds')"
+
+
+@compiles(utc_ago, "postgresql")
+def _postgresql_ago(element: utc_ago, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"(clock_timestamp() - {compiler.process(element.clauses, **kw)} * interval '1 second')"
 
 
 class Table(DeclarativeBase):
@@ -214,7 +236,7 @@ class JobEvent(Table):
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
-    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    created_at: Mapped[datetime] = mapped_column(default=utc_ago())
     kind: Mapped[str] = mapped_column(String(32))
     payload: Mapped[dict[str, Any]]
 
@@ -230,7 +252,7 @@ class ModelVersion(Owned, Table):
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     version: Mapped[int] = mapped_column(Integer, primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
-    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    created_at: Mapped[datetime] = mapped_column(default=utc_ago())
     weights_blob: Mapped[str] = mapped_column(String(64), index=True)
     onnx_blob: Mapped[str | None] = mapped_column(String(64), index=True)  # Made when somebody first asks for it.
     onnx_error: Mapped[str | None] = mapped_column(Text)  # Why the last attempt failed, until somebody has been told.
@@ -311,3 +333,65 @@ class IdempotencyKey(Owned, Table):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     fingerprint: Mapped[str] = mapped_column(String(64))
     made_id: Mapped[str | None] = mapped_column(String(40))  # None while the first request is still being answered
+
+
+class Webhook(Owned, Table):
+    """An address that hears of an owner's jobs. Its secret is derived from the service's key, and kept nowhere."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index("ix_webhooks_owner", "owner", "id"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True, default=lambda: new_id("wh"))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    url: Mapped[str] = mapped_column(String(2048))
+    events: Mapped[list[Any]]
+    description: Mapped[str] = mapped_column(String(255), default="")
+    key_fingerprint: Mapped[str] = mapped_column(String(16))  # of the service's key that the secrets are made of
+    generation: Mapped[int] = mapped_column(Integer, default=1)  # of the secret
+    previous_secret_until: Mapped[datetime | None]  # Until then the generation before signs, too.
+    failing_since: Mapped[datetime | None]  # The first failure after the last success.
+    disabled_at: Mapped[datetime | None]
+    disabled_reason: Mapped[str | None] = mapped_column(Text)
+
+
+class WebhookDelivery(Owned, Table):
+    """A message to a webhook, written together with what it tells of; it goes out until it arrives or is given up."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        Index("ix_webhook_deliveries_due", "state", "due_at"),
+        Index("ix_webhook_deliveries_order", "webhook_id", "job_id", "sequence"),
+        Index("ix_webhook_deliveries_list", "webhook_id", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True, default=lambda: new_id("msg"))
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    sequence: Mapped[int | None] = mapped_column(Integer)  # The job event's id; None for what keeps no order.
+    event: Mapped[str] = mapped_column(String(32))
+    body: Mapped[str] = mapped_column(Text)  # As it is signed, to the byte.
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    state: Mapped[str] = mapped_column(String(16), default="pending")  # pending, delivered, failed
+    due_at: Mapped[float] = mapped_column(Float)  # database_now() seconds, as all that follow
+    pending_since: Mapped[float] = mapped_column(Float)
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    lease_token: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[float | None] = mapped_column(Float)
+    finished_at: Mapped[datetime | None]
+    attempts: Mapped[list["WebhookAttempt"]] = relationship(
+        order_by="WebhookAttempt.number", lazy="selectin", cascade="all, delete-orphan", passive_deletes=True
+    )
+
+
+class WebhookAttempt(Table):
+    """What came of one request to a receiver. An attempt whose worker died has none."""
+
+    __tablename__ = "webhook_attempts"
+
+    delivery_id: Mapped[str] = mapped_column(ForeignKey("webhook_deliveries.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    seconds: Mapped[float] = mapped_column(Float)
+    status: Mapped[int | None] = mapped_column(Integer)  # of HTTP
+    error: Mapped[str | None] = mapped_column(Text)
+    excerpt: Mapped[str | None] = mapped_column(Text)  # The beginning of the answer's body.

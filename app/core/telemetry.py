@@ -62,12 +62,15 @@ TRAINING_STEPS: Final = Total("drtl_training_steps", "Steps of trainings.")
 WARM_MODELS: Final = Total(
     "drtl_warm_models", "What became of models that were asked for.", "event", ("hit", "miss", "eviction")
 )
+WEBHOOK_ATTEMPTS: Final = Total(
+    "drtl_webhook_attempts", "Requests to webhooks' receivers.", "outcome", ("delivered", "failed", "given_up")
+)
 TILE_BATCH_SIZE: Final = Distribution("drtl_tile_batch_size", "Tiles that went together.", (1, 2, 4, 8, 16, 32))
 BLOB_BYTES: Final = Reading("drtl_blob_bytes", "Bytes of all blobs, as the last sweep found them.")
 BLOBS: Final = Reading("drtl_blobs", "How many blobs there are, as the last sweep found them.")
 GPU_MEMORY: Final = Reading("drtl_gpu_memory_bytes", "Memory of accelerators held by workers' tensors.", "worker")
 
-OF_WORKERS: Final = (LEASES_LOST, LEASES_EXPIRED, TRAINING_STEPS, WARM_MODELS)
+OF_WORKERS: Final = (LEASES_LOST, LEASES_EXPIRED, TRAINING_STEPS, WARM_MODELS, WEBHOOK_ATTEMPTS)
 DISTRIBUTIONS: Final = (TILE_BATCH_SIZE,)
 READ: Final = (BLOB_BYTES, BLOBS, GPU_MEMORY)
 

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from migrations import online
+
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
@@ -10,12 +12,12 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("model_versions", sa.Column("onnx_blob", sa.String(length=64), nullable=True))
-    op.add_column("model_versions", sa.Column("onnx_error", sa.Text(), nullable=True))
-    op.create_index("ix_model_versions_onnx_blob", "model_versions", ["onnx_blob"])
+    online.add_column("model_versions", sa.Column("onnx_blob", sa.String(length=64), nullable=True))
+    online.add_column("model_versions", sa.Column("onnx_error", sa.Text(), nullable=True))
+    online.create_index("ix_model_versions_onnx_blob", "model_versions", ["onnx_blob"])
 
 
 def downgrade() -> None:
-    op.drop_index("ix_model_versions_onnx_blob", "model_versions")
+    online.drop_index("ix_model_versions_onnx_blob", "model_versions")
     op.drop_column("model_versions", "onnx_error")
     op.drop_column("model_versions", "onnx_blob")

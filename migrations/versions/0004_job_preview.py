@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from migrations import online
+
 revision = "0004"
 down_revision = "0003"
 branch_labels = None
@@ -10,10 +12,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    with op.batch_alter_table("jobs") as jobs:
-        jobs.add_column(sa.Column("preview_blob", sa.String(length=64), nullable=True))
+    online.add_column("jobs", sa.Column("preview_blob", sa.String(length=64), nullable=True))
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("jobs") as jobs:
-        jobs.drop_column("preview_blob")
+    op.drop_column("jobs", "preview_blob")

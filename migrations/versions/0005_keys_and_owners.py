@@ -7,6 +7,8 @@ the release before can go on inserting rows, which belong to the open service as
 import sqlalchemy as sa
 from alembic import op
 
+from migrations import online
+
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
@@ -16,6 +18,8 @@ UNFINISHED = sa.text("state IN ('queued', 'running', 'cancelling')")
 BY_ID = ("datasets", "jobs", "batches", "operations")
 BY_NAME = {"model_versions": ["name", "version"], "model_aliases": ["name", "alias"]}
 UPLOADS = ("datasets", "operations")
+# Children before their parents.
+OWNED = ("model_aliases", "model_versions", "idempotency_keys", "operations", "batches", "jobs", "datasets")
 
 
 def owner() -> sa.Column[str]:
@@ -36,59 +40,43 @@ def upgrade() -> None:
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_api_keys"),
+        if_not_exists=True,
     )
-    for table in BY_ID:
-        op.add_column(table, owner())
-        op.create_index(f"ix_{table}_owner", table, ["owner", "id"])
+    for table in OWNED:
+        online.add_column(table, owner())
     for table in UPLOADS:
-        op.add_column(table, sa.Column("stored_bytes", sa.BigInteger(), nullable=False, server_default="0"))
+        online.add_column(table, sa.Column("stored_bytes", sa.BigInteger(), nullable=False, server_default="0"))
+    for table in BY_ID:
+        online.create_index(f"ix_{table}_owner", table, ["owner", "id"])
     for table, name in BY_NAME.items():
-        with op.batch_alter_table(table) as altered:
-            altered.add_column(owner())
-            altered.drop_constraint(f"pk_{table}", type_="primary")
-            altered.create_primary_key(f"pk_{table}", ["owner", *name])
-    with op.batch_alter_table("idempotency_keys") as keys:
-        keys.add_column(owner())
-        keys.drop_constraint("uq_idempotency_key", type_="unique")
-        keys.create_unique_constraint("uq_idempotency_key", ["owner", "key"])
-    op.drop_index("uq_jobs_active_name", "jobs")
-    op.create_index(
-        "uq_jobs_active_name",
-        "jobs",
-        ["owner", "name"],
-        unique=True,
-        sqlite_where=UNFINISHED,
-        postgresql_where=UNFINISHED,
-    )
+        online.prepare_key(f"pk_{table}", table, ["owner", *name])
+    online.prepare_key("uq_idempotency_key", "idempotency_keys", ["owner", "key"])
+    online.prepare_index("uq_jobs_active_name", "jobs", ["owner", "name"], unique=True, where=UNFINISHED)
+
+    for table, name in BY_NAME.items():
+        online.swap_key("primary", f"pk_{table}", table, ["owner", *name])
+    online.swap_key("unique", "uq_idempotency_key", "idempotency_keys", ["owner", "key"])
+    online.swap_index("uq_jobs_active_name", "jobs", ["owner", "name"], unique=True, where=UNFINISHED)
 
 
 def downgrade() -> None:
     # Without owners everybody would see everything, under names that several may have. What belongs to a key goes; the
     # open service's things stay. (Weights and images go with the next sweep.)
-    op.execute("DELETE FROM model_aliases WHERE owner <> ''")
-    op.execute("DELETE FROM model_versions WHERE owner <> ''")
-    op.execute("DELETE FROM idempotency_keys WHERE owner <> ''")
-    op.execute("DELETE FROM operations WHERE owner <> ''")
-    op.execute("DELETE FROM batches WHERE owner <> ''")
-    op.execute("DELETE FROM jobs WHERE owner <> ''")
-    op.execute("DELETE FROM datasets WHERE owner <> ''")
-
-    op.drop_index("uq_jobs_active_name", "jobs")
-    with op.batch_alter_table("idempotency_keys") as keys:
-        keys.drop_constraint("uq_idempotency_key", type_="unique")
-        keys.drop_column("owner")
-        keys.create_unique_constraint("uq_idempotency_key", ["key"])
+    for table in OWNED:
+        online.execute(f"DELETE FROM {table} WHERE owner <> ''")  # noqa: S608 - our own tables
     for table, name in BY_NAME.items():
-        with op.batch_alter_table(table) as altered:
-            altered.drop_constraint(f"pk_{table}", type_="primary")
-            altered.drop_column("owner")
-            altered.create_primary_key(f"pk_{table}", name)
+        online.prepare_key(f"pk_{table}", table, name)
+    online.prepare_key("uq_idempotency_key", "idempotency_keys", ["key"])
+    online.prepare_index("uq_jobs_active_name", "jobs", ["name"], unique=True, where=UNFINISHED)
+    for table in BY_ID:
+        online.drop_index(f"ix_{table}_owner", table)
+
+    for table, name in BY_NAME.items():
+        online.swap_key("primary", f"pk_{table}", table, name)
+    online.swap_key("unique", "uq_idempotency_key", "idempotency_keys", ["key"])
+    online.swap_index("uq_jobs_active_name", "jobs", ["name"], unique=True, where=UNFINISHED)
     for table in UPLOADS:
         op.drop_column(table, "stored_bytes")
-    for table in BY_ID:
-        op.drop_index(f"ix_{table}_owner", table)
+    for table in OWNED:
         op.drop_column(table, "owner")
-    op.create_index(
-        "uq_jobs_active_name", "jobs", ["name"], unique=True, sqlite_where=UNFINISHED, postgresql_where=UNFINISHED
-    )
     op.drop_table("api_keys")

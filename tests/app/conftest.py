@@ -17,6 +17,7 @@ from app.core.database import open_database, sessions
 from app.core.settings import Settings
 from app.core.tables import Table
 from app.main import create_app
+from app.server import configure
 from migrations import migrate
 
 
@@ -67,7 +68,7 @@ def stored(rows: sessionmaker[Session], api_settings: Settings) -> Callable[[], 
         with rows() as session:
             tables = Table.metadata.sorted_tables
             kept = {table.name: session.scalar(select(func.count()).select_from(table)) or 0 for table in tables}
-        kept["files"] = sum(path.is_file() for path in api_settings.blob_dir.rglob("*"))
+        kept["files"] = sum(path.is_file() for path in api_settings.blob_dir.glob("*/*"))
         return {name: number for name, number in kept.items() if number}
 
     return count
@@ -75,8 +76,8 @@ def stored(rows: sessionmaker[Session], api_settings: Settings) -> Callable[[], 
 
 @contextmanager
 def connected(app: FastAPI) -> Iterator[httpx.Client]:
-    """A client of the app behind a real uvicorn on a free port."""
-    config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=2)
+    """A client of the app behind its real server on a free port."""
+    config = configure(app, app.state.settings, port=0, log_config=None, timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -15,9 +15,9 @@ from app.core import consistency, jobs, repository
 from app.core.consistency import Holdings
 from app.core.database import read_sessions
 from app.core.finding import Finding
+from app.core.folder_storage import FolderStorage
 from app.core.lost_blobs import LOSSES
 from app.core.settings import Settings
-from app.core.storage import FolderStorage
 from app.core.tables import Batch, Dataset, IdempotencyKey, Job, ModelAlias, ModelVersion, Operation, Pair, utc_now
 
 LONG_AGO = utc_now() - timedelta(days=365)

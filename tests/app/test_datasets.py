@@ -11,8 +11,8 @@ from PIL import Image
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.core.folder_storage import FolderStorage
 from app.core.settings import Settings
-from app.core.storage import FolderStorage
 from app.core.tables import Pair
 from tests.app.conftest import problem
 from tests.app.material import Files, encoded, noisy, pair_files, pixels, zip_of, zipped

@@ -22,6 +22,20 @@ def test_threads_beyond_the_cores_are_a_problem(tmp_path: Path) -> None:
     assert installation.threads(Settings(data_dir=tmp_path, training_threads=999)).state == "problem"
 
 
+def test_more_training_workers_than_cores_are_worth_a_note(tmp_path: Path) -> None:
+    found = installation.threads(Settings(data_dir=tmp_path, training_workers=999))
+    assert found.state == "note"
+    assert "999 × 1 for training" in found.message
+
+
+def test_workers_of_one_kind_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.core.settings.CORES", 8)
+    assert (Settings().training_threads, Settings().inference_threads) == (8, 4)
+    several = Settings(training_workers=3, inference_workers=5)
+    assert (several.training_threads, several.inference_threads) == (2, 1)
+    assert Settings(training_workers=3, training_threads=7).training_threads == 7
+
+
 def test_a_prior_that_cannot_be_read_is_named_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "prior").write_bytes(b"no prior")
     found = {each.check: each for each in installation.method(Settings(prior_path=tmp_path / "prior"))}

@@ -16,12 +16,15 @@ from redis import Redis
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.api import idempotency
 from app.api.graph_svg import draw
 from app.api.schemas.graph import GraphOut
-from app.core import jobs
+from app.core import jobs, repository
+from app.core.database import open_database, sessions
+from app.core.errors import RequestInFlight
+from app.core.folder_storage import FolderStorage
 from app.core.queue import TRAINING_QUEUE
 from app.core.settings import Settings
-from app.core.storage import FolderStorage
 from app.core.tables import IdempotencyKey, Job, utc_now
 from app.main import create_app
 from tests.app.conftest import connected, problem
@@ -236,6 +239,32 @@ def test_a_key_left_by_a_killed_process_blocks_only_for_a_while(
         past = utc_now() - timedelta(seconds=api_settings.idempotency_in_flight_s + 1)
         session.execute(update(IdempotencyKey).values(created_at=past))
     accepted(post_job(client, key="k"))
+
+
+@on_both_databases
+def test_of_a_slow_request_and_one_that_took_its_key_over_one_makes_a_job(both_databases: Settings) -> None:
+    engine = open_database(both_databases.database_url)
+    with sessions(engine)() as slow, sessions(engine)() as quick:
+        first = idempotency.begin(slow, "k", "f", in_flight_s=0.0)
+        second = idempotency.begin(quick, "k", "f", in_flight_s=0.0)  # It believes the first to be dead.
+        repository.finish_idempotent(quick, second, "job_2")
+        quick.commit()
+        with pytest.raises(RequestInFlight), idempotency.forgotten_on_failure(slow, first):
+            repository.finish_idempotent(slow, first, "job_1")
+        assert idempotency.begin(slow, "k", "f", in_flight_s=0.0).made_id == "job_2"
+    engine.dispose()
+
+
+def test_a_slow_request_that_is_refused_leaves_its_key_to_who_took_it_over(api_settings: Settings) -> None:
+    engine = open_database(api_settings.database_url)
+    with sessions(engine)() as slow, sessions(engine)() as quick:
+        first = idempotency.begin(slow, "k", "f", in_flight_s=0.0)
+        second = idempotency.begin(quick, "k", "f", in_flight_s=0.0)
+        with pytest.raises(ZeroDivisionError), idempotency.forgotten_on_failure(slow, first):
+            raise ZeroDivisionError
+        repository.finish_idempotent(quick, second, "job_2")
+        quick.commit()
+    engine.dispose()
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])

@@ -8,9 +8,9 @@ import httpx
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.core.folder_storage import FolderStorage
 from app.core.queue import HOUSEKEEPING_QUEUE, Queue
 from app.core.settings import Settings
-from app.core.storage import FolderStorage
 from app.core.tables import Dataset, Job, ModelAlias, ModelVersion
 from app.main import create_app
 from tests.app.conftest import connected, problem

@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from typer.testing import CliRunner
 
 from app.cli import app as cli
+from app.core.folder_storage import FolderStorage
 from app.core.settings import Settings
-from app.core.storage import FolderStorage
 from app.core.tables import Pair
 from app.failures import CommandFailed
 from tests.app.conftest import problem

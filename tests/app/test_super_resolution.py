@@ -12,9 +12,9 @@ from PIL import Image
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import operations, repository
+from app.core.folder_storage import FolderStorage
 from app.core.queue import Queue
 from app.core.settings import Settings
-from app.core.storage import FolderStorage
 from app.core.tables import Operation
 from app.main import create_app
 from tests.app.conftest import connected, problem

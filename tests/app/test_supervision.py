@@ -48,6 +48,24 @@ def test_a_child_that_keeps_dying_is_repaired_and_started_ever_more_slowly(
     supervisor.stop("brief")
 
 
+def test_a_repair_that_finds_the_disk_full_ends_nothing(supervisor: Supervisor, said: list[str]) -> None:
+    def repair() -> None:
+        Path("/dev/full").write_bytes(b"x")
+
+    child = Child("brief", [sys.executable, "-c", "raise SystemExit(3)"], 1.0, repair=repair)
+    supervisor.add(Child("sleeper", SLEEPER, 1.0))
+    supervisor.add(child)
+
+    def died_thrice() -> bool:
+        supervisor.tick()
+        return child.quick_deaths == 3
+
+    eventually(died_thrice)
+    assert any("brief could not be repaired" in line and "No space left" in line for line in said)
+    assert supervisor.children["sleeper"].running()
+    supervisor.stop("brief", "sleeper")
+
+
 def test_pids_change_only_when_a_tick_says_so(supervisor: Supervisor, said: list[str]) -> None:
     child = Child("sleeper", SLEEPER, 1.0)
     supervisor.add(child)

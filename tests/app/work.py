@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import operations
+from app.core.folder_storage import FolderStorage
 from app.core.operations import OperationLease
 from app.core.queue import Queue
 from app.core.settings import Settings
-from app.core.storage import FolderStorage
 
 FACTS: dict[str, Any] = {
     "media_type": "image/png",

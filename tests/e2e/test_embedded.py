@@ -99,3 +99,11 @@ def test_a_damaged_broker_file_is_set_aside(tmp_path: Path) -> None:
     with embedded_service(tmp_path / "data") as service:
         assert service.http.get("/readyz").status_code == 200
     assert len(list((tmp_path / "data").glob("valkey-damaged-*"))) == 1
+
+
+def test_as_many_workers_run_as_the_settings_say(tmp_path: Path) -> None:
+    with embedded_service(tmp_path / "data", DRTL_TRAINING_WORKERS="2", DRTL_INFERENCE_WORKERS="2") as service:
+        workers = {name for name in service.announced()["processes"] if name.startswith("worker-")}
+        assert workers == {f"worker-{kind}-{number}" for kind in ("training", "inference") for number in (1, 2)}
+        jobs = [service.post_job(name, finetune_steps=40) for name in ("first", "second")]
+        eventually(lambda: [service.job(job)["state"] for job in jobs] == ["running"] * 2, what="both jobs at work")

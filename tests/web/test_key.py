@@ -8,8 +8,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from app.core import keys
 from app.core.database import open_database, sessions
+from app.core.folder_storage import FolderStorage
 from app.core.settings import Settings
-from app.core.storage import FolderStorage
 from app.main import create_app
 from tests.app.conftest import connected
 from tests.app.test_tenants import fill

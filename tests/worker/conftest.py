@@ -6,8 +6,9 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.core.folder_storage import FolderStorage
 from app.core.settings import Settings
-from app.core.storage import FolderStorage, Storage
+from app.core.storage import Storage
 from app.core.tables import Dataset, Job, Pair
 from tests.images import image_pairs
 

@@ -4,7 +4,7 @@ import multiprocessing
 import time
 
 import pytest
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, InternalError, NotSupportedError, OperationalError
 
 from app.core.errors import JobCancelled, LeaseLost
 from tests.servers import eventually
@@ -57,13 +57,14 @@ def test_it_looks_for_the_end_more_often_than_it_renews() -> None:
     assert (len(looks), renewals) == (2, [])
 
 
-def test_a_database_that_is_away_for_a_while_ends_nothing() -> None:
+@pytest.mark.parametrize("kind", [OperationalError, NotSupportedError, InternalError])
+def test_a_database_that_is_away_or_out_of_sorts_for_a_while_ends_nothing(kind: type[DBAPIError]) -> None:
     calls = []
 
     def renew() -> None:
         calls.append(1)
         if len(calls) < 4:
-            raise OperationalError("renew", None, Exception("the database is away"))
+            raise kind("renew", None, Exception("the database is away"))
 
     with Heartbeat(renew, every_s=0.01) as heartbeat:
         eventually(lambda: len(calls) >= 6)

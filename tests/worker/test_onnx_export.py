@@ -14,6 +14,7 @@ from app.core.storage import Storage
 from app.core.tables import Job, ModelVersion
 from ml.backbones import build
 from ml.model_file import pack
+from tests.servers import word_of_ends
 from tests.worker.conftest import MakeJob
 from worker import onnx_export
 from worker.service import Service
@@ -107,12 +108,13 @@ def test_a_model_that_cannot_be_exported_is_noted_with_a_reference_and_no_inside
     service: Service, database: sessionmaker[Session], storage: Storage, make_job: MakeJob
 ) -> None:
     reference = register(database, storage, make_job(), b"no model")
-    onnx_export.export(service, reference)
+    with word_of_ends(service.queue.redis) as heard:
+        onnx_export.export(service, reference)
+        assert heard() == {reference}
     model = read(service, reference)
     assert model.onnx_blob is None
     assert "(reference " in str(model.onnx_error)
     assert "/tmp" not in str(model.onnx_error)
-    assert service.queue.wait_done(reference, lambda: True, 5.0)
 
 
 def test_a_lost_blob_is_another_attempts_matter(service: Service, registered: str) -> None:

@@ -11,10 +11,11 @@ import pytest
 from sqlalchemy import select
 
 from app.core import jobs, operations
+from app.core.folder_storage import FolderStorage
 from app.core.queue import HOUSEKEEPING_QUEUE, INFERENCE_QUEUE, TRAINING_QUEUE
 from app.core.settings import Settings
-from app.core.storage import FolderStorage
 from app.core.tables import Batch, Dataset, IdempotencyKey, Job, Operation, Table, utc_now
+from tests.servers import word_of_ends
 from tests.worker.conftest import MakeJob
 from worker import reconciler
 from worker.service import Service
@@ -72,8 +73,9 @@ def test_a_job_whose_worker_is_lost_gets_its_message_in_the_same_round(service: 
 def test_whoever_waits_for_an_operation_hears_that_its_worker_was_lost_for_good(service: Service) -> None:
     lost = operation(state="running", attempt=operations.OPERATION_ATTEMPTS, lease_token="t", lease_until=0.0)
     add(service, lost)
-    reconciler.reconcile(service)
-    assert service.queue.redis.llen(f"drtl:done:{lost.id}") == 1
+    with word_of_ends(service.queue.redis) as heard:
+        reconciler.reconcile(service)
+        assert heard() == {lost.id}
     with service.sessions() as session:
         assert session.get_one(Operation, lost.id).error_code == "worker-lost"
 
@@ -97,9 +99,10 @@ def test_a_cancelled_image_whose_worker_does_not_answer_rests_and_its_waiter_hea
     lost = operation(state="cancelling", lease_token="t", lease_until=0.0, cancel_requested=1e12)
     for row in (ignored, lost):
         add(service, row)
-    reconciler.reconcile(service)
+    with word_of_ends(service.queue.redis) as heard:
+        reconciler.reconcile(service)
+        assert heard() == {ignored.id, lost.id}
     for row in (ignored, lost):
-        assert service.queue.redis.llen(f"drtl:done:{row.id}") == 1
         with service.sessions() as session:
             assert session.get_one(Operation, row.id).state == "cancelled"
 
@@ -198,8 +201,8 @@ def test_a_blob_stored_again_while_it_is_swept_stays(service: Service) -> None:
     storage = service.storage
     assert isinstance(storage, FolderStorage)
     key = storage.put(io.BytesIO(b"renewed"))
-    # The sweep has seen it old, and takes it away after it was stored again.
-    assert not storage._remove_if_older(storage._path(key), age_s=60.0)
+    # The sweep has seen it old, and would take it away after it was stored again.
+    assert not storage._remove_if_older(storage._path(key), before=time.time() - 60.0)
     with storage.open(key) as file:
         assert file.read() == b"renewed"
 
