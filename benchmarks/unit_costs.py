@@ -9,7 +9,6 @@ import json
 import os
 import sqlite3
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -59,12 +58,14 @@ def measure(
     requests: Annotated[int, typer.Option(help="Of each kind.")] = 300,
     claims: Annotated[int, typer.Option(help="Of each of 16 claimers, from a queue of 10,000.")] = 10,
     steps: Annotated[int, typer.Option(help="Of each way to compute one.")] = 30,
+    only: Annotated[str, typer.Option(help="job, claims or crew; the rest stays as it was recorded.")] = "",
     output: Path = REPOSITORY / "benchmarks/results/unit_costs.json",
 ) -> None:
     """Measure and write what was measured."""
-    report: dict[str, Any] = {
+    report: dict[str, Any] = json.loads(output.read_text()) if only and output.exists() else {}
+    report |= {
         "benchmark": "unit_costs",
-        "command": " ".join(["python benchmarks/unit_costs.py", *sys.argv[1:]]),
+        "command": "python benchmarks/unit_costs.py",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),
@@ -74,11 +75,14 @@ def measure(
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with embedded_service(folder / "service", DRTL_CHECKPOINT_EVERY_S="10") as service:
-            show(report, "job", one_job(service, seed))
-            show(report, "requests", answered(service, requests))
-        show(report, "claims", claimed(folder, claims))
-    show(report, "crew", stepped(steps, seed))
+        if only in {"", "claims"}:
+            show(report, "claims", claimed(folder, claims))
+        if only in {"", "crew"}:
+            show(report, "crew", stepped(steps, seed))
+        if only in {"", "job"}:
+            with embedded_service(folder / "service", DRTL_CHECKPOINT_EVERY_S="10") as service:
+                show(report, "job", one_job(service, seed))
+                show(report, "requests", answered(service, requests))
     output.write_text(json.dumps(report, indent=2) + "\n")
     typer.echo(f"Wrote {output}.")
 
