@@ -8,6 +8,7 @@ from typing import Any
 from doctor_table import doctor_table
 from restoring_table import restoring_table
 from storage_table import storage_table
+from unit_costs_table import unit_costs_table
 
 RECORDED = Path(__file__).with_name("results") / "main_job.json"
 
@@ -21,6 +22,8 @@ def table(report: dict[str, Any]) -> str:
             return trust_table(report)
         case "storage":
             return storage_table(report)
+        case "unit_costs":
+            return unit_costs_table(report)
         case _ if "throughput" in report or "large" in report:
             return restoring_table(report)
         case _ if "parts" in report:

@@ -128,6 +128,9 @@ def rows(taker: CensusTaker) -> Iterator[Metric]:
     yield depth
     yield oldest
     yield GaugeMetricFamily(
+        "drtl_queue_work_seconds", "Core seconds expected of the jobs that wait.", value=census.waiting_work_s
+    )
+    yield GaugeMetricFamily(
         "drtl_webhooks_pending", "Messages that have not arrived yet.", value=census.pending_webhooks
     )
     yield GaugeMetricFamily(

@@ -24,6 +24,7 @@ class Census:
     operations: dict[str, int] = field(default_factory=dict)  # by state
     oldest_job_s: float = 0.0  # 0 where none waits
     oldest_operation_s: float = 0.0
+    waiting_work_s: float = 0.0  # Seconds of one core that the waiting jobs are expected to take.
     pending_webhooks: int = 0  # messages that have neither arrived nor been given up
     overdue_webhook_s: float = 0.0  # 0 where none is ready to be sent
 
@@ -53,6 +54,7 @@ class CensusTaker:
                         operations=_operations(session),
                         oldest_job_s=_oldest_s(session, Job),
                         oldest_operation_s=_oldest_s(session, Operation),
+                        waiting_work_s=_waiting_work_s(session),
                         pending_webhooks=deliveries.pending(session),
                         overdue_webhook_s=deliveries.overdue_s(session),
                     )
@@ -84,3 +86,7 @@ def _operations(session: Session) -> dict[str, int]:
 def _oldest_s(session: Session, table: Any) -> float:
     since = session.scalar(select(func.min(table.created_at)).where(table.state == "queued"))
     return 0.0 if since is None else max(0.0, (utc_now() - since).total_seconds())
+
+
+def _waiting_work_s(session: Session) -> float:
+    return session.scalar(select(func.sum(Job.work_s)).where(Job.state == "queued")) or 0.0

@@ -233,6 +233,8 @@ def recover_expired(session: Session, max_attempts: int) -> list[str]:
     expired = select(Job).where(Job.state.in_(("running", "cancelling")))
     expired = expired.where(Job.lease_until < database_now())
     requeued = []
+    # In one order, for several at once charge owners' shares.
+    expired = expired.order_by(Job.owner, Job.id)
     for job in session.scalars(expired.with_for_update(skip_locked=True)).all():
         same = (Job.lease_token == job.lease_token, Job.lease_until < database_now())
         if job.state == "cancelling":

@@ -166,13 +166,14 @@ class Job(Owned, Table):
         # All that `app.core.training_queue` must know of the jobs that wait, in the order that it asks for.
         Index(
             "ix_jobs_waiting",
+            "state",
             "owner",
             "rank",
             "id",
             "charge_s",
             "started_at",
             "work_s",
-            sqlite_where=text("state = 'queued'"),
+            # SQLite does not choose a partial index where another one begins with the state.
             postgresql_where=text("state = 'queued'"),
         ),
         # Two unfinished jobs of an owner cannot aim at the same model name.

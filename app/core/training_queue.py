@@ -6,7 +6,7 @@ why they are written on tables and not on mapped classes; they give nothing away
 
 import time
 
-from sqlalchemy import Select, case, func, select, text, update
+from sqlalchemy import Select, case, func, literal_column, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -17,6 +17,8 @@ from app.core.tables import Job, TrainingShare
 
 JOBS = Job.metadata.tables[Job.__tablename__]
 SHARES = TrainingShare.metadata.tables[TrainingShare.__tablename__]
+# Not a parameter: PostgreSQL plans a statement that it has seen often for any value, and then not by the partial index.
+QUEUED = JOBS.c.state == literal_column("'queued'")
 CLAIMS = 0x6472_746C  # Names the lock among the advisory locks of the database.
 
 
@@ -93,7 +95,7 @@ def _waiting_by_owner() -> Select[tuple[str, int, float, float, int, float | Non
             func.sum(JOBS.c.charge_s).label("charge_s"),
             func.count(JOBS.c.started_at).label("begun"),
         )
-        .where(JOBS.c.state == "queued")
+        .where(QUEUED)
         .group_by(JOBS.c.owner)
         .subquery()
     )
@@ -103,7 +105,7 @@ def _waiting_by_owner() -> Select[tuple[str, int, float, float, int, float | Non
 
 def first_of(session: Session, chosen: InLine) -> str | None:
     """The job of the owner that is next; None where none waits any more."""
-    waiting = select(JOBS.c.id).where(JOBS.c.owner == chosen.owner, JOBS.c.state == "queued")
+    waiting = select(JOBS.c.id).where(JOBS.c.owner == chosen.owner, QUEUED)
     if chosen.resumes:
         waiting = waiting.where(JOBS.c.started_at.is_not(None))
     return session.scalar(waiting.order_by(JOBS.c.rank, JOBS.c.id).limit(1))
@@ -118,7 +120,7 @@ def position(session: Session, job: Job) -> int | None:
         return None
     if job.started_at is not None:
         return 1
-    own = (JOBS.c.owner == job.owner, JOBS.c.state == "queued")
+    own = (JOBS.c.owner == job.owner, QUEUED)
     before = (JOBS.c.rank < job.rank) | ((JOBS.c.rank == job.rank) & (JOBS.c.id < job.id))
     ahead, charge_s = session.execute(
         select(func.count(), func.coalesce(func.sum(JOBS.c.charge_s), 0.0)).where(*own, before)

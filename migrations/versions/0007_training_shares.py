@@ -12,7 +12,6 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-QUEUED = sa.text("state = 'queued'")
 EPOCH = {
     "postgresql": "extract(epoch from created_at)::float8",
     "sqlite": "(julianday(created_at) - 2440587.5) * 86400.0",
@@ -29,9 +28,8 @@ def upgrade() -> None:
     op.create_index(
         "ix_jobs_waiting",
         "jobs",
-        ["owner", "rank", "id", "charge_s", "started_at", "work_s"],
-        sqlite_where=QUEUED,
-        postgresql_where=QUEUED,
+        ["state", "owner", "rank", "id", "charge_s", "started_at", "work_s"],
+        postgresql_where=sa.text("state = 'queued'"),
     )
     op.create_table(
         "training_shares",

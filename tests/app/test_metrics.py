@@ -75,7 +75,7 @@ def test_every_state_has_a_number_and_what_waits_has_an_age(
     with rows.begin() as session:
         session.add(Dataset(id="ds_m", scale=1, pairs=[]))
         session.flush()
-        session.add(Job(name="a", dataset_id="ds_m", options={}, created_at=old))
+        session.add(Job(name="a", dataset_id="ds_m", options={}, created_at=old, work_s=90.0))
         session.add(Job(name="b", dataset_id="ds_m", options={}, state="running", phase="fine_tuning"))
         session.add(Operation(options={}, created_at=old))
     time.sleep(1.1)  # The census is kept for a second.
@@ -83,6 +83,7 @@ def test_every_state_has_a_number_and_what_waits_has_an_age(
     assert of(samples, "drtl_queue_depth", kind="job") == 1
     assert 600 <= of(samples, "drtl_queue_oldest_seconds", kind="job") < 700
     assert 600 <= of(samples, "drtl_queue_oldest_seconds", kind="operation") < 700
+    assert of(samples, "drtl_queue_work_seconds") == 90
     assert of(samples, "drtl_jobs", state="running", phase="fine_tuning") == 1
     assert of(samples, "drtl_jobs", state="failed", phase="") == 0
     assert of(samples, "drtl_operations", state="queued") == 1

@@ -43,7 +43,7 @@ def with_limits(settings: Settings, database: sessionmaker[Session]) -> Iterator
     opened: list[httpx.Client] = []
     with connected(create_app(settings)) as anybody:
 
-        def client(owner: str = "lab", **limits: int) -> httpx.Client:
+        def client(owner: str = "lab", **limits: int | str) -> httpx.Client:
             with database.begin() as session:
                 _, token = keys.create(session, owner, ["train", "infer"], limits=limits)
             headers = {"Authorization": f"Bearer {token}"}
@@ -112,6 +112,43 @@ def test_jobs_beyond_the_quota_wait_until_others_have_ended(
     with database.begin() as session:
         jobs.request_cancel(session, first.json()["id"])
     assert post("b").status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("limits", "allowed", "refused"),
+    [({}, "normal", "high"), ({"priority": "high"}, "high", None), ({"priority": "low"}, "low", "normal")],
+)
+def test_a_key_makes_its_jobs_no_more_urgent_than_it_may(
+    with_limits: LimitedClient, limits: dict[str, str], allowed: str, refused: str | None
+) -> None:
+    client = with_limits(**limits)
+    dataset = client.post("/v1/datasets", files=pair_files()).json()["id"]
+    body = {"dataset_id": dataset, "allow_rejects": True}
+    accepted = client.post("/v1/jobs", json=body | {"name": "a", "priority": allowed})
+    assert accepted.status_code == 202
+    assert accepted.json()["options"]["priority"] == allowed
+    if refused is not None:
+        answer = client.post("/v1/jobs", json=body | {"name": "b", "priority": refused})
+        assert problem(answer, 403, "forbidden")["pointer"] == "/priority"
+        assert len(client.get("/v1/jobs").json()["items"]) == 1
+
+
+def test_owners_see_their_place_among_all(with_limits: LimitedClient) -> None:
+    ada, bea = with_limits("ada"), with_limits("bea")
+
+    def post(client: httpx.Client, dataset: str, name: str) -> dict[str, Any]:
+        answer = client.post("/v1/jobs", json={"dataset_id": dataset, "name": name, "allow_rejects": True})
+        assert answer.status_code == 202
+        return dict(answer.json())
+
+    datasets = [client.post("/v1/datasets", files=pair_files()).json()["id"] for client in (ada, bea)]
+    made = [post(ada, datasets[0], f"a{number}") for number in range(3)]
+    assert [job["queue_position"] for job in made] == [1, 2, 3]
+    assert post(bea, datasets[1], "b")["queue_position"] in {1, 2}
+    assert ada.get(f"/v1/jobs/{made[2]['id']}").json()["queue_position"] == 4
+    ada.post(f"/v1/jobs/{made[0]['id']}/cancel").raise_for_status()
+    assert ada.get(f"/v1/jobs/{made[0]['id']}").json()["queue_position"] is None
+    assert ada.get(f"/v1/jobs/{made[2]['id']}").json()["queue_position"] == 3
 
 
 def test_pairs_and_bytes_beyond_the_quota_are_not_kept(with_limits: LimitedClient, settings: Settings) -> None:

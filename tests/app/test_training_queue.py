@@ -10,7 +10,7 @@ from itertools import count
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, create_engine, select, update
+from sqlalchemy import Engine, create_engine, insert, select, text, update
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import StaticPool
 
@@ -352,6 +352,29 @@ def test_jobs_queued_at_once_give_their_owner_one_turn(engine: Engine) -> None:
     with queue.sessions() as session:
         assert [share.owner for share in session.scalars(select(TrainingShare))] == ["ada"]
     assert sorted(queue.waiting()) == sorted(made)
+
+
+def test_the_jobs_that_wait_are_read_from_their_own_index_alone(engine: Engine) -> None:
+    queue = Queue(engine)
+    with queue.sessions.begin() as session:
+        rows = [
+            {"id": f"job_{n:05}", "name": f"n{n}", "dataset_id": "ds_0", "options": {}, "state": state}
+            for n, state in enumerate(["queued"] * 500 + ["succeeded"] * 2_000)
+        ]
+        session.execute(insert(Job), rows)
+    explain = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN"
+    if engine.dialect.name == "postgresql":
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM ANALYZE jobs"))
+    statement = training_queue._waiting_by_owner().compile(engine, compile_kwargs={"literal_binds": True})
+    with engine.connect() as connection:
+        plan = "\n".join(str(row) for row in connection.execute(text(f"{explain} {statement}")))
+    alone = (
+        "USING COVERING INDEX ix_jobs_waiting"
+        if engine.dialect.name == "sqlite"
+        else "Index Only Scan using ix_jobs_waiting"
+    )
+    assert alone in plan, plan
 
 
 # What is expected of a job

