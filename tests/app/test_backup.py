@@ -44,13 +44,15 @@ def train(database: sessionmaker[Session], storage: FolderStorage, name: str) ->
     with database.begin() as session:
         lease = jobs.claim_next(session, "task", 60.0)
     assert lease is not None
+    outdated = None
     for step in range(3):
         blob = put(f"checkpoint {step}")
         with database.begin() as session:
             jobs.save_checkpoint(session, lease, blob)
-        if step:
+        if outdated is not None:
             storage.delete(outdated)
         outdated = blob
+    assert outdated is not None
     weights = put("weights")
     with database.begin() as session:
         jobs.succeed(session, lease, metrics={}, verdict="gain", explanation="", weights_blob=weights, card={})
