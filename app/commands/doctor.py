@@ -121,7 +121,9 @@ def schema(settings: Settings, engine: Engine) -> Finding:
         advice = "Make a backup, then migrate: python -m migrations, or the repair. drtl up does so, too."
         return Finding("schema", "problem", message, advice, mend=migrate)
     message = f"The database is at revision {present}, which this release does not know: a newer one made it."
-    advice = "The release before that one can go on with it, but its data is not looked at here. Install the newer again."
+    advice = (
+        "The release before that one can go on with it, but this does not look at its data. Install the newer again."
+    )
     return Finding("schema", "problem", message, advice)
 
 
