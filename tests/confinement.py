@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
 NOBODY = 65534
 
 
@@ -36,9 +37,12 @@ def owner_of_files() -> int:
 
 @cache
 def runs_as_nobody() -> bool:
-    """Whether the command gets a user of its own: not where the interpreter lies in somebody's closed home."""
-    look = ["setpriv", f"--reuid={NOBODY}", "--clear-groups", sys.executable, "-c", ""]
-    return os.geteuid() == 0 and subprocess.run(look, capture_output=True, check=False).returncode == 0
+    """Whether the command gets a user of its own: not where interpreter or code lie in somebody's closed home."""
+    if os.geteuid() != 0:
+        return False
+    look = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
+    look += [sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv[1]); import app.core.tables", str(ROOT)]
+    return subprocess.run(look, capture_output=True, cwd="/", check=False).returncode == 0
 
 
 @cache

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -129,15 +130,20 @@ def stand_in_for_valkey_cli(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    services, folder = compose_services(), tmp_path_factory.mktemp("cluster")
+def open_folder() -> Iterator[Path]:
+    """A folder that other users may enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory(prefix="drtl-cluster-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def cluster(postgres_url: str, open_folder: Path) -> Iterator[Cluster]:
+    services, folder = compose_services(), open_folder
     blobs, scratch = folder / "blobs", folder / "scratch"
     for writable in (blobs, scratch):
         writable.mkdir()
         os.chown(writable, confinement.owner_of_files(), -1)
-    for parent in folder.parents[:2]:
-        parent.chmod(0o755)  # pytest keeps its folders from other users.
-    folder.chmod(0o755)
     chosen = services["postgres"]["environment"]
     user, password, database = (chosen[f"POSTGRES_{key}"] for key in ("USER", "PASSWORD", "DB"))
     with psycopg.connect(f"{postgres_url}/postgres", autocommit=True) as connection:
