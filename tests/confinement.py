@@ -41,8 +41,12 @@ def runs_as_nobody() -> bool:
     if os.geteuid() != 0:
         return False
     look = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
-    look += [sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv[1]); import app.core.tables", str(ROOT)]
-    return subprocess.run(look, capture_output=True, cwd="/", check=False).returncode == 0
+    # A link that leads nowhere for nobody may be passed over in favour of another interpreter.
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import app.core.tables; print(sys.version, sys.base_prefix)"
+    ended = subprocess.run(
+        [*look, sys.executable, "-c", code, str(ROOT)], capture_output=True, text=True, cwd="/", check=False
+    )
+    return ended.stdout.strip() == f"{sys.version} {sys.base_prefix}"
 
 
 @cache
