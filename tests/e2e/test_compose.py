@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -130,20 +129,11 @@ def stand_in_for_valkey_cli(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def open_folder() -> Iterator[Path]:
-    """A folder that other users may enter, unlike pytest's own."""
-    with tempfile.TemporaryDirectory(prefix="drtl-cluster-", ignore_cleanup_errors=True) as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
-@pytest.fixture(scope="module")
-def cluster(postgres_url: str, open_folder: Path) -> Iterator[Cluster]:
-    services, folder = compose_services(), open_folder
+def cluster(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    services, folder = compose_services(), tmp_path_factory.mktemp("cluster")
     blobs, scratch = folder / "blobs", folder / "scratch"
     for writable in (blobs, scratch):
         writable.mkdir()
-        os.chown(writable, confinement.owner_of_files(), -1)
     chosen = services["postgres"]["environment"]
     user, password, database = (chosen[f"POSTGRES_{key}"] for key in ("USER", "PASSWORD", "DB"))
     with psycopg.connect(f"{postgres_url}/postgres", autocommit=True) as connection:
@@ -243,10 +233,12 @@ def test_the_main_job_needs_no_writable_root_no_home_and_no_rights(cluster: Clus
     if reason := confinement.reason_why_not():
         pytest.skip(reason)
     about = Path("/proc") / str(cluster.processes[name].pid)
+    mapped = [line.split()[0] for line in (about / "uid_map").read_text().splitlines()]
+    assert mapped == re.findall(r"^USER (.+)$", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
     mounts = [line.split() for line in (about / "mountinfo").read_text().splitlines()]
     [root] = [mount for mount in mounts if mount[4] == "/"]
     assert "ro" in root[5].split(",")
     status = dict(line.split(":", 1) for line in (about / "status").read_text().splitlines())
-    assert status["CapBnd"].strip() == "0" * 16
+    for kind in ("CapEff", "CapPrm", "CapBnd", "CapAmb"):
+        assert status[kind].strip() == "0" * 16
     assert status["NoNewPrivs"].strip() == "1"
-    assert status["Uid"].split() == [str(confinement.owner_of_files())] * 4
