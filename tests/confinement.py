@@ -1,4 +1,4 @@
-"""What docker-compose.yml and the Dockerfile say about a container's rights, imposed on a local process by namespaces."""
+"""What the containers of docker-compose.yml may not do, forbidden to a local process by Linux namespaces."""
 
 import shlex
 import shutil
@@ -13,7 +13,7 @@ USER = 10001  # The image's; it has no name here, and no home.
 def confined(command: Sequence[str], writable: Sequence[Path]) -> list[str]:
     """The command as a user without rights, with a root that is read-only but for these folders.
 
-    The user is one of a namespace of its own. Outside it stands for whoever runs this, so it may read what that one may.
+    The user is one of a namespace of its own; outside it stands for whoever runs this, and may read what that one may.
     """
     without_rights = ["--no-new-privs", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all"]
     steps = ["set -e"]
