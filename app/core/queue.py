@@ -44,7 +44,14 @@ def celery_app(broker_url: str) -> Celery:
         },
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_transport_options={"socket_connect_timeout": 2.0, "socket_timeout": 5.0, "health_check_interval": 5},
+        broker_transport_options={
+            "socket_connect_timeout": 2.0,
+            "socket_timeout": 5.0,
+            "health_check_interval": 5,
+            # A worker holds one message ready while it trains. Sent again after the usual hour, its task would run
+            # twice under one id, and whoever kills one of the two by that id kills both.
+            "visibility_timeout": 7 * 86_400,
+        },
         task_publish_retry_policy={"max_retries": 1, "interval_start": 0.05, "interval_step": 0.1},
         worker_prefetch_multiplier=1,
     )
