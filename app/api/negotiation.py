@@ -7,7 +7,6 @@ from fastapi import Header
 
 from app.core.errors import NotAcceptable
 
-
 # OpenAPI has the media types of an answer say this, and wants it ignored among the parameters.
 AcceptHeader = Annotated[str | None, Header(include_in_schema=False)]
 

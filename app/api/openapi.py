@@ -44,7 +44,9 @@ def without_null(schema: dict[str, Any]) -> dict[str, Any]:
     choices = [choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"]
     if "anyOf" not in schema or len(choices) == len(schema["anyOf"]):
         return schema
-    rest = {name: value for name, value in schema.items() if name != "anyOf" and not (name == "default" and value is None)}
+    rest = {
+        name: value for name, value in schema.items() if name != "anyOf" and not (name == "default" and value is None)
+    }
     return {**choices[0], **rest} if len(choices) == 1 else {**rest, "anyOf": choices}
 
 

@@ -47,7 +47,14 @@ def fill(rows: sessionmaker[Session], storage: FolderStorage, owner: str, job_st
         session.flush()
         session.add(JobEvent(job_id=job.id, kind="started", payload={"attempt": 1}))
         session.add(
-            ModelVersion(name="scanner", version=1, job_id=job.id, weights_blob=blob, onnx_blob=blob, card=examples.VERSION["card"])
+            ModelVersion(
+                name="scanner",
+                version=1,
+                job_id=job.id,
+                weights_blob=blob,
+                onnx_blob=blob,
+                card=examples.VERSION["card"],
+            )
         )
         session.add(ModelAlias(name="scanner", alias="production", version=1))
         batch = Batch(model="scanner", options={})

@@ -65,7 +65,15 @@ def fuzz(situation: Situation, folder: Path, broker_url: str, *, seed: int, **ho
         report = folder / "report.json"
         config = folder / "schemathesis.toml"
         config.write_text(Template(CONFIG.read_text()).substitute(values))
-        command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run", f"{running.url}/openapi.json"]
+        command = [
+            sys.executable,
+            "-m",
+            "schemathesis.cli",
+            "--config-file",
+            str(config),
+            "run",
+            f"{running.url}/openapi.json",
+        ]
         command += ["--seed", str(seed), "--report", "json", "--report-json-path", str(report), "--no-color"]
         command += [word for name, number in how_long.items() for word in (f"--{name.replace('_', '-')}", str(number))]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
