@@ -1,7 +1,8 @@
 """What a client may do to its connection: how long it may take over a request's head, and over reading an answer.
 
-uvicorn parses and answers requests, and leaves all of this open: a connection that sends nothing, or one byte of a header
-now and then, stays for ever; headers may be as long as they like; an answer that nobody reads is kept until somebody does.
+uvicorn parses and answers requests, and leaves all of this open: a connection that sends nothing, or one byte of a
+header now and then, stays for ever; headers may be as long as they like; an answer that nobody reads is kept until
+somebody does.
 """
 
 import asyncio

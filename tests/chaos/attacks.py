@@ -4,7 +4,6 @@ import asyncio
 import json
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -65,11 +64,10 @@ async def measure(api: RunningApi, target: Target, attack: Attack, connections: 
     """Attack with so many connections, with a probe beside it."""
     allow_many_files()
     before, most = api.resident_mib(), 0.0
-    probe = subprocess.Popen(
-        [sys.executable, "-m", "tests.chaos.probe", *map(str, target.address)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+    probe = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.chaos.probe", *map(str, target.address)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
     )
 
     async def watch_memory() -> None:
@@ -86,7 +84,7 @@ async def measure(api: RunningApi, target: Target, attack: Attack, connections: 
     finally:
         seconds = time.monotonic() - began
         watching.cancel()
-        said, _ = await asyncio.to_thread(probe.communicate)
+        said, _ = await probe.communicate()
     times = json.loads(said)
     return Fared(
         connections=connections,
