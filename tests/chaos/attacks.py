@@ -24,6 +24,7 @@ SETTINGS: Final = {
     "DRTL_MAX_UPLOAD_BYTES": str(8 << 20),
     "DRTL_WAIT_S": "20",
 }
+SLACK_S: Final = 30.0  # How much later than its deadline a busy machine may hang up.
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Address = tuple[str, int]
 
@@ -84,7 +85,7 @@ async def measure(api: RunningApi, target: Target, attack: Attack, connections: 
     finally:
         seconds = time.monotonic() - began
         watching.cancel()
-        said, _ = await probe.communicate()
+        said, _ = await probe.communicate(b"")  # Which closes its standard input.
     times = json.loads(said)
     return Fared(
         connections=connections,
@@ -142,7 +143,7 @@ def head(method: str, path: str, *fields: str) -> bytes:
 
 async def idle(target: Target, connections: int) -> Counter[str]:
     """Connections that send nothing."""
-    return await everywhere(target, connections, lambda connection: answered(connection[0], HEAD_S + 4))
+    return await everywhere(target, connections, lambda connection: answered(connection[0], HEAD_S + SLACK_S))
 
 
 async def slow_heads(target: Target, connections: int) -> Counter[str]:
@@ -151,7 +152,7 @@ async def slow_heads(target: Target, connections: int) -> Counter[str]:
     async def one(connection: Connection) -> str:
         reader, writer = connection
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ")
-        return await while_sending(reader, writer, b"a", every_s=0.5, for_s=HEAD_S + 4)
+        return await while_sending(reader, writer, b"a", every_s=0.5, for_s=HEAD_S + SLACK_S)
 
     return await everywhere(target, connections, one)
 
@@ -165,7 +166,7 @@ async def half_bodies(target: Target, connections: int) -> Counter[str]:
             head("POST", "/v1/jobs", "Content-Type: multipart/form-data; boundary=b", "Content-Length: 1000000")
         )
         writer.write(b'--b\r\nContent-Disposition: form-data; name="clean"; filename="a.png"\r\n\r\n' + bytes(2000))
-        return await answered(reader, STALL_S + 5)
+        return await answered(reader, STALL_S + SLACK_S)
 
     return await everywhere(target, connections, one)
 
@@ -176,7 +177,7 @@ async def slow_bodies(target: Target, connections: int) -> Counter[str]:
     async def one(connection: Connection) -> str:
         reader, writer = connection
         writer.write(head("POST", "/v1/jobs", "Content-Type: application/json", "Content-Length: 100000"))
-        return await while_sending(reader, writer, b"[", every_s=0.5, for_s=STALL_S + 5)
+        return await while_sending(reader, writer, b"[", every_s=0.5, for_s=STALL_S + SLACK_S)
 
     return await everywhere(target, connections, one)
 
