@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from chaos_table import chaos_table
 from doctor_table import doctor_table
 from restoring_table import restoring_table
 
@@ -18,6 +19,8 @@ def table(report: dict[str, Any]) -> str:
             return match_table(report)
         case "trust":
             return trust_table(report)
+        case "chaos":
+            return chaos_table(report)
         case _ if "throughput" in report or "large" in report:
             return restoring_table(report)
         case _ if "parts" in report:

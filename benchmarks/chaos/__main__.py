@@ -41,6 +41,7 @@ def chaos(
 
     plan = storm.Plan(mode, seed, seconds, jobs, max(1, jobs // 8), every)  # type: ignore[arg-type]  # Judged above.
     report: dict[str, Any] = {
+        "benchmark": "chaos",
         "command": " ".join(["python -m benchmarks.chaos", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
