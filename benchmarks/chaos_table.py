@@ -35,7 +35,7 @@ def _evidence(facts: dict[str, Any]) -> str:
 
 def _times(report: dict[str, Any]) -> Iterator[str]:
     storm = report["storm"]
-    yield "| after the loss of (or as named) | times | `/readyz` is 200 after: p50, max | the job steps after: p50, max |"
+    yield "| after the loss of (or as named) | times | ready after: p50, max | the job steps after: p50, max |"
     yield "|---|---|---|---|"
     for kind, count in storm["faults_done"].items():
         cells = [_cell(storm[key].get(kind)) for key in ("until_ready", "until_the_next_step")]
