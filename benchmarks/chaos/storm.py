@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from benchmarks.chaos import audit, invariants, recovery, schedule
 from benchmarks.chaos.customers import (
     VARIANTS,
+    Order,
     Restorations,
     orders,
     pair_files,
@@ -200,7 +201,7 @@ def run(plan: Plan, folder: Path, say: Say, **environment: str) -> dict[str, Any
 def judge(
     service: Installation,
     engine: Engine,
-    placed: list[Any],
+    placed: list[Order],
     undisturbed: Undisturbed,
     restorations: Restorations,
     thawed: list[float],
