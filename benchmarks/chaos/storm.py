@@ -179,7 +179,7 @@ def run(plan: Plan, folder: Path, say: Say, **environment: str) -> dict[str, Any
         verdicts = judge(service, engine, placed, undisturbed, restorations, thawed)
         leases = audit.tenures(audit.writes(engine))
         engine.dispose()
-        unforeseen = invariants.no_log_tells_of_the_unforeseen(service.data_dir / "logs")
+        unforeseen = invariants.tracebacks(service.data_dir / "logs")
     return {
         "mode": plan.mode,
         "plan": asdict(plan),
