@@ -174,7 +174,7 @@ def training(service: Installation, pairs: Path, disk: Path, weights: invariants
     answer = post(service, pairs, "long", LONG)
     job_id = answer.json()["id"]
     service.wait_for_step(job_id, 5)
-    child = psutil.Process(service.victims("training child")[0])
+    child, workers = psutil.Process(service.victims("training child")[0]), service.victims("training parent")
     with full(disk):
         until_idle(child)
     job = service.wait_for_end(job_id, 120)
