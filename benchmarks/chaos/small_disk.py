@@ -181,15 +181,11 @@ def training(service: Installation, pairs: Path, disk: Path, weights: invariants
     equal = job["state"] == "succeeded" and invariants.equal(
         load(service.http.get("/v1/models/long/versions/1/weights").content), weights
     )
+    after = service.victims("training parent")
     yield Verdict(
-        "a job under which the disk runs full ends right once there is room, with the same weights",
-        equal,
-        {
-            "state": job["state"],
-            "error": job["error"],
-            "attempt": job["attempt"],
-            "checkpoints_not_stored": told(service, "not stored"),
-        },
+        "a job under which the disk runs full ends right once there is room, with the same weights and worker",
+        equal and after == workers,
+        {"state": job["state"], "error": job["error"], "attempt": job["attempt"], "workers": [workers, after]},
     )
 
 
