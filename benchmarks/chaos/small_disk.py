@@ -1,7 +1,7 @@
 """A service whose disk is full: while files are uploaded, checkpoints stored, a model registered, images restored.
 
 `python -m benchmarks.chaos.small_disk MODE FOLDER` runs it with everything of the service on a disk of its own, and
-prints its verdicts as JSON. `tried` finds a way to such a disk: a tmpfs in a namespace, of mounts for root, of users too for others.
+prints its verdicts as JSON. `tried` finds a way to such a disk: a tmpfs in a namespace of its own.
 """
 
 import errno
