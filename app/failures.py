@@ -17,6 +17,7 @@ NEXT_STEP: Final[tuple[tuple[type[errors.DRTLError], str], ...]] = (
     (errors.TooLarge, "send less at once, or ask the operator for a higher limit"),
     (errors.Unauthorized, "give your key with --key, or in DRTL_KEY"),
     (errors.Forbidden, "ask the operator for a key with more rights"),
+    (errors.StorageFull, "the operator has to make room on the service's disk; then send it again"),
     (errors.Unavailable, "see what does not answer with: curl URL/readyz"),
 )
 

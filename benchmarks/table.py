@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from chaos_table import chaos_table
 from doctor_table import doctor_table
 from restoring_table import restoring_table
 from storage_table import storage_table
@@ -24,6 +25,8 @@ def table(report: dict[str, Any]) -> str:
             return storage_table(report)
         case "unit_costs":
             return unit_costs_table(report)
+        case "chaos":
+            return chaos_table(report)
         case _ if "throughput" in report or "large" in report:
             return restoring_table(report)
         case _ if "parts" in report:

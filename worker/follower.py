@@ -16,6 +16,7 @@ from app.core.jobs import Lease
 from app.core.tables import Job
 from ml.preview import Preview
 from worker.lease import Heartbeat, WorkerStopping, shutdown
+from worker.own_blobs import sign_png, sign_safetensors
 from worker.service import PATIENCE_S, DatabaseDown, Service
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class JobFollower:
         self.service = service
         self.lease = lease
         self.heartbeat = heartbeat
+        self.owner = f"{lease.job_id}/{lease.attempt}"  # of what this attempt stores
         self.scratch = Path()
         self.checkpoint_blob: str | None = None
         self.began = time.monotonic()
@@ -118,7 +120,9 @@ class JobFollower:
         self.next_preview = finished + max(PREVIEW_EVERY_S, cost / PREVIEW_SHARE, (finished - self.began) / 250)
 
     def _show(self, seen: Preview, *, improved: bool) -> None:
-        blob = self.service.storage.put(io.BytesIO(seen.png)) if improved else self.preview_blob
+        blob = self.preview_blob
+        if improved:
+            blob = self.service.storage.put(io.BytesIO(sign_png(seen.png, self.owner)))
         facts = {
             "pair": seen.pair,
             "candidate": seen.candidate,
@@ -141,6 +145,7 @@ class JobFollower:
     def _store(self, write: Callable[[Path], None]) -> None:
         path = self.scratch / "checkpoint"
         write(path)
+        sign_safetensors(path, self.owner)
         with path.open("rb") as file:
             blob = self.service.storage.put(file)
         path.unlink()
@@ -150,7 +155,7 @@ class JobFollower:
             self._remove(outdated)
 
     def _remove(self, blob: str | None) -> None:
-        """Delete a checkpoint that this job named, unless an equal job (same pairs, options and step) names it too."""
+        """Delete a checkpoint that this attempt stored or took over, unless a later attempt has taken it over in turn."""
         if blob is None:
             return
         try:

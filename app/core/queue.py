@@ -44,6 +44,7 @@ def celery_app(broker_url: str) -> Celery:
         },
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_channel_error_retry=True,  # A broker whose disk is full refuses to write; its workers wait for room.
         broker_transport_options={
             "socket_connect_timeout": 2.0,
             "socket_timeout": 5.0,
