@@ -155,7 +155,7 @@ class JobFollower:
             self._remove(outdated)
 
     def _remove(self, blob: str | None) -> None:
-        """Delete a checkpoint that this attempt stored or took over, unless a later attempt has taken it over in turn."""
+        """Delete a checkpoint that this attempt stored or took over, unless a later one has taken it over in turn."""
         if blob is None:
             return
         try:
