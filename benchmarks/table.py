@@ -1,4 +1,4 @@
-"""Prints a file of benchmarks/results/ as the tables of docs/results.md; a test keeps the page equal to them."""
+"""Prints a file of benchmarks/results/ as the tables of the documentation; a test keeps its pages equal to them."""
 
 import json
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from doctor_table import doctor_table
+from load_table import hostile_table, load_table
 from restoring_table import restoring_table
 
 RECORDED = Path(__file__).with_name("results") / "main_job.json"
@@ -18,6 +19,10 @@ def table(report: dict[str, Any]) -> str:
             return match_table(report)
         case "trust":
             return trust_table(report)
+        case "load":
+            return load_table(report)
+        case "hostile_clients":
+            return hostile_table(report)
         case _ if "throughput" in report or "large" in report:
             return restoring_table(report)
         case _ if "parts" in report:

@@ -28,6 +28,7 @@ PAGES: Final[dict[str, Any]] = {
     "Python client": {"Guide": "client.md", "Reference": "client-reference.md"},
     "HTTP": {"Guide": "api.md", "Reference": "http-reference.md"},
     "Operations": "operations.md",
+    "Reliability": "reliability.md",
     "Results": "results.md",
     "Code": "architecture.md",
 }
