@@ -1,8 +1,8 @@
 """`python -m tests.chaos.probe HOST PORT`: asks `/healthz` on ever new connections until standard input ends.
 
 A process of its own, so that what it measures is the service's slowness and not that of the attacking process. Says
-`ready`, and at last the milliseconds of every answer as JSON; what was not answered within ten seconds, or otherwise than with 200, counts
-as ten seconds.
+`ready`, and at last the milliseconds of every answer as JSON; what was not answered within ten seconds, or otherwise
+than with 200, counts as ten seconds.
 """
 
 import json
