@@ -174,7 +174,7 @@ class GuardedConnection(HttpToolsProtocol):
 
     def _refuse(self, status: int, detail: str) -> None:
         """Answer with a problem document, and hang up. In the middle of another answer it would become part of that."""
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._answering is not None and not self._answering.response_complete:
             self.hang_up()
             return
         response = answer(problem_of_status(status, detail), headers={"Connection": "close"})

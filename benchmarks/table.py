@@ -1,4 +1,4 @@
-"""Prints a file of benchmarks/results/ as the tables of docs/results.md; a test keeps the page equal to them."""
+"""Prints a file of benchmarks/results/ as the tables of the documentation; a test keeps its pages equal to them."""
 
 import json
 import sys
@@ -7,6 +7,7 @@ from typing import Any
 
 from chaos_table import chaos_table
 from doctor_table import doctor_table
+from load_table import hostile_table, load_table
 from restoring_table import restoring_table
 from storage_table import storage_table
 from unit_costs_table import unit_costs_table
@@ -27,6 +28,10 @@ def table(report: dict[str, Any]) -> str:
             return unit_costs_table(report)
         case "chaos":
             return chaos_table(report)
+        case "load":
+            return load_table(report)
+        case "hostile_clients":
+            return hostile_table(report)
         case _ if "throughput" in report or "large" in report:
             return restoring_table(report)
         case _ if "parts" in report:

@@ -371,7 +371,7 @@ def test_a_single_file_that_is_too_large_is_refused_by_name(small_app: FastAPI) 
 def test_an_upload_that_stalls_is_given_up(small_app: FastAPI) -> None:
     def stalling() -> Iterator[bytes]:
         yield b"PK"
-        time.sleep(1.5)
+        time.sleep(3)
         yield b"more"
 
     with connected(small_app) as client:

@@ -70,6 +70,8 @@ async def measure(api: RunningApi, target: Target, attack: Attack, connections: 
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
+    assert probe.stdout is not None
+    await probe.stdout.readline()
 
     async def watch_memory() -> None:
         nonlocal most
@@ -90,8 +92,8 @@ async def measure(api: RunningApi, target: Target, attack: Attack, connections: 
     return Fared(
         connections=connections,
         seconds=round(seconds, 2),
-        healthz_p50_ms=statistics.median(times),
-        healthz_p99_ms=statistics.quantiles(times, n=100)[98],
+        healthz_p50_ms=round(statistics.median(times), 2),
+        healthz_p99_ms=round(sorted(times)[int(0.99 * (len(times) - 1))], 2),
         healthz_most_ms=max(times),
         probes=len(times),
         rss_before_mib=round(before, 1),

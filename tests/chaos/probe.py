@@ -1,8 +1,8 @@
 """`python -m tests.chaos.probe HOST PORT`: asks `/healthz` on ever new connections until standard input ends.
 
-A process of its own, so that what it measures is the service's slowness and not that of the attacking process. Prints
-the milliseconds of every answer as JSON; what was not answered within ten seconds, or otherwise than with 200, counts
-as ten seconds.
+A process of its own, so that what it measures is the service's slowness and not that of the attacking process. Says
+`ready`, and at last the milliseconds of every answer as JSON; what was not answered within ten seconds, or otherwise
+than with 200, counts as ten seconds.
 """
 
 import json
@@ -32,6 +32,8 @@ def milliseconds(address: tuple[str, int]) -> float:
 def main() -> None:
     address = (sys.argv[1], int(sys.argv[2]))
     taken = []
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     while not select.select([sys.stdin], [], [], EVERY_S)[0]:
         taken.append(round(milliseconds(address), 2))
     print(json.dumps(taken))
