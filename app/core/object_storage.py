@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, Final
 
 from botocore.session import Session
 
+from app.core.fetched_file import FetchedFile
 from app.core.s3 import asking, connect, server_time
 from app.core.storage import CHUNK_BYTES, StorageDown, StoredFile
 
@@ -120,10 +121,18 @@ class ObjectStorage:
 
     def open(self, key: str) -> BinaryIO:
         copy = self._newest(key)
-        return io.BufferedReader(_Reader(self, copy), max(1, min(READ_BYTES, copy.size)))
 
-    def read(self, copy: _Copy, start: int, stop: int) -> bytes:
-        """The bytes from `start` until before `stop`. Raises FileNotFoundError where this copy is gone."""
+        def fetch(start: int, stop: int) -> bytes:
+            nonlocal copy
+            try:
+                return self._read(copy, start, stop)
+            except FileNotFoundError:  # A sweep has removed this copy, because there is a newer one.
+                copy = self._newest(key)
+                return self._read(copy, start, stop)
+
+        return io.BufferedReader(FetchedFile(fetch, copy.size, READ_BYTES), max(1, min(READ_BYTES, copy.size)))
+
+    def _read(self, copy: _Copy, start: int, stop: int) -> bytes:
         content = self._read_whole(copy.name, f"bytes={start}-{stop - 1}")
         if len(content) != stop - start:
             raise StorageDown(f"the storage answers {len(content)} bytes where {stop - start} were asked for")
@@ -221,52 +230,6 @@ class ObjectStorage:
                     if short == PROBE or COPY.fullmatch(short):
                         age_s = (now - found["Initiated"]).total_seconds()
                         yield _BrokenUpload(found["Key"], found["UploadId"], age_s)
-
-
-class _Reader(io.RawIOBase):
-    """A blob, fetched a stretch at a time: whoever reads slowly holds no connection meanwhile."""
-
-    def __init__(self, storage: ObjectStorage, copy: _Copy) -> None:
-        self._storage, self._copy, self._at = storage, copy, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # typeshed wants any Buffer
-        content = self._fetch(min(self._at + len(buffer), self._copy.size))
-        buffer[: len(content)] = content
-        return len(content)
-
-    def readall(self) -> bytes:
-        whole = bytearray()
-        while chunk := self._fetch(min(self._at + READ_BYTES, self._copy.size)):
-            whole += chunk
-        return bytes(whole)
-
-    def _fetch(self, stop: int) -> bytes:
-        if stop <= self._at:
-            return b""
-        try:
-            content = self._storage.read(self._copy, self._at, stop)
-        except FileNotFoundError:
-            # This copy has been removed because there is a newer one of the same bytes.
-            self._copy = self._storage.newer(self._copy)
-            content = self._storage.read(self._copy, self._at, stop)
-        self._at = stop
-        return content
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._copy.size}[whence]
-        if origin + offset < 0:
-            raise OSError("seek before the start of the file")
-        self._at = origin + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
 
 
 @contextmanager
