@@ -150,6 +150,8 @@ def prepare(sender: Any, **_: Any) -> None:
     """Set the thread budget, then load the method before the first task, so that no task waits for it."""
     consumed = set(sender.app.amqp.queues.consume_from)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # Spinning threads slow every other process on the machine.
+    if settings().blob_url:
+        import app.core.object_storage  # noqa: F401 - forked children find it loaded
     if queue.TRAINING_QUEUE in consumed:
         os.environ["OMP_NUM_THREADS"] = str(settings().training_threads)
         # Forked children find torch loaded; no operator runs in the parent. The first optimizer would load the compiler

@@ -5,12 +5,10 @@ of one blob the newest counts. So nothing that a sweep removes can be what someb
 has another name (docs/adr/0020-object-storage.md). It needs listings that show what was written before, as S3's do.
 """
 
-import email.utils
 import errno
 import hashlib
 import io
 import itertools
-import os
 import re
 import secrets
 import shutil
@@ -20,25 +18,20 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+from datetime import datetime
+from typing import Any, BinaryIO, Final
 
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import Session
 
+from app.core.fetched_file import FetchedFile
+from app.core.s3 import asking, connect, server_time
 from app.core.storage import CHUNK_BYTES, StorageDown, StoredFile
-
-if TYPE_CHECKING:
-    from types_boto3_s3.client import S3Client
 
 PART_BYTES: Final = 8 * 2**20  # Of an upload in parts; at most 10,000 of them, so 80 GB.
 READ_BYTES: Final = 4 * 2**20  # Fetched at a time, and held, by whoever reads.
 READ_ATTEMPTS: Final = 4
 COPY: Final = re.compile(r"[0-9a-f]{2}/([0-9a-f]{64})(?:\.[0-9a-f]{16})?")  # Without a random part: copied by hand.
 PROBE: Final = "probe"
-GONE: Final = {"NoSuchKey", "NoSuchUpload", "404"}
-FULL: Final = {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "507"}
 
 
 @dataclass(frozen=True)
@@ -72,8 +65,8 @@ class ObjectStorage:
         self.bucket = bucket
         self.prefix = f"{prefix.strip('/')}/".lstrip("/")
         session = Session()
-        self._client = _client(session, connect_s=5.0, read_s=30.0, attempts=4)
-        self._probing = _client(session, connect_s=2.0, read_s=3.0, attempts=1)  # Readiness is asked every few seconds.
+        self._client = connect(session, connect_s=5.0, read_s=30.0, attempts=4)
+        self._probing = connect(session, connect_s=2.0, read_s=3.0, attempts=1)  # Readiness is asked every few seconds.
 
     def put(self, stream: BinaryIO, *, durable: bool = True) -> str:
         with _rereadable(stream) as content:
@@ -84,18 +77,18 @@ class ObjectStorage:
                 self._put_parts(name, parts)
             else:
                 body = b"".join(parts)
-                with _asking("store a blob"):
+                with asking("store a blob"):
                     self._client.put_object(Bucket=self.bucket, Key=name, Body=body)
         return key
 
     def _put_parts(self, name: str, parts: Iterator[bytes]) -> None:
         """Store in parts, which become an object together or not at all."""
-        with _asking("begin an upload"):
+        with asking("begin an upload"):
             upload_id = self._client.create_multipart_upload(Bucket=self.bucket, Key=name)["UploadId"]
         stored: list[Any] = []
         try:
             for number, part in enumerate(parts, start=1):
-                with _asking("store a part of a blob"):
+                with asking("store a part of a blob"):
                     answer = self._client.upload_part(
                         Bucket=self.bucket, Key=name, UploadId=upload_id, PartNumber=number, Body=part
                     )
@@ -110,7 +103,7 @@ class ObjectStorage:
 
     def _complete(self, name: str, upload_id: str, parts: list[Any]) -> None:
         try:
-            with _asking("complete an upload"):
+            with asking("complete an upload"):
                 self._client.complete_multipart_upload(
                     Bucket=self.bucket, Key=name, UploadId=upload_id, MultipartUpload={"Parts": parts}
                 )
@@ -120,7 +113,7 @@ class ObjectStorage:
                 raise
 
     def _abort(self, name: str, upload_id: str) -> None:
-        with suppress(FileNotFoundError), _asking("give up an upload"):
+        with suppress(FileNotFoundError), asking("give up an upload"):
             self._client.abort_multipart_upload(Bucket=self.bucket, Key=name, UploadId=upload_id)
 
     def make_durable(self, key: str) -> None:
@@ -128,10 +121,18 @@ class ObjectStorage:
 
     def open(self, key: str) -> BinaryIO:
         copy = self._newest(key)
-        return io.BufferedReader(_Reader(self, copy), max(1, min(READ_BYTES, copy.size)))
 
-    def read(self, copy: _Copy, start: int, stop: int) -> bytes:
-        """The bytes from `start` until before `stop`. Raises FileNotFoundError where this copy is gone."""
+        def fetch(start: int, stop: int) -> bytes:
+            nonlocal copy
+            try:
+                return self._read(copy, start, stop)
+            except FileNotFoundError:  # A sweep has removed this copy, because there is a newer one.
+                copy = self._newest(key)
+                return self._read(copy, start, stop)
+
+        return io.BufferedReader(FetchedFile(fetch, copy.size, READ_BYTES), max(1, min(READ_BYTES, copy.size)))
+
+    def _read(self, copy: _Copy, start: int, stop: int) -> bytes:
         content = self._read_whole(copy.name, f"bytes={start}-{stop - 1}")
         if len(content) != stop - start:
             raise StorageDown(f"the storage answers {len(content)} bytes where {stop - start} were asked for")
@@ -139,10 +140,10 @@ class ObjectStorage:
 
     def _read_whole(self, name: str, stretch: str) -> bytes:
         for left in reversed(range(READ_ATTEMPTS)):
-            with _asking("read a blob"):
+            with asking("read a blob"):
                 body = self._client.get_object(Bucket=self.bucket, Key=name, Range=stretch)["Body"]
             try:
-                with _asking("read a blob"):
+                with asking("read a blob"):
                     return body.read()
             except StorageDown:  # The client tries requests again, but not answers that break off.
                 if not left:
@@ -183,7 +184,7 @@ class ObjectStorage:
         for copy in self._copies(self.prefix):
             yield StoredFile(copy.key, copy.size, copy.age_s)
         for upload in self._broken_uploads():
-            with suppress(FileNotFoundError), _asking("list the parts of an upload"):
+            with suppress(FileNotFoundError), asking("list the parts of an upload"):
                 pages = self._client.get_paginator("list_parts").paginate(
                     Bucket=self.bucket, Key=upload.name, UploadId=upload.upload_id
                 )
@@ -193,7 +194,7 @@ class ObjectStorage:
     def check(self) -> None:
         """Begin an upload and give it up: that shows the right to write, and leaves nothing, not even a version."""
         name = f"{self.prefix}{PROBE}"
-        with _asking("begin an upload"):
+        with asking("begin an upload"):
             begun = self._probing.create_multipart_upload(Bucket=self.bucket, Key=name)
             self._probing.abort_multipart_upload(Bucket=self.bucket, Key=name, UploadId=begun["UploadId"])
 
@@ -204,14 +205,14 @@ class ObjectStorage:
         return max(copies, key=_recency)
 
     def _remove(self, name: str) -> None:
-        with suppress(FileNotFoundError), _asking("remove a blob"):
+        with suppress(FileNotFoundError), asking("remove a blob"):
             self._client.delete_object(Bucket=self.bucket, Key=name)
 
     def _copies(self, names_from: str) -> Iterator[_Copy]:
         """Every object whose name begins so and is that of a blob, in the order of their names."""
-        with _asking("list blobs"):
+        with asking("list blobs"):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=names_from):
-                now = _server_time(page)
+                now = server_time(page)
                 for found in page.get("Contents", []):
                     if match := COPY.fullmatch(found["Key"].removeprefix(self.prefix)):
                         modified = found["LastModified"]
@@ -220,99 +221,15 @@ class ObjectStorage:
 
     def _broken_uploads(self) -> Iterator[_BrokenUpload]:
         # Some servers (rclone's) answer 404 where there are none.
-        with suppress(FileNotFoundError), _asking("list uploads"):
+        with suppress(FileNotFoundError), asking("list uploads"):
             pages = self._client.get_paginator("list_multipart_uploads")
             for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix):
-                now = _server_time(page)
+                now = server_time(page)
                 for found in page.get("Uploads", []):
                     short = found["Key"].removeprefix(self.prefix)
                     if short == PROBE or COPY.fullmatch(short):
                         age_s = (now - found["Initiated"]).total_seconds()
                         yield _BrokenUpload(found["Key"], found["UploadId"], age_s)
-
-
-class _Reader(io.RawIOBase):
-    """A blob, fetched a stretch at a time: whoever reads slowly holds no connection meanwhile."""
-
-    def __init__(self, storage: ObjectStorage, copy: _Copy) -> None:
-        self._storage, self._copy, self._at = storage, copy, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # typeshed wants any Buffer
-        content = self._fetch(min(self._at + len(buffer), self._copy.size))
-        buffer[: len(content)] = content
-        return len(content)
-
-    def readall(self) -> bytes:
-        whole = bytearray()
-        while chunk := self._fetch(min(self._at + READ_BYTES, self._copy.size)):
-            whole += chunk
-        return bytes(whole)
-
-    def _fetch(self, stop: int) -> bytes:
-        if stop <= self._at:
-            return b""
-        try:
-            content = self._storage.read(self._copy, self._at, stop)
-        except FileNotFoundError:
-            # This copy has been removed because there is a newer one of the same bytes.
-            self._copy = self._storage.newer(self._copy)
-            content = self._storage.read(self._copy, self._at, stop)
-        self._at = stop
-        return content
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._copy.size}[whence]
-        if origin + offset < 0:
-            raise OSError("seek before the start of the file")
-        self._at = origin + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-
-def _client(session: Session, *, connect_s: float, read_s: float, attempts: int) -> "S3Client":
-    has_endpoint = any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
-    region = os.environ.get("AWS_REGION") or session.get_config_variable("region") or "us-east-1"
-    client = session.create_client(
-        "s3",
-        region_name=region,
-        config=Config(
-            connect_timeout=connect_s,
-            read_timeout=read_s,
-            retries={"mode": "standard", "total_max_attempts": attempts},
-            max_pool_connections=64,
-            # Every server that checks signatures then also checks that the content has arrived as it was sent.
-            s3={"payload_signing_enabled": True, "addressing_style": "path" if has_endpoint else "auto"},
-            # Which newer ways to send checksums a server knows is different from one to the next.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
-    )
-    return cast("S3Client", client)
-
-
-@contextmanager
-def _asking(what: str) -> Iterator[None]:
-    """Give the library's errors the meanings that `Storage` knows."""
-    try:
-        yield
-    except ClientError as error:
-        answer = error.response.get("Error", {})
-        code, message = answer.get("Code", ""), answer.get("Message", "")
-        if code in GONE:
-            raise FileNotFoundError(errno.ENOENT, f"cannot {what}: {code}") from error
-        if code in FULL or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 507:
-            raise OSError(errno.ENOSPC, f"cannot {what}: {code}") from error
-        raise StorageDown(f"cannot {what}: {code}: {message}") from error
-    except BotoCoreError as error:
-        raise StorageDown(f"cannot {what}: {error}") from error
 
 
 @contextmanager
@@ -350,9 +267,3 @@ def _parts(content: BinaryIO, key: str) -> Iterator[bytes]:
 def _recency(copy: _Copy) -> tuple[datetime, str]:
     """Times are whole seconds with some servers; names decide then, so that all sweeps keep the same copy."""
     return copy.modified, copy.name
-
-
-def _server_time(page: Any) -> datetime:
-    """When the server sent this answer: ages by two clocks would be wrong by their difference."""
-    said = page["ResponseMetadata"]["HTTPHeaders"].get("date")
-    return email.utils.parsedate_to_datetime(said) if said else datetime.now(UTC)

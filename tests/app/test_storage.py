@@ -291,14 +291,14 @@ def test_a_blob_that_is_stored_while_sweeps_go_on_is_never_lost(place: Place) ->
     stop = threading.Event()
 
     def sweep() -> None:
-        while not stop.is_set():
+        while not stop.wait(0.01):
             place.storage.sweep(set(), grace_s=3600.0)
 
-    sweepers = [threading.Thread(target=sweep) for _ in range(3)]
+    sweepers = [threading.Thread(target=sweep) for _ in range(2)]
     for sweeper in sweepers:
         sweeper.start()
     try:
-        for round_ in range(30):
+        for round_ in range(10):
             content = b"wanted again %d" % round_
             key = place.put(content)
             place.make_old()
@@ -310,6 +310,42 @@ def test_a_blob_that_is_stored_while_sweeps_go_on_is_never_lost(place: Place) ->
         stop.set()
         for sweeper in sweepers:
             sweeper.join()
+
+
+def test_a_blob_stored_again_after_a_sweep_has_found_it_old_stays(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same race with its worst timing, and with a removal that arrives a second time, late."""
+    key = place.put(b"in the nick of time")
+    place.make_old()
+    storage = place.storage
+    renewals: list[str] = []
+
+    def renew() -> None:
+        if not renewals:
+            renewals.append(place.put(b"in the nick of time"))
+
+    if isinstance(storage, ObjectStorage):
+        remove = storage._remove
+
+        def remove_late(name: str) -> None:
+            renew()
+            remove(name)
+            remove(name)
+
+        monkeypatch.setattr(storage, "_remove", remove_late)
+    else:
+        assert isinstance(storage, FolderStorage)
+        remove_if_older = storage._remove_if_older
+
+        def look_late(path: Path, before: float) -> bool:
+            renew()
+            return remove_if_older(path, before)
+
+        monkeypatch.setattr(storage, "_remove_if_older", look_late)
+    storage.sweep(set(), grace_s=3600.0)
+    assert renewals == [key]
+    assert place.read(key) == b"in the nick of time"
 
 
 def test_a_reader_goes_on_when_its_copy_is_superseded_and_swept(bucket: Place) -> None:
@@ -471,7 +507,7 @@ def test_a_server_that_hangs_is_noticed_in_seconds(own_s3: S3Server) -> None:
     began = time.monotonic()
     with pytest.raises(StorageDown, match="timeout"):
         storage.check()
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 12
     own_s3.go_on()
 
 
