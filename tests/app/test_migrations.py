@@ -163,6 +163,43 @@ def test_what_was_made_before_owners_stays_on_the_way_there_and_back(empty_url: 
     engine.dispose()
 
 
+def test_jobs_stay_where_webhooks_come_and_go(empty_url: str) -> None:
+    engine = open_database(empty_url)
+    with engine.begin() as connection:
+        command.upgrade(alembic_config(connection), "0005")
+        for statement in (
+            "INSERT INTO datasets (id, created_at, scale) VALUES ('ds_1', CURRENT_TIMESTAMP, 1)",
+            (
+                "INSERT INTO jobs (id, name, dataset_id, options, state, progress, created_at, attempt)"
+                " VALUES ('job_1', 'scanner', 'ds_1', '{}', 'queued', 0, CURRENT_TIMESTAMP, 0)"
+            ),
+        ):
+            connection.execute(text(statement))
+        command.upgrade(alembic_config(connection), "0006")
+        for statement in (
+            (
+                "INSERT INTO webhooks (id, created_at, url, events, description, key_fingerprint, generation)"
+                " VALUES ('wh_1', CURRENT_TIMESTAMP, 'https://lab.example/', '[]', '', 'f', 1)"
+            ),
+            (
+                "INSERT INTO webhook_deliveries (id, webhook_id, job_id, event, body, created_at, state, due_at,"
+                " pending_since, attempt) VALUES ('msg_1', 'wh_1', 'job_1', 'job.failed', '{}', CURRENT_TIMESTAMP,"
+                " 'pending', 0, 0, 0)"
+            ),
+            (
+                "INSERT INTO webhook_attempts (delivery_id, number, created_at, seconds)"
+                " VALUES ('msg_1', 1, CURRENT_TIMESTAMP, 0.1)"
+            ),
+        ):
+            connection.execute(text(statement))
+        command.downgrade(alembic_config(connection), "0005")
+    assert rows_of(engine, "SELECT id, state FROM jobs") == [("job_1", "queued")]
+    with engine.begin() as connection:
+        command.upgrade(alembic_config(connection), "head")
+    assert rows_of(engine, "SELECT id FROM webhooks") == []
+    engine.dispose()
+
+
 def rows_of(engine: Engine, query: str) -> list[tuple[object, ...]]:
     with engine.connect() as connection:
         return [tuple(row) for row in connection.execute(text(query))]
