@@ -18,10 +18,10 @@ from app.core.settings import settings
 from worker import devices, onnx_export, reconciler
 from worker.lease import Origin, shutdown
 from worker.service import Service
-from worker.webhooks import Deliverer
 
 if TYPE_CHECKING:
     from worker.inference import Inference
+    from worker.webhooks import Deliverer
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +97,10 @@ def inference() -> "Inference":
 
 
 @cache
-def deliverer() -> Deliverer:
+def deliverer() -> "Deliverer":
     """This process's sender of webhooks."""
+    from worker.webhooks import Deliverer  # Loads httpx.
+
     return Deliverer(service())
 
 

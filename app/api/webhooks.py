@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Body, Path, Query, Response
 
 from app.api import examples
 from app.api.deps import LimitQuery, ReadSessionDep, ServicesDep, SessionDep
@@ -25,6 +25,7 @@ router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 WEBHOOK_ID = r"^wh_[0-9a-f]{1,36}$"
 DELIVERY_ID = r"^msg_[0-9a-f]{1,35}$"
 WebhookId = Annotated[str, Path(pattern=WEBHOOK_ID, examples=[examples.WEBHOOK["id"]])]
+OptionalRotation = Annotated[Rotation | None, Body(examples=[{"keep_previous_s": 86_400}])]
 DeliveryId = Annotated[str, Path(pattern=DELIVERY_ID, examples=[examples.DELIVERY["id"]])]
 
 
@@ -93,7 +94,11 @@ def delete_webhook(webhook_id: WebhookId, session: SessionDep) -> None:
 
 @router.post("/{webhook_id}/secret", responses=problems(BadRequest, NotFound, Conflict, Unprocessable))
 def rotate_secret(
-    webhook_id: WebhookId, services: ServicesDep, session: SessionDep, response: Response, asked: Rotation | None = None
+    webhook_id: WebhookId,
+    services: ServicesDep,
+    session: SessionDep,
+    response: Response,
+    asked: OptionalRotation = None,
 ) -> WebhookWithSecret:
     """Get another secret. Messages carry a signature by each of the two until the one before has run out."""
     webhook = webhooks.get(session, webhook_id)

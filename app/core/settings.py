@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, FilePath, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core.logs import LogFormat
@@ -24,7 +24,8 @@ def _shared(cores: int, workers: int | None) -> int:
 class Settings(BaseSettings):
     """The service's configuration. Sizes are in bytes or pixels, times in seconds, as the names say."""
 
-    model_config = SettingsConfigDict(env_prefix="DRTL_", frozen=True)
+    # Values are left out of complaints: some are secrets.
+    model_config = SettingsConfigDict(env_prefix="DRTL_", frozen=True, hide_input_in_errors=True)
 
     data_dir: Path = Field(Path.home() / ".drtl", description="Database, blobs and broker files of the embedded mode.")
     database_url: str = Field("", description="SQLAlchemy URL; empty means SQLite in `data_dir`.")
@@ -101,7 +102,7 @@ class Settings(BaseSettings):
         "", description="Networks (CIDR, between commas) that receivers may be in though they are not public."
     )
     webhook_http: bool = Field(False, description="Allow receivers without TLS.")
-    webhook_ca_file: Path | None = Field(None, description="Certificates to trust besides the public ones, as PEM.")
+    webhook_ca_file: FilePath | None = Field(None, description="Certificates to trust besides the public ones, as PEM.")
     max_webhooks: int = Field(20, ge=0, description="Most webhooks of an owner.")
     webhook_timeout_s: float = Field(15.0, gt=0, description="From looking the receiver up to its answer's status.")
     webhook_retry_s: float = Field(5.0, gt=0, description="Pause after the first failed attempt; then it grows.")

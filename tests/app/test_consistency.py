@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import consistency, jobs, repository
@@ -18,7 +19,19 @@ from app.core.finding import Finding
 from app.core.folder_storage import FolderStorage
 from app.core.lost_blobs import LOSSES
 from app.core.settings import Settings
-from app.core.tables import Batch, Dataset, IdempotencyKey, Job, ModelAlias, ModelVersion, Operation, Pair, utc_now
+from app.core.tables import (
+    Batch,
+    Dataset,
+    IdempotencyKey,
+    Job,
+    ModelAlias,
+    ModelVersion,
+    Operation,
+    Pair,
+    Webhook,
+    WebhookDelivery,
+    utc_now,
+)
 
 LONG_AGO = utc_now() - timedelta(days=365)
 ABSENT = "0" * 64
@@ -258,11 +271,16 @@ def test_rows_past_their_retention_are_removed_and_the_others_stay(house: House)
     unused.created_at = LONG_AGO
     batch = Batch(id="batch_old", model="m@1", options={}, created_at=LONG_AGO)
     house.add(unused, batch, IdempotencyKey(key="k", fingerprint="f", created_at=LONG_AGO))
+    house.add(Webhook(id="wh_1", url="https://lab.example/", events=[], key_fingerprint="f"))
+    told: dict[str, Any] = {"webhook_id": "wh_1", "event": "ping", "body": "{}", "due_at": 0.0, "pending_since": 0.0}
+    house.add(WebhookDelivery(id="msg_old", state="delivered", finished_at=LONG_AGO, **told))
+    house.add(WebhookDelivery(id="msg_new", **told))
     done = mended(house, "retention")
-    assert done == "1 operation, 1 batch, 1 dataset, 1 key removed"
+    assert done == "1 operation, 1 batch, 1 dataset, 1 key, 1 delivery removed"
     with house.holdings.sessions() as session:
         assert session.get(Operation, old.id) is None
         assert session.get(Operation, fresh.id) is not None
+        assert session.scalars(select(WebhookDelivery.id)).all() == ["msg_new"]
 
 
 def test_a_repair_of_what_has_changed_meanwhile_changes_nothing(house: House) -> None:

@@ -84,10 +84,21 @@ def test_a_text_line_ends_with_what_it_is_about(written: Written) -> None:
         "bearer SECRET",
         "X-API-Key: SECRET",
         "password=SECRET",
+        "whsec_SECRETSECRETSECRET+/=",
+        "DRTL_WEBHOOK_KEY=SECRET",
+        "Settings(webhook_key='SECRET')",
+        "webhook-signature: v1,SECRETSECRETSECRETSECRETSECRETSECRETSECRETSE=",
     ],
 )
 def test_secrets_are_masked(line: str) -> None:
     assert "SECRET" not in logs.without_secrets(line)
+
+
+def test_settings_that_cannot_be_are_named_without_their_values() -> None:
+    with pytest.raises(ValueError, match="webhook_key") as refused:
+        Settings(webhook_key="too short to be safe")
+    assert "too short" not in str(refused.value)
+    assert "k" * 40 not in repr(Settings(webhook_key="k" * 40))
 
 
 @given(st.text(st.characters(codec="ascii", categories=["L", "N", "Zs"])))

@@ -210,6 +210,35 @@ def test_a_job_keeps_its_events_and_its_model_where_its_table_is_copied(tmp_path
     engine.dispose()
 
 
+def test_jobs_stay_where_webhooks_come_and_go(empty_url: str, empty_engine: Engine) -> None:
+    migrate(empty_url, "0006")
+    with empty_engine.begin() as connection:
+        insert_rows(connection, tables_of(connection))
+        for statement in (
+            (
+                "INSERT INTO webhooks (id, created_at, url, events, description, key_fingerprint, generation)"
+                " VALUES ('wh_1', CURRENT_TIMESTAMP, 'https://lab.example/', '[]', '', 'f', 1)"
+            ),
+            (
+                "INSERT INTO webhook_deliveries (id, webhook_id, job_id, event, body, created_at, state, due_at,"
+                " pending_since, attempt) SELECT 'msg_1', 'wh_1', min(id), 'job.failed', '{}', CURRENT_TIMESTAMP,"
+                " 'pending', 0, 0, 0 FROM jobs"
+            ),
+            (
+                "INSERT INTO webhook_attempts (delivery_id, number, created_at, seconds)"
+                " VALUES ('msg_1', 1, CURRENT_TIMESTAMP, 0.1)"
+            ),
+        ):
+            connection.execute(text(statement))
+        before = connection.execute(text("SELECT id, state FROM jobs ORDER BY id")).all()
+    migrate(empty_url, "0005")
+    with empty_engine.connect() as connection:
+        assert connection.execute(text("SELECT id, state FROM jobs ORDER BY id")).all() == before
+    migrate(empty_url)
+    with empty_engine.connect() as connection:
+        assert connection.execute(text("SELECT id FROM webhooks")).all() == []
+
+
 def test_a_migration_that_fails_leaves_the_database_as_it_was(empty_url: str, empty_engine: Engine) -> None:
     with empty_engine.begin() as connection:
         connection.execute(text("CREATE TABLE model_versions (x INTEGER)"))  # The last table that the revision makes.

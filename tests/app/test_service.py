@@ -136,7 +136,7 @@ def test_every_answer_and_body_is_typed_and_has_an_example(document: dict[str, A
         media_types = [
             (status, *pair) for status, answer in answers.items() for pair in answer.get("content", {}).items()
         ]
-        assert media_types, name
+        assert media_types or set(answers) == {"204"}, name
         bodies = operation.get("requestBody", {}).get("content", {})
         for status, media_type, media in [*media_types, *(("body", *pair) for pair in bodies.items())]:
             assert media.get("schema"), (name, status, media_type)
