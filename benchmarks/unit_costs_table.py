@@ -45,7 +45,7 @@ def unit_costs_table(report: dict[str, Any]) -> str:
     lines += ["", f"| from these, for | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
     plans = [dict(_plan(report, jobs)) for jobs in JOBS_A_DAY]
     lines += [f"| {what} | {' | '.join(plan[what] for plan in plans)} |" for what in plans[0]]
-    machine = f"{report['machine']['cores']} cores of {report['machine']['cpu']}, shared with other work"
+    machine = f"{report['machine']['cores']} cores of {report['machine']['cpu']} at a load of {report['load_average']}"
     recorded = f"Recorded on {report['date'][:10]} at commit `{report['commit']}`: {machine}, seed {report['seed']}"
     pairs = f"{report['pairs']} pairs of {report['side']}×{report['side']}, preset `quick`"
     return "\n".join([*lines, "", f"{recorded}, {pairs}."])
