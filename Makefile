@@ -51,12 +51,22 @@ chaos: $(VENV)/.developer  ## kill, flush, fill and confuse the service while it
 docs: $(VENV)/.developer  ## the documentation as a site, in site/
 	@$(BIN)/python docs/build_site.py site
 
+.PHONY: lock
+lock: $(VENV)/.made  ## every dependency to its newest version, with hashes, into requirements/; ARGS="--upgrade-package NAME" for one
+	@$(BIN)/python -m pip install -qq uv
+	@$(BIN)/python .ci/lock $(ARGS)
+
+.PHONY: audit
+audit: $(VENV)/.made  ## known vulnerabilities of the locked dependencies, and what the image is made of as sbom.json
+	@$(BIN)/python -m pip install -qq pip-audit cyclonedx-bom
+	@$(BIN)/python .ci/audit $(ARGS)
+
 .PHONY: setup
 setup: $(VENV)/.service  ## the virtual environment alone
 
 .PHONY: clean
 clean:  ## remove the virtual environment, caches and the demo's output; jobs and models in ~/.drtl stay
-	rm -rf $(VENV) $(OUTPUT) site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf $(VENV) $(OUTPUT) site sbom.json .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help

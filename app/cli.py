@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.text import Text
 
-from app.commands import doctor, graph, jobs, keys, models, service, upscale
+from app.commands import blobs, doctor, graph, jobs, keys, models, service, upscale, webhooks
 from app.commands.output import errors
 from app.commands.pairs import pairs
 from app.failures import CommandFailed, next_step
@@ -47,11 +47,27 @@ app.add_typer(models_app, name="models")
 app.command("upscale")(upscale.upscale)
 app.command("doctor")(doctor.doctor)
 
+blobs_app = group("Where images and weights are kept.")
+blobs_app.command("copy")(blobs.copy)
+app.add_typer(blobs_app, name="blobs")
+
 keys_app = group("Who may use the service; on its own machine, or with its DRTL_DATABASE_URL.")
 keys_app.command("create")(keys.create)
 keys_app.command("list")(keys.list_keys)
 keys_app.command("revoke")(keys.revoke)
 app.add_typer(keys_app, name="keys")
+
+webhooks_app = group("Addresses that hear of jobs.")
+webhooks_app.command("create")(webhooks.create)
+webhooks_app.command("list")(webhooks.list_webhooks)
+webhooks_app.command("show")(webhooks.show)
+webhooks_app.command("change")(webhooks.change)
+webhooks_app.command("delete")(webhooks.delete)
+webhooks_app.command("rotate")(webhooks.rotate)
+webhooks_app.command("ping")(webhooks.ping)
+webhooks_app.command("deliveries")(webhooks.deliveries)
+webhooks_app.command("redeliver")(webhooks.redeliver)
+app.add_typer(webhooks_app, name="webhooks")
 
 prior_app = group("The prior that transfer starts from.")
 prior_app.command("train", context_settings=PASS_ON, add_help_option=False)(service.prior_train)

@@ -1,7 +1,8 @@
 """What a client may do to its connection: how long it may take over a request's head, and over reading an answer.
 
-uvicorn parses and answers requests, and leaves all of this open: a connection that sends nothing, or one byte of a header
-now and then, stays for ever; headers may be as long as they like; an answer that nobody reads is kept until somebody does.
+uvicorn parses and answers requests, and leaves all of this open: a connection that sends nothing, or one byte of a
+header now and then, stays for ever; headers may be as long as they like; an answer that nobody reads is kept until
+somebody does.
 """
 
 import asyncio
@@ -9,8 +10,9 @@ import socket
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from app.api.problems import answer, problem_of_status
@@ -61,6 +63,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._refusal = (400, "The request is not HTTP that this service understands.")
+        self._answering: RequestResponseCycle | None = None
         self._head_begun = False
         self._head_bytes = 0  # Of header fields and the target, of this message.
         self._body_bytes = 0
@@ -78,12 +81,24 @@ class GuardedConnection(HttpToolsProtocol):
         self._cancel_head_timer()
         self._cancel_send_timer()
         self._crowd.idle.pop(self, None)
+        self._tell_that_the_client_is_gone()
         super().connection_lost(exc)
 
     def hang_up(self) -> None:
         """End the connection now, whatever is on its way."""
         self._crowd.idle.pop(self, None)
+        self._tell_that_the_client_is_gone()
         self.transport.abort()
+
+    def _tell_that_the_client_is_gone(self) -> None:
+        """uvicorn tells the request that came last, and later; the one that is being answered may be another."""
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     # Heads
 

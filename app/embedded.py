@@ -44,6 +44,7 @@ def serve(settings: Settings, say: Say = print) -> None:
         (data_dir / "service.json").unlink(missing_ok=True)  # Of a run that was killed.
         port, password = free_port(), secrets.token_urlsafe(24)
         environment = child_environment(settings, f"redis://:{password}@127.0.0.1:{port}/0")
+        environment["DRTL_WEBHOOK_KEY"] = settings.webhook_key or kept_secret(data_dir / "webhook.key")
         supervisor = Supervisor(data_dir, environment, say)
         try:
             supervisor.add(broker(data_dir, port, password))
@@ -188,6 +189,16 @@ def is_ready(url: str) -> bool:
         return False
     finally:
         connection.close()
+
+
+def kept_secret(path: Path) -> str:
+    """The secret in the file, which only its owner may read; made where there is none."""
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        partial.touch(mode=0o600)
+        partial.write_text(secrets.token_urlsafe(32))
+        partial.replace(path)
+    return path.read_text().strip()
 
 
 def child_environment(settings: Settings, broker_url: str) -> dict[str, str]:

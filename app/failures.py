@@ -11,11 +11,13 @@ NEXT_STEP: Final[tuple[tuple[type[errors.DRTLError], str], ...]] = (
     (errors.NameTaken, "choose another --name, or add a version to the model with --new-version"),
     (errors.NotReady, "it comes within seconds of the start; follow the job with: drtl jobs watch JOB"),
     (errors.NotFound, "see what there is with: drtl jobs list, drtl models list"),
+    (errors.BadWebhookUrl, "receivers are public and speak HTTPS, unless the operator allows a network of their own"),
     (errors.BadImage, "mend these files or leave them out, then send the rest"),
     (errors.BadPairs, "mend these files or leave them out, then send the rest"),
     (errors.TooLarge, "send less at once, or ask the operator for a higher limit"),
     (errors.Unauthorized, "give your key with --key, or in DRTL_KEY"),
     (errors.Forbidden, "ask the operator for a key with more rights"),
+    (errors.StorageFull, "the operator has to make room on the service's disk; then send it again"),
     (errors.Unavailable, "see what does not answer with: curl URL/readyz"),
 )
 

@@ -34,7 +34,7 @@ from app.api.quotas import RateHeaders
 from app.api.request_id import RequestId
 from app.api.same_origin import SameOrigin
 from app.api.waiting import Waiters
-from app.core import logs
+from app.core import logs, tracing
 from app.core.database import open_database, read_sessions, sessions
 from app.core.queue import Queue
 from app.core.settings import Settings, settings
@@ -74,6 +74,7 @@ def create_app(configured: Settings | None = None) -> FastAPI:
     chosen = configured or settings()
     if configured is None:  # A server has called, which is the whole process; its own first lines are still to come.
         logs.configure(chosen.log_format)
+        tracing.configure("drtl-api")
     app = FastAPI(title="DRTL", version=VERSION, description=DESCRIPTION.strip(), lifespan=lifespan)
     app.state.settings = chosen
     app.state.metrics = metrics.Metrics(lambda: services(app))
@@ -126,3 +127,4 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         key_ring.close()
         queue.close()
         engine.dispose()
+        tracing.flush()

@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from chaos_table import chaos_table
 from doctor_table import doctor_table
 from restoring_table import restoring_table
+from storage_table import storage_table
 from unit_costs_table import unit_costs_table
 
 RECORDED = Path(__file__).with_name("results") / "main_job.json"
@@ -19,8 +21,12 @@ def table(report: dict[str, Any]) -> str:
             return match_table(report)
         case "trust":
             return trust_table(report)
+        case "storage":
+            return storage_table(report)
         case "unit_costs":
             return unit_costs_table(report)
+        case "chaos":
+            return chaos_table(report)
         case _ if "throughput" in report or "large" in report:
             return restoring_table(report)
         case _ if "parts" in report:

@@ -27,7 +27,7 @@ PAGES: Final[dict[str, Any]] = {
     "Command line": "command-line.md",
     "Python client": {"Guide": "client.md", "Reference": "client-reference.md"},
     "HTTP": {"Guide": "api.md", "Reference": "http-reference.md"},
-    "Operations": "operations.md",
+    "Operations": {"Running it": "operations.md", "Upgrades and backups": "upgrades.md"},
     "Reliability": "reliability.md",
     "Results": "results.md",
     "Code": "architecture.md",

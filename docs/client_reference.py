@@ -10,6 +10,7 @@ from drtl_client.models import Model
 RESULTS: Final = (
     *(documents.Dataset, documents.Pair, documents.Job, documents.Relation, documents.ModelVersions),
     *(documents.ModelVersion, documents.Operation, documents.Batch, images.HowRestored, images.Restored),
+    *(documents.Webhook, documents.Delivery, documents.Attempt),
 )
 
 

@@ -9,9 +9,20 @@ with Client() as client:
     client.models["my-pairs"].super_resolve("photo.png").save("restored.png")
 """
 
-from drtl_client import errors, events
+from drtl_client import errors, events, signatures
 from drtl_client.client import AsyncClient, Client, find_service
-from drtl_client.documents import Batch, Dataset, Job, ModelVersion, ModelVersions, Operation, Pair, Relation
+from drtl_client.documents import (
+    Batch,
+    Dataset,
+    Delivery,
+    Job,
+    ModelVersion,
+    ModelVersions,
+    Operation,
+    Pair,
+    Relation,
+    Webhook,
+)
 from drtl_client.errors import DRTLError, Problem, Unreachable
 from drtl_client.images import HowRestored, Restored
 from drtl_client.models import AsyncModel, Model
@@ -24,6 +35,7 @@ __all__ = [
     "Client",
     "DRTLError",
     "Dataset",
+    "Delivery",
     "HowRestored",
     "Job",
     "Model",
@@ -36,9 +48,11 @@ __all__ = [
     "Relation",
     "Restored",
     "Unreachable",
+    "Webhook",
     "errors",
     "events",
     "find_service",
     "model_name",
     "pairs_in",
+    "signatures",
 ]

@@ -15,6 +15,7 @@ from drtl_client.jobs import AsyncJobs, Jobs
 from drtl_client.models import AsyncModels, Models
 from drtl_client.operations import AsyncOperations, Operations
 from drtl_client.transports import AsyncTransport, Transport
+from drtl_client.webhooks import AsyncWebhooks, Webhooks
 
 CONNECT_S: Final = 5.0
 
@@ -74,6 +75,7 @@ class Client:
         self.models = Models(self._transport)
         self.operations = Operations(self._transport)
         self.batches = Batches(self._transport)
+        self.webhooks = Webhooks(self._transport)
 
     @property
     def url(self) -> str:
@@ -112,6 +114,7 @@ class AsyncClient:
         self.models = AsyncModels(self._transport)
         self.operations = AsyncOperations(self._transport)
         self.batches = AsyncBatches(self._transport)
+        self.webhooks = AsyncWebhooks(self._transport)
 
     @property
     def url(self) -> str:

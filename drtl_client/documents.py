@@ -219,3 +219,49 @@ class Batch(Document):
     @property
     def ended(self) -> bool:
         return self.state in self.ENDED
+
+
+# Webhooks
+
+
+@dataclass(frozen=True)
+class Webhook(Document):
+    """An address that hears of jobs. `secret` is None but where it has just been made or rotated."""
+
+    id: str
+    url: str
+    events: tuple[str, ...]
+    description: str
+    enabled: bool
+    disabled_reason: str | None
+    created_at: datetime
+    failing_since: datetime | None
+    previous_secret_until: datetime | None
+    secret: str | None
+
+
+@dataclass(frozen=True)
+class Attempt(Document):
+    """A request to the receiver: its status, or the error that stood in the way."""
+
+    number: int
+    created_at: datetime
+    seconds: float
+    status: int | None
+    error: str | None
+    excerpt: str | None
+
+
+@dataclass(frozen=True)
+class Delivery(Document):
+    """A message to a webhook: `pending`, `delivered`, or `failed` once it has been given up."""
+
+    id: str
+    webhook_id: str
+    event: str
+    job_id: str | None
+    state: str
+    created_at: datetime
+    next_attempt_at: datetime | None
+    message: Json
+    attempts: tuple[Attempt, ...]

@@ -17,7 +17,6 @@ import psycopg
 import yaml
 
 from app.embedded import find_broker, free_port
-from tests import confinement
 from tests.servers import postgres_programs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,10 +85,6 @@ def local_cluster(postgres_url: str, folder: Path) -> Cluster:
     blobs, scratch = folder / "blobs", folder / "scratch"
     for writable in (blobs, scratch):
         writable.mkdir()
-        os.chown(writable, confinement.owner_of_files(), -1)
-    for parent in folder.parents[:2]:
-        parent.chmod(0o755)  # pytest keeps its folders from other users.
-    folder.chmod(0o755)
     chosen = services["postgres"]["environment"]
     user, password, database = (chosen[f"POSTGRES_{key}"] for key in ("USER", "PASSWORD", "DB"))
     with psycopg.connect(f"{postgres_url}/postgres", autocommit=True) as connection:

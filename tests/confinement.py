@@ -1,50 +1,33 @@
-"""What docker-compose.yml says about a container's rights, imposed on a local process by Linux namespaces."""
+"""What the containers of docker-compose.yml may not do, forbidden to a local process by Linux namespaces."""
 
-import os
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-NOBODY = 65534
+USER = 10001  # The image's; it has no name here, and no home.
 
 
 def confined(command: Sequence[str], writable: Sequence[Path]) -> list[str]:
-    """The command with a read-only root, but for these folders, without capabilities and without a way to new ones.
+    """The command as a user without rights, with a root that is read-only but for these folders.
 
-    Where this runs as root, the command runs as nobody, if nobody may read the interpreter.
+    The user is one of a namespace of its own; outside it stands for whoever runs this, and may read what that one may.
     """
+    without_rights = ["--no-new-privs", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all"]
     steps = ["set -e"]
     steps += [f"mount --bind {shlex.quote(str(folder))} {shlex.quote(str(folder))}" for folder in writable]
-    steps += ["mount -o remount,bind,ro /", f"exec {shlex.join([*_without_rights(), *command])}"]
-    namespace = ["--mount"] if os.geteuid() == 0 else ["--user", "--map-root-user", "--mount"]
-    return ["unshare", *namespace, "--propagation", "private", "sh", "-c", "\n".join(steps)]
-
-
-def _without_rights() -> list[str]:
-    user = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"] if runs_as_nobody() else []
-    return ["setpriv", *user, "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
-
-
-def owner_of_files() -> int:
-    """Whom writable folders have to belong to."""
-    return NOBODY if runs_as_nobody() else os.geteuid()
-
-
-@cache
-def runs_as_nobody() -> bool:
-    """Whether the command gets a user of its own: not where the interpreter lies in somebody's closed home."""
-    look = ["setpriv", f"--reuid={NOBODY}", "--clear-groups", sys.executable, "-c", ""]
-    return os.geteuid() == 0 and subprocess.run(look, capture_output=True, check=False).returncode == 0
+    steps += ["mount -o remount,bind,ro /", f"exec {shlex.join(['setpriv', *without_rights, *command])}"]
+    # The capabilities within the namespace are kept for as long as it takes to mount.
+    namespaces = ["--user", f"--map-user={USER}", f"--map-group={USER}", "--keep-caps", "--mount"]
+    return ["unshare", *namespaces, "--propagation", "private", "sh", "-c", "\n".join(steps)]
 
 
 @cache
 def reason_why_not() -> str | None:
     """Why processes cannot be confined here; None where they can."""
     if missing := [tool for tool in ("unshare", "setpriv", "mount") if shutil.which(tool) is None]:
-        return f"namespaces need {', '.join(missing)}"
+        return f"namespaces are not permitted here: there is no {', '.join(missing)}"
     tried = subprocess.run(confined(["true"], []), capture_output=True, text=True, check=False)
     return None if tried.returncode == 0 else f"namespaces are not permitted here: {tried.stderr.strip()}"

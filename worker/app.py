@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from billiard.exceptions import WorkerLostError
 from celery import bootsteps, current_task, signals
 
-from app.core import jobs, logs, queue
+from app.core import jobs, logs, queue, tracing
 from app.core.settings import settings
 from worker import devices, onnx_export, reconciler
 from worker.lease import Origin, shutdown
@@ -41,6 +41,7 @@ def train(job_id: str) -> None:
             training.run_next(service(), current_task.request.id, origin(job_id))
         finally:
             service().numbers.flush()  # This child ends now.
+            tracing.flush()
 
 
 @cache
@@ -57,7 +58,7 @@ def super_resolve(operation_id: str) -> None:
 def origin(identifier: str) -> Origin:
     """What the message says about the request that it came from. The work that is then taken may be another's."""
     headers = current_task.request.headers or {}
-    return Origin(identifier, headers.get(queue.REQUEST_ID))
+    return Origin(identifier, headers.get(queue.REQUEST_ID), tracing.carried_in(headers))
 
 
 def export_onnx(reference: str) -> None:
@@ -83,6 +84,7 @@ def sweep() -> None:
 @cache
 def service() -> Service:
     """This process's connections. The parent of forked children never opens any."""
+    tracing.configure("drtl-worker")
     return Service.open(settings())
 
 

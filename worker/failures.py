@@ -23,6 +23,10 @@ def diagnose(error: Exception, *, bad_value: str) -> Failure:
     """Classify an exception of `ml` or of the storage. `bad_value` is the code for a ValueError: the user's mistake."""
     if isinstance(error, OutOfMemory) or is_out_of_memory(error):
         return Failure("out-of-memory", "Memory ran out. Smaller images or fewer pairs need less.", foreseen=True)
+    if is_disk_full(error):
+        return Failure(
+            "storage-full", "The service's storage is full, so the result could not be kept.", foreseen=False
+        )
     if isinstance(error, ServiceError):
         return Failure(error.code, error.detail, foreseen=True)
     if isinstance(error, ValueError):
@@ -33,9 +37,5 @@ def diagnose(error: Exception, *, bad_value: str) -> Failure:
             "worker's log; DRTL_PRIOR_PATH names the file, and `drtl prior train` makes a new one."
         )
         return Failure("prior-unusable", message, foreseen=False)
-    if is_disk_full(error):
-        return Failure(
-            "storage-full", "The service's storage is full, so the result could not be kept.", foreseen=False
-        )
     reference = secrets.token_hex(4)
     return Failure("internal", f"Something failed on our side (reference {reference}).", foreseen=False)

@@ -11,11 +11,12 @@ from typing import Any
 from safetensors import SafetensorError
 from sqlalchemy import select
 
-from app.core import jobs, telemetry
+from app.core import jobs, telemetry, tracing
 from app.core.jobs import Lease
 from app.core.tables import Job
 from ml.preview import Preview
 from worker.lease import Heartbeat, WorkerStopping, shutdown
+from worker.own_blobs import sign_png, sign_safetensors
 from worker.service import PATIENCE_S, DatabaseDown, Service
 
 log = logging.getLogger(__name__)
@@ -33,12 +34,14 @@ class JobFollower:
         self.service = service
         self.lease = lease
         self.heartbeat = heartbeat
+        self.owner = f"{lease.job_id}/{lease.attempt}"  # of what this attempt stores
         self.scratch = Path()
         self.checkpoint_blob: str | None = None
         self.began = time.monotonic()
         self.first_fraction: float | None = None
         self.reached = 0.0  # By the attempt before; a bar that has come so far does not fall back.
         self.phase = ""
+        self.steps = tracing.Steps()
         self.next_report = self.began
         self.next_checkpoint = self.began + service.settings.checkpoint_every_s
         self.next_preview = self.began
@@ -67,6 +70,7 @@ class JobFollower:
             return
         if phase != self.phase:
             log.info("job %s: %s", self.lease.job_id, phase)
+            self.steps.enter(phase)
         self.phase = phase
         self.next_report = now + max(REPORT_EVERY_S, (now - self.began) / 500)
         payload, eta_s = finite(facts), self._eta_s(fraction, now)
@@ -116,7 +120,9 @@ class JobFollower:
         self.next_preview = finished + max(PREVIEW_EVERY_S, cost / PREVIEW_SHARE, (finished - self.began) / 250)
 
     def _show(self, seen: Preview, *, improved: bool) -> None:
-        blob = self.service.storage.put(io.BytesIO(seen.png)) if improved else self.preview_blob
+        blob = self.preview_blob
+        if improved:
+            blob = self.service.storage.put(io.BytesIO(sign_png(seen.png, self.owner)))
         facts = {
             "pair": seen.pair,
             "candidate": seen.candidate,
@@ -139,6 +145,7 @@ class JobFollower:
     def _store(self, write: Callable[[Path], None]) -> None:
         path = self.scratch / "checkpoint"
         write(path)
+        sign_safetensors(path, self.owner)
         with path.open("rb") as file:
             blob = self.service.storage.put(file)
         path.unlink()
@@ -148,7 +155,7 @@ class JobFollower:
             self._remove(outdated)
 
     def _remove(self, blob: str | None) -> None:
-        """Delete a checkpoint that this job named, unless an equal job (same pairs, options and step) names it too."""
+        """Delete a checkpoint that this attempt stored or took over, unless a later one has taken it over in turn."""
         if blob is None:
             return
         try:

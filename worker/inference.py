@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 from sqlalchemy.orm import Session
 
-from app.core import logs, operations, repository, telemetry
+from app.core import logs, operations, repository, telemetry, tracing
 from app.core.errors import LeaseLost, OperationCancelled, TooLarge
 from app.core.operations import OperationLease
 from app.core.owners import look_as
@@ -129,7 +129,16 @@ class Inference:
             self._large_places.release()
 
     def _run(self, lease: OperationLease, origin: Origin) -> None:
-        with logs.about(request_id=origin.of(lease.operation_id), operation_id=lease.operation_id):
+        with (
+            logs.about(request_id=origin.of(lease.operation_id), operation_id=lease.operation_id),
+            tracing.span(
+                "restore",
+                origin.trace_of(lease.operation_id),
+                "CONSUMER",
+                operation_id=lease.operation_id,
+                pixels=lease.pixels,
+            ),
+        ):
             self._attempt(lease)
 
     def _attempt(self, lease: OperationLease) -> None:
@@ -167,7 +176,7 @@ class Inference:
             except StorageDown as error:
                 self.service.write(lambda session: operations.release(session, lease), PATIENCE_S)
                 log.warning("operation %s: back in the queue, without blobs: %s", lease.operation_id, error)
-                return
+                raise  # This task ends; the reconciler sends others.
             except Exception as error:
                 failure = diagnose(error, bad_value="bad-image")
                 self.service.write(

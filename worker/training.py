@@ -3,11 +3,13 @@
 import io
 import logging
 import tempfile
+from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from app.core import jobs, logs, repository, telemetry
+from app.core import jobs, logs, repository, telemetry, tracing
 from app.core.errors import JobCancelled, LeaseLost
 from app.core.jobs import Lease
 from app.core.storage import StorageDown
@@ -26,16 +28,24 @@ from worker.watch import watch_accelerator
 log = logging.getLogger(__name__)
 
 
-def run_next(service: Service, task_id: str, origin: Origin = NOBODY) -> None:
+# What becomes of the pairs; another than `run_job` is for measuring everything else.
+Method = Callable[..., Outcome]
+
+
+def run_next(service: Service, task_id: str, origin: Origin = NOBODY, method: Method = run_job) -> None:
     """Train the job that has waited longest, if any waits. Raises what was not foreseen, after failing the job."""
     lease = service.write(lambda session: jobs.claim_next(session, task_id, service.settings.lease_s))
     if lease is None:
         return
-    with logs.about(request_id=origin.of(lease.job_id), job_id=lease.job_id, attempt=lease.attempt):
-        run(service, lease)
+    about: dict[str, Any] = {"job_id": lease.job_id, "attempt": lease.attempt}
+    with (
+        logs.about(request_id=origin.of(lease.job_id), **about),
+        tracing.span("train", origin.trace_of(lease.job_id), "CONSUMER", **about),
+    ):
+        run(service, lease, method)
 
 
-def run(service: Service, lease: Lease) -> None:
+def run(service: Service, lease: Lease, method: Method = run_job) -> None:
     """One attempt. Raises what was not foreseen, after failing the job."""
     log.info("job %s: attempt %d begins", lease.job_id, lease.attempt)
     watch_accelerator(service, "training")
@@ -51,7 +61,7 @@ def run(service: Service, lease: Lease) -> None:
         follower = JobFollower(service, lease, heartbeat)
         try:
             with crew_of(service.settings.training_devices, service.settings.training_threads) as crew:
-                train(service, lease, follower, crew)
+                train(service, lease, follower, crew, method)
         except JobCancelled:
             service.write(lambda session: jobs.confirm_cancelled(session, lease), PATIENCE_S)
             log.info("job %s: cancelled", lease.job_id)
@@ -81,10 +91,12 @@ def run(service: Service, lease: Lease) -> None:
             if not failure.foreseen:
                 raise  # Celery logs the traceback, right below the reference that the user was given.
             return
+        finally:
+            follower.steps.close()
         follower.drop_checkpoint()
 
 
-def train(service: Service, lease: Lease, follower: JobFollower, crew: Crew) -> None:
+def train(service: Service, lease: Lease, follower: JobFollower, crew: Crew, method: Method) -> None:
     """The work itself: blobs → `ml` → blob and rows."""
     with tempfile.TemporaryDirectory(prefix="drtl-job-") as folder:
         scratch = Path(folder)
@@ -92,8 +104,8 @@ def train(service: Service, lease: Lease, follower: JobFollower, crew: Crew) -> 
             job = repository.get_job(session, lease.job_id)
             dataset = repository.get_dataset(session, job.dataset_id)
         follower.begin(scratch, job)
-        method = partial(
-            run_job,
+        attempt = partial(
+            method,
             read_pairs(service, dataset),
             training_options(job),
             follower,
@@ -103,14 +115,14 @@ def train(service: Service, lease: Lease, follower: JobFollower, crew: Crew) -> 
         )
         resume = fetch_checkpoint(service, job.checkpoint_blob, scratch / "resume")
         try:
-            outcome = method(resume=resume)
+            outcome = attempt(resume=resume)
         except (ValueError, LookupError, TypeError, RuntimeError) as error:
             if resume is None or follower.has_trained():
                 raise
             # A newer version of the method may not understand what an older one saved, or its networks may have other
             # shapes; the pairs are still good. What is wrong with anything else shows again without the checkpoint.
             log.warning("job %s: the checkpoint does not fit, starting anew: %s", lease.job_id, error)
-            outcome = method(resume=None)
+            outcome = attempt(resume=None)
     follower.progress("registering", 0.99)
     register(service, lease, dataset, outcome)
 

@@ -62,7 +62,8 @@ PAIR_FIELDS: Final[dict[str, Any]] = {
 }
 EITHER_FILES_OR_ARCHIVE: Final = [{"required": ["clean", "distorted"]}, {"required": [ARCHIVE_FIELD]}]
 PAIR_ENCODING: Final[dict[str, Any]] = {
-    **dict.fromkeys(("clean", "distorted"), {"contentType": ", ".join(IMAGE_TYPES)}),
+    "clean": {"contentType": ", ".join(IMAGE_TYPES)},
+    "distorted": {"contentType": ", ".join(IMAGE_TYPES)},
     ARCHIVE_FIELD: {"contentType": "application/zip"},
 }
 FIX_FIELD: Final[dict[str, Any]] = {"type": "string", "description": "As the query parameter."}

@@ -5,6 +5,7 @@ with open files; the answer is lines of JSON: `{"entering": side}` before each f
 """
 
 import contextlib
+import errno
 import io
 import json
 import resource
@@ -40,9 +41,14 @@ def main() -> None:
                 files = [open(descriptor, "r+b") for descriptor in descriptors]  # noqa: SIM115, PTH123 - closed below
                 try:
                     _send(channel, _answer(json.loads(message), files, channel))
+                except OSError as error:
+                    if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                        raise
+                    _send(channel, {"disk_full": True})  # Which is no fault of the image.
                 finally:
                     for file in files:
-                        file.close()
+                        with contextlib.suppress(OSError):  # What found no room finds none now.
+                            file.close()
 
 
 def _answer(request: dict[str, Any], files: Sequence[BinaryIO], channel: socket.socket) -> dict[str, Any]:

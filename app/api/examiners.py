@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
 from app.api.uploads import Spool, UploadedFile
-from app.core.errors import BadImage, BadPairs, ServiceError, TooLarge, UnsupportedMedia
+from app.core.errors import BadImage, BadPairs, ServiceError, StorageFull, TooLarge, UnsupportedMedia
 from app.core.settings import Settings
 
 MOST_USES: Final = 100  # A fresh process now and then bounds whatever leaks.
@@ -79,6 +79,7 @@ class Examiners:
                 answer = child.ask(request, descriptors, self.limit_s)
             except Lost as lost:
                 raise Refused([(lost.entering, lost.reason, BadImage)]) from lost
+        require_room(answer)
         if "refused" in answer:
             raise Refused([(side, reason, KINDS[code]) for side, reason, code in answer["refused"]])
         if not answer["fixed"]:
@@ -97,6 +98,7 @@ class Examiners:
                 answer = child.ask(request, [source.descriptor(), target.descriptor()], self.limit_s)
             except Lost as lost:
                 raise BadImage(lost.reason) from lost
+        require_room(answer)
         for _side, reason, code in answer.get("refused", ()):
             raise KINDS[code](reason)
         return target.whole("image", "rendition.png")
@@ -128,6 +130,12 @@ class Examiners:
             for child in self._idle:
                 child.end()
             self._idle.clear()
+
+
+def require_room(answer: dict[str, Any]) -> None:
+    """Raise StorageFull where the child found no room for what it made."""
+    if "disk_full" in answer:
+        raise StorageFull("The disk of the service is full. Nothing was kept; try again later.", pointer="storage")
 
 
 class _Child:

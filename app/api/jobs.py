@@ -145,7 +145,8 @@ def read_options(upload: Upload, request: Request) -> JobOptions:
     try:
         match upload.media_type:
             case "application/json":
-                given_once(JobOptions, {}, request.query_params)
+                for name in JobOptions.model_fields.keys() & request.query_params.keys():
+                    raise Unprocessable("Beside JSON, options belong into the body.", pointer=name)
                 return JobFromDataset.model_validate_json(upload.text)
             case _:
                 return JobOptions.model_validate(given_once(JobOptions, upload.fields, request.query_params))

@@ -61,6 +61,7 @@ def get_pair_image(
         "Content-Length": str(shown.size),
         "ETag": f'"{blob}-{max_side or "whole"}"',
         "Cache-Control": "private, max-age=31536000, immutable",  # A dataset never changes.
+        "Vary": "Authorization, Cookie",  # But whose it is depends on the key.
         "X-Content-Type-Options": "nosniff",
     }
     return StreamingResponse(_chunks(shown, spool), media_type=PNG, headers=headers)

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app.api.openapi import allowed_methods
 from app.core.errors import (
@@ -189,6 +190,11 @@ def _backend_error(request: Request, error: Exception) -> JSONResponse:
     return _service_error(request, refused)
 
 
+def _client_gone(request: Request, error: Exception) -> JSONResponse:
+    """Nobody reads this answer, and nothing has failed here."""
+    return answer(problem_of(BadRequest("The client hung up in the middle of its request.")), request.url.path)
+
+
 def _unforeseen(request: Request, error: Exception) -> JSONResponse:
     """The framework logs the error with its traceback; the caller learns nothing of the inside."""
     detail = "The service met an error that it did not expect. It has been logged."
@@ -201,6 +207,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(InvalidBody, _bad_model)
+    app.add_exception_handler(ClientDisconnect, _client_gone)
     for backend_failure in (OperationalError, InterfaceError, PoolTimeout, OSError):
         app.add_exception_handler(backend_failure, _backend_error)
     app.add_exception_handler(Exception, _unforeseen)

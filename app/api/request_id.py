@@ -4,17 +4,19 @@ import logging
 import re
 import secrets
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.metrics import route_of
-from app.core import logs
+from app.core import logs, tracing
 
 log = logging.getLogger(__name__)
 
 HEADER: Final = "X-Request-ID"
+PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # Asked every few seconds; traces would be full of them.
 ACCEPTABLE: Final = re.compile(r"[\w.:-]{1,64}", re.ASCII)  # Anything else could forge log lines.
 
 
@@ -29,7 +31,8 @@ class RequestId:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(HEADER, "")
+        headers = Headers(scope=scope)
+        given = headers.get(HEADER, "")
         request_id = given if ACCEPTABLE.fullmatch(given) else f"req_{secrets.token_hex(8)}"
         began = time.perf_counter()
         status = 0
@@ -41,10 +44,23 @@ class RequestId:
                 MutableHeaders(scope=message)[HEADER] = request_id
             await send(message)
 
-        with logs.about(request_id=request_id):
+        parent = tracing.carried_in(headers)
+        probe = scope["path"] in PROBES
+        traced: AbstractContextManager[tracing.Span] = (
+            nullcontext(tracing.SILENT) if probe else tracing.span(scope["method"], parent, "SERVER")
+        )
+        with logs.about(request_id=request_id), traced as span:
             try:
                 await self.app(scope, receive, send_with_id)
             finally:
+                span.update_name(f"{scope['method']} {route_of(scope)}")
+                for name, value in (
+                    ("http.request.method", scope["method"]),
+                    ("http.route", route_of(scope)),
+                    ("http.response.status_code", status),
+                    ("drtl.request_id", request_id),
+                ):
+                    span.set_attribute(name, value)
                 if self.says_each:
                     facts = {
                         "method": scope["method"],

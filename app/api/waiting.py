@@ -25,8 +25,8 @@ SUBSCRIBE_AGAIN_S: Final = 1.0
 class Waiters:
     """The requests of this process that wait for something to end, by what they wait for.
 
-    Word of an end comes over the broker's channel. It is no more than a hint: it may be lost, and a worker that stops or
-    has lost its lease gives it, too. So whoever waits also looks for itself, ever more seldom.
+    Word of an end comes over the broker's channel. It is no more than a hint: it may be lost, and a worker that stops
+    or has lost its lease gives it, too. So whoever waits also looks for itself, ever more seldom.
     """
 
     def __init__(self, broker_url: str) -> None:

@@ -123,7 +123,10 @@ def schema(settings: Settings, engine: Engine) -> Finding:
         advice = "Make a backup, then migrate: python -m migrations, or the repair. drtl up does so, too."
         return Finding("schema", "problem", message, advice, mend=migrate)
     message = f"The database is at revision {present}, which this release does not know: a newer one made it."
-    return Finding("schema", "problem", message, "Install the newer release again.")
+    advice = (
+        "The release before that one can go on with it, but this does not look at its data. Install the newer again."
+    )
+    return Finding("schema", "problem", message, advice)
 
 
 def treat(finding: Finding, *, repair: bool, yes: bool, ask: bool) -> Outcome:

@@ -118,6 +118,7 @@ def configure(log_format: LogFormat) -> None:
         logger.handlers, logger.propagate = [], True
     if log_format == "json":  # Our own line for each request says more, and repeats nothing of what a client wrote.
         logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # Each client says where it has found its credentials.
     logging.captureWarnings(True)
 
 

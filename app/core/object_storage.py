@@ -219,7 +219,8 @@ class ObjectStorage:
                         yield _Copy(found["Key"], match[1], found["Size"], modified, age_s)
 
     def _broken_uploads(self) -> Iterator[_BrokenUpload]:
-        with _asking("list uploads"):
+        # Some servers (rclone's) answer 404 where there are none.
+        with suppress(FileNotFoundError), _asking("list uploads"):
             pages = self._client.get_paginator("list_multipart_uploads")
             for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix):
                 now = _server_time(page)

@@ -7,7 +7,7 @@ from kombu.exceptions import OperationalError
 from redis import ConnectionPool, Redis
 from redis.exceptions import RedisError
 
-from app.core import logs
+from app.core import logs, tracing
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,15 @@ def celery_app(broker_url: str) -> Celery:
         },
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_transport_options={"socket_connect_timeout": 2.0, "socket_timeout": 5.0, "health_check_interval": 5},
+        broker_channel_error_retry=True,  # A broker whose disk is full refuses to write; its workers wait for room.
+        broker_transport_options={
+            "socket_connect_timeout": 2.0,
+            "socket_timeout": 5.0,
+            "health_check_interval": 5,
+            # A worker holds one message ready while it trains. Sent again after the usual hour, its task would run
+            # twice under one id, and whoever kills one of the two by that id kills both.
+            "visibility_timeout": 7 * 86_400,
+        },
         task_publish_retry_policy={"max_retries": 1, "interval_start": 0.05, "interval_step": 0.1},
         worker_prefetch_multiplier=1,
     )
@@ -61,8 +69,8 @@ class Queue:
 
     def _send(self, task: str, identifier: str) -> None:
         try:
-            # Of whom the work came, for the logs.
-            self.celery.send_task(task, args=[identifier], headers={REQUEST_ID: logs.request_id()})
+            # Of whom the work came, for the logs and the traces.
+            self.celery.send_task(task, args=[identifier], headers={REQUEST_ID: logs.request_id(), **tracing.carrier()})
             log.info("sent %s for %s", task, identifier)
         except (OperationalError, RedisError, OSError) as error:
             # Whatever it was about, it will be sent again: by the reconciler, or by the next request for an export.

@@ -41,12 +41,14 @@ def chaos(
 
     plan = storm.Plan(mode, seed, seconds, jobs, max(1, jobs // 8), every)  # type: ignore[arg-type]  # Judged above.
     report: dict[str, Any] = {
+        "benchmark": "chaos",
         "command": " ".join(["python -m benchmarks.chaos", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),
         "mode": mode,
     }
+    path = output or REPOSITORY / f"benchmarks/results/chaos_{mode}.json"
     with tempfile.TemporaryDirectory(prefix="drtl-chaos-") as temporary:
         place = folder or Path(temporary)
         for part in parts.split(","):
@@ -64,8 +66,9 @@ def chaos(
                     report[part] = {"invariants": small_disk.tried(plan.mode, place / part)}
                 case _:
                     raise typer.BadParameter(f"one of {', '.join(PARTS)}", param_hint="--parts")
-    path = output or REPOSITORY / f"benchmarks/results/chaos_{mode}.json"
-    path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+            path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")  # Later parts may take long.
+            for verdict in report[part]["invariants"]:
+                say(f"{mark(verdict)} {verdict['invariant']}")
     print("\n".join(summary(report)))
     print(f"\nwritten to {path}")
     verdicts = [verdict for part in PARTS if part in report for verdict in report[part]["invariants"]]

@@ -154,4 +154,4 @@ def installation(
             yield service
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)

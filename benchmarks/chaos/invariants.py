@@ -218,16 +218,16 @@ def nothing_is_left_over(service: Installation) -> Iterator[Verdict]:
     )
 
 
-def no_log_tells_of_the_unforeseen(folder: Path) -> dict[str, int]:
-    """Tracebacks in the logs by their last line: no invariant, but something to be looked at."""
+def tracebacks(folder: Path) -> dict[str, int]:
+    """The exceptions whose tracebacks are in the logs: no invariant, but something to be looked at."""
     seen: Counter[str] = Counter()
     for log in sorted(folder.glob("*.log*")):
         for line in log.read_text(errors="replace").splitlines():
-            if line.startswith("{") and '"traceback"' in line:
-                last = json.loads(line)["traceback"].strip().splitlines()[-1]
-                seen[
-                    f"{log.name.partition('.')[0]}: {re.sub(r'0x[0-9a-f]+|[0-9a-f]{12,}|[0-9]+', '…', last)[:160]}"
-                ] += 1
+            if not (line.startswith("{") and line.endswith("}") and '"traceback"' in line):
+                continue
+            raised = re.findall(r"^[\w.]+(?:: .*)?$", json.loads(line)["traceback"], re.MULTILINE)
+            said = re.sub(r"[0-9a-f]{12,}|[0-9]+", "…", raised[-1] if raised else "?")[:160]
+            seen[f"{log.name.partition('.')[0]}: {said}"] += 1
     return dict(seen.most_common())
 
 

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from benchmarks.chaos import audit, invariants, recovery, schedule
 from benchmarks.chaos.customers import (
     VARIANTS,
+    Order,
     Restorations,
     orders,
     pair_files,
@@ -178,7 +179,7 @@ def run(plan: Plan, folder: Path, say: Say, **environment: str) -> dict[str, Any
         verdicts = judge(service, engine, placed, undisturbed, restorations, thawed)
         leases = audit.tenures(audit.writes(engine))
         engine.dispose()
-        unforeseen = invariants.no_log_tells_of_the_unforeseen(service.data_dir / "logs")
+        unforeseen = invariants.tracebacks(service.data_dir / "logs")
     return {
         "mode": plan.mode,
         "plan": asdict(plan),
@@ -200,7 +201,7 @@ def run(plan: Plan, folder: Path, say: Say, **environment: str) -> dict[str, Any
 def judge(
     service: Installation,
     engine: Engine,
-    placed: list[Any],
+    placed: list[Order],
     undisturbed: Undisturbed,
     restorations: Restorations,
     thawed: list[float],

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from app.api.examiners import Examined, Examiners, Refused
 from app.api.uploads import FileSink, Spool, UploadedFile, spooled
-from app.core.errors import BadImage
+from app.core.errors import BadImage, StorageFull
 from app.core.settings import Settings
 from tests.app.material import encoded, noisy, pair_files, pixels
 
@@ -150,6 +151,30 @@ def test_mended_pairs_come_back_as_files(spool: Spool) -> None:
         assert content.startswith(b"\x89PNG")
         assert len(content) == file.size
     examiners.close()
+
+
+class FullDisk(Spool):
+    """Files that are made of the request's have no room."""
+
+    def another(self) -> Spool:
+        other = super().another()
+        other._file.close()
+        other._file = Path("/dev/full").open("r+b")  # noqa: SIM115 - closed with the spool
+        return other
+
+
+def test_a_full_disk_is_not_the_fault_of_the_images_and_the_child_goes_on(spool: Spool) -> None:
+    examiners, full = one_at_a_time(), FullDisk()
+    scene = pixels(150, 140)
+    clean = uploaded(spool, encoded(scene[10:110, 10:130]))
+    distorted = uploaded(spool, encoded(noisy(scene)[5:105, 13:133]), "distorted")
+    with pytest.raises(StorageFull):
+        examiners.examine(clean, distorted, ["align"], full)
+    (child,) = (idle._process.pid for idle in examiners._idle)
+    assert examiners.examine(clean, distorted, ["align"], spool).fixed is not None
+    assert [idle._process.pid for idle in examiners._idle] == [child]
+    examiners.close()
+    full.close()
 
 
 def test_the_service_answers_while_pairs_are_examined(client: httpx.Client) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import delete, func, select
+from sqlalchemy import Engine, delete, event, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.api import examples
@@ -22,12 +22,25 @@ from app.core.database import open_database, sessions
 from app.core.folder_storage import FolderStorage
 from app.core.owners import View, ViewedSessions
 from app.core.settings import Settings
-from app.core.tables import Batch, Dataset, Job, ModelAlias, Operation, Owned, Table
+from app.core.tables import Batch, Dataset, Job, JobEvent, ModelAlias, Operation, Owned, Table
 from app.main import create_app
 from tests.app.conftest import connected, problem
 from tests.app.material import pair_files
 from tests.app.possessions import IMAGE, WEBHOOK_KEY, fill
 
+NEVER = {  # As `fill` names what there is.
+    **dict.fromkeys(("name", "model"), "never"),
+    **{
+        f"{kind}_id": f"{prefix}_00"
+        for kind, prefix in (("dataset", "ds"), ("job", "job"), ("operation", "op"), ("batch", "batch"))
+    },
+    "webhook_id": "wh_00",
+    "delivery_id": "msg_00",
+    "position": "0",
+    "side": "clean",
+    "version": "1",
+    "alias": "production",
+}
 # Calls that name nothing, and make something of one's own; what each makes is looked at below.
 MAKES_OWN = {("POST", path) for path in ("/v1/datasets", "/v1/jobs", "/v1/batches", "/v1/session", "/v1/webhooks")}
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
@@ -124,20 +137,108 @@ def test_every_table_is_owned_or_part_of_something_owned() -> None:
 @pytest.mark.parametrize(("method", "path"), ABOUT_SOMETHING)
 def test_anothers_thing_is_as_absent_as_one_that_never_was(tenants: Tenants, method: str, path: str) -> None:
     before = tenants.contents()
-    never = {**tenants.values, "job_id": "job_00", "dataset_id": "ds_00", "operation_id": "op_00"}
-    never |= {"batch_id": "batch_00", "name": "never", "model": "never"}
-    never |= {"webhook_id": "wh_00", "delivery_id": "msg_00"}
-    foreign, absent = (ask(tenants.bob, method, path, values) for values in (tenants.values, never))
+    foreign, absent = (ask(tenants.bob, method, path, values) for values in (tenants.values, NEVER))
     problem(foreign, 404, "not-found")
     told = [
         re.sub("|".join(sorted(set(values.values()) - {"0", "1", "clean", "production"})), "IT", answer.text)
-        for answer, values in ((foreign, tenants.values), (absent, never))
+        for answer, values in ((foreign, tenants.values), (absent, NEVER))
     ]
     assert told[0] == told[1], "a foreign thing can be told from one that does not exist"
     assert tenants.contents() == before
 
     own = ask(tenants.alice, method, path, tenants.values)
     assert own.status_code in {200, 202, 204}, "the same call must find it for its owner, or it proves nothing"
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"])
+def test_no_verb_on_any_path_tells_of_anothers_thing_or_changes_it(tenants: Tenants, method: str) -> None:
+    """Also those that no call has: what is refused is refused alike, whether the thing exists or not."""
+    before = tenants.contents()
+    for path in sorted({path for _, path in ABOUT_SOMETHING}):
+        foreign, absent = (ask(tenants.bob, method, path, values) for values in (tenants.values, NEVER))
+        assert foreign.status_code == absent.status_code, path
+        assert foreign.status_code in ({404} if (method, path) in SCOPES_OF else {405}), path
+        assert foreign.headers.get("allow") == absent.headers.get("allow"), path
+    assert tenants.contents() == before
+
+
+@pytest.mark.parametrize(("method", "path"), ABOUT_SOMETHING)
+def test_anothers_thing_takes_the_database_as_long_as_one_that_never_was(
+    tenants: Tenants, method: str, path: str
+) -> None:
+    """By the statements that are sent: time itself is too noisy to compare, and too telling to be left out."""
+    ask(tenants.bob, method, path, NEVER)  # The key is remembered from here on.
+    sent: list[list[str]] = []
+    for values in (tenants.values, NEVER):
+        statements: list[str] = []
+
+        def note(
+            _connection: object, _cursor: object, statement: str, *_: object, seen: list[str] = statements
+        ) -> None:
+            seen.append(statement)
+
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            ask(tenants.bob, method, path, values)
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
+        sent.append([statement for statement in statements if "api_keys" not in statement])
+    assert sent[0] == sent[1]
+
+
+@pytest.mark.parametrize("list_of", ["datasets", "jobs", "operations", "batches"])
+def test_anothers_id_as_a_cursor_is_a_place_in_time_and_no_more(tenants: Tenants, list_of: str) -> None:
+    names = {"datasets": "dataset_id", "jobs": "job_id", "operations": "operation_id", "batches": "batch_id"}
+    foreign = tenants.values[names[list_of]]
+    neighbour = foreign[:-1] + ("0" if foreign[-1] != "0" else "1")
+    for client in (tenants.bob, tenants.alice):
+        answers = [client.get(f"/v1/{list_of}", params={"after": after}).json() for after in (foreign, neighbour)]
+        assert answers[0] == answers[1] == {"items": [], "next": None}
+
+
+def test_events_after_anothers_event_are_ones_own(tenants: Tenants) -> None:
+    own = tenants.bob.post("/v1/jobs", files=pair_files(), data={"name": "own", "allow_rejects": "true"}).json()["id"]
+    with tenants.rows.begin() as session:
+        session.add(JobEvent(job_id=tenants.values["job_id"], kind="progress", payload={}))
+        session.add(JobEvent(job_id=own, kind="started", payload={}))
+    for params, headers in (({"after": 0}, {}), ({}, {"Last-Event-ID": "1"})):
+        page = tenants.bob.get(f"/v1/jobs/{own}/events", params=params, headers=headers).json()["items"]
+        assert {item["job_id"] for item in page} == {own}
+
+
+@pytest.mark.parametrize("reference", ["scanner", "scanner@1", "scanner@production", "scanner@2", "auto"])
+def test_a_reference_to_anothers_model_is_one_to_nothing(tenants: Tenants, reference: str) -> None:
+    before = tenants.contents()
+    unknown = reference.replace("scanner", "never")
+    sent = BODIES["POST", "/v1/models/{model}/super-resolve"]
+    told = []
+    for named_so in (reference, unknown):
+        single = tenants.bob.post(f"/v1/models/{named_so}/super-resolve", **sent)
+        many = tenants.bob.post("/v1/batches", files=[("images", ("a.png", IMAGE))], data={"model": named_so})
+        for answer in (single, many):
+            problem(answer, 404, "not-found")
+            told.append(answer.text.replace(named_so, "IT").replace(named_so.partition("@")[0], "IT"))
+    assert told[:2] == told[2:]
+    assert tenants.contents() == before
+
+
+def test_the_same_idempotency_key_makes_a_batch_for_each(tenants: Tenants) -> None:
+    images, key = [("images", ("a.png", IMAGE))], {"Idempotency-Key": "tuesday"}
+    first = tenants.alice.post("/v1/batches", files=images, data={"model": "scanner"}, headers=key)
+    assert first.status_code == 202
+    problem(tenants.bob.post("/v1/batches", files=images, data={"model": "scanner"}, headers=key), 404, "not-found")
+    again = tenants.alice.post("/v1/batches", files=images, data={"model": "scanner"}, headers=key)
+    assert again.json()["id"] == first.json()["id"]
+
+
+def test_what_a_browser_keeps_of_ones_things_is_not_shown_to_anothers_key(tenants: Tenants) -> None:
+    """A browser that changes its key must ask again for what it may keep without asking."""
+    for method, path in ABOUT_SOMETHING:
+        if method == "GET":
+            kept = ask(tenants.alice, method, path, tenants.values).headers
+            if "max-age" in kept.get("cache-control", ""):
+                assert "private" in kept["cache-control"], path
+                assert {"Authorization", "Cookie"} <= set(kept["vary"].split(", ")), path
 
 
 @pytest.mark.parametrize(("method", "path"), LISTS)

@@ -69,5 +69,5 @@ def api(folder: Path, broker_url: str, database_url: str = "", **environment: st
             except httpx.TransportError:
                 return False
 
-        eventually(ready, what="the api")
+        eventually(ready, timeout_s=90, what="the api")
         yield running

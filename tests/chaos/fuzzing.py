@@ -22,6 +22,7 @@ Situation = Literal["open", "every scope", "read only", "no key", "wrong key"]
 SITUATIONS: Final[tuple[Situation, ...]] = ("open", "every scope", "read only", "no key", "wrong key")
 CONFIG: Final = Path(__file__).with_name("schemathesis.toml")
 ROOT: Final = Path(__file__).parents[2]
+ALL_PHASES: Final = "examples,coverage,fuzzing,stateful"
 WRONG_KEY: Final = "drtl_" + "0" * 12 + "_" + "x" * 43
 
 
@@ -58,7 +59,9 @@ def prepare(settings: Settings, situation: Situation) -> tuple[dict[str, str], s
         engine.dispose()
 
 
-def fuzz(situation: Situation, folder: Path, broker_url: str, *, seed: int, **how_long: int) -> Outcome:
+def fuzz(
+    situation: Situation, folder: Path, broker_url: str, *, seed: int, phases: str = ALL_PHASES, **how_long: int
+) -> Outcome:
     """Run every check of Schemathesis over the whole document; `how_long` are its `max_examples` or `max_time`."""
     with api(folder, broker_url) as running:
         values, token = prepare(running.settings, situation)
@@ -74,7 +77,17 @@ def fuzz(situation: Situation, folder: Path, broker_url: str, *, seed: int, **ho
             "run",
             f"{running.url}/openapi.json",
         ]
-        command += ["--seed", str(seed), "--report", "json", "--report-json-path", str(report), "--no-color"]
+        command += [
+            "--seed",
+            str(seed),
+            "--report",
+            "json",
+            "--report-json-path",
+            str(report),
+            "--no-color",
+            "--phases",
+            phases,
+        ]
         command += [word for name, number in how_long.items() for word in (f"--{name.replace('_', '-')}", str(number))]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         if token is not None:

@@ -1,11 +1,19 @@
 """One request followed through the processes of the running service, by its logs; and that no secret is in them."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
+from app.core import keys
+from app.core.database import open_database, sessions
 from tests.images import image_pairs
-from tests.servers import RunningService, embedded_service, eventually
+from tests.servers import RunningService, create_postgres_database, embedded_service, eventually
+
+DATABASE_PASSWORD = "kept-from-every-log"
+FILE_NAME = "what-nobody-shall-read"
 
 
 def lines(service: RunningService, process: str) -> list[dict[str, Any]]:
@@ -57,3 +65,56 @@ def test_a_request_is_found_in_the_logs_of_every_process_that_it_reached_and_sec
             return float(named[0].split()[1])
 
         assert eventually(steps, what="steps counted in the worker") >= 5
+
+
+def test_no_process_logs_keys_passwords_or_what_clients_call_their_files(tmp_path: Path, postgres_url: str) -> None:
+    """Right keys, wrong ones, and good, broken and refused uploads; and then the database goes away."""
+    database_url = create_postgres_database(postgres_url)
+    with_password = database_url.replace("postgres@", f"postgres:{DATABASE_PASSWORD}@")
+    with embedded_service(tmp_path / "data", DRTL_DATABASE_URL=with_password) as service:
+        engine = open_database(database_url)
+        with sessions(engine).begin() as session:
+            _, token = keys.create(session, "lab", ["read", "train", "infer"])
+        wrong = token[:-8] + "AAAAAAAA"
+        secrets = {
+            *secrets_of(service),
+            DATABASE_PASSWORD,
+            token.rpartition("_")[2],
+            wrong.rpartition("_")[2],
+            FILE_NAME,
+        }
+        image = image_pairs(1)[0][1]
+
+        def files(content: bytes) -> list[tuple[str, tuple[str, bytes]]]:
+            return [
+                (side, (f"{FILE_NAME}{number}.png", content)) for side in ("clean", "distorted") for number in (1, 2)
+            ]
+
+        for headers in (
+            {"Authorization": f"Bearer {token}"},
+            {"Authorization": f"Bearer {wrong}"},
+            {"Authorization": token},
+            {"Cookie": f"drtl_ticket={wrong}"},
+            {},
+        ):
+            ask = partial(service.http.request, headers=headers)
+            ask("GET", "/v1/jobs", params={"key": token, "password": wrong})
+            ask("GET", f"/v1/{token}")
+            ask("POST", "/v1/jobs", data={"name": "secret", "api_key": token}, files=files(image))
+            ask("POST", "/v1/datasets", files=files(image))
+            ask("POST", "/v1/datasets", files=files(image[:200]))
+            ask("POST", "/v1/models/none/super-resolve", files={"image": (FILE_NAME, image)})
+            ask("POST", "/v1/batches", files={"images": (FILE_NAME, image)}, data={"model": "none"})
+            ask("POST", "/v1/session")
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            name = connection.exec_driver_sql("SELECT current_database()").scalar_one()
+        engine.dispose()
+        with psycopg.connect(f"{postgres_url}/postgres", autocommit=True) as admin:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        eventually(lambda: service.http.get("/readyz").status_code == 503, what="a service without a database")
+        assert service.http.get("/v1/jobs", headers={"Authorization": f"Bearer {token}"}).status_code == 503
+        eventually(lambda: name in service.log("worker-inference"), what="a worker that misses its database")
+        logs = {log.name: log.read_text(errors="replace") for log in (service.data_dir / "logs").glob("*.log")}
+    logs["supervisor.log"] = (tmp_path / "data" / "supervisor.log").read_text()
+    assert {"api.log", "beat.log", "worker-training.log", "worker-inference.log", "valkey.log"} <= logs.keys()
+    assert [(log, secret) for log, text in logs.items() for secret in secrets if secret in text] == []

@@ -92,7 +92,7 @@ class Release:
             except httpx.TransportError:
                 return False
 
-        eventually(ready, timeout_s=60, what=f"the api of {self.tree.name}")
+        eventually(ready, timeout_s=120, what=f"the api of {self.tree.name}")
 
 
 @contextmanager
