@@ -70,6 +70,7 @@ def measure(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),
+        "load_average": round(os.getloadavg()[1], 1),  # What others did meanwhile.
         "seed": seed,
         "pairs": PAIRS,
         "side": SIDE,

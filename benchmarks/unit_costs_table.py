@@ -11,44 +11,51 @@ BUSIEST = 3.0  # The busiest hour of a day against its mean.
 
 
 def unit_costs_table(report: dict[str, Any]) -> str:
-    """Unit costs, the cost of a claim, several processes at one step, and the plans."""
-    lines = ["| what | measured |", "|---|---|"]
-    lines += [f"| {what} | {measured} |" for what, measured in _job(report)]
+    """Unit costs, the cost of a claim, several processes at one step, and the plans: what of these was measured."""
+    parts = {"job": _costs, "claims": _claims, "crew": _crew, "requests": _plans}
+    lines = [line for part, table in parts.items() if part in report for line in (*table(report), "")]
+    machine = f"{report['machine']['cores']} cores of {report['machine']['cpu']} at a load of {report['load_average']}"
+    recorded = f"Recorded on {report['date'][:10]} at commit `{report['commit']}`: {machine}, seed {report['seed']}"
+    return "\n".join([*lines, f"{recorded}, {report['pairs']} pairs of {report['side']}×{report['side']}."])
+
+
+def _costs(report: dict[str, Any]) -> list[str]:
+    return ["| what | measured |", "|---|---|", *(f"| {what} | {measured} |" for what, measured in _job(report))]
+
+
+def _claims(report: dict[str, Any]) -> Iterator[str]:
     claims = report["claims"]
-    lines += [
-        "",
-        f"| claims from {claims['waiting']:,} waiting jobs of {claims['owners']} owners | SQLite | PostgreSQL |",
-        "|---|---|---|",
-    ]
     sqlite, postgresql = claims["sqlite"], claims["postgresql"]
+    yield f"| claims from {claims['waiting']:,} waiting jobs of {claims['owners']} owners | SQLite | PostgreSQL |"
+    yield "|---|---|---|"
     for what, name in (
         ("one alone, p50", "alone_p50_ms"),
         (f"{claims['claimers']} at once, p50", "together_p50_ms"),
         (f"{claims['claimers']} at once, p99", "together_p99_ms"),
-        ("who waits, and how long for each", "who_waits_ms"),
+        ("of which to see who waits", "who_waits_ms"),
     ):
-        lines.append(f"| {what} | {sqlite[name]:.1f} ms | {postgresql[name]:.1f} ms |")
-    lines.append(f"| claims a second | {sqlite['per_s']:.0f} | {postgresql['per_s']:.0f} |")
+        yield f"| {what} | {sqlite[name]:.0f} ms | {postgresql[name]:.0f} ms |"
+    yield f"| claims a second | {sqlite['per_s']:.0f} | {postgresql['per_s']:.0f} |"
     spread = [f"{on['least_held_by_an_owner']} to {on['most_held_by_an_owner']}" for on in (sqlite, postgresql)]
-    lines.append(f"| jobs that an owner then holds | {' | '.join(spread)} |")
+    yield f"| jobs that an owner then holds | {' | '.join(spread)} |"
+
+
+def _crew(report: dict[str, Any]) -> Iterator[str]:
     crew = report["crew"]
     many, threads = crew["processes"], crew["threads"]
-    lines += [
-        "",
-        f"| transfer steps a second, vdsr | one process, {threads} threads | {many} processes, a thread each |",
-        "|---|---|---|",
-    ]
+    yield f"| transfer steps a second, vdsr | one process, {threads} threads | {many} processes, a thread each |"
+    yield "|---|---|---|"
     for preset, batch in (("quick", 8), ("paper", 32)):
         rates = [crew[f"{preset}_{size}_steps_per_s"] for size in (1, many)]
-        lines.append(f"| batch of {batch} | {' | '.join(f'{rate:.1f}' for rate in rates)} |")
+        yield f"| batch of {batch} | {' | '.join(f'{rate:.1f}' for rate in rates)} |"
+
+
+def _plans(report: dict[str, Any]) -> Iterator[str]:
     head = [f"{jobs:,} quick jobs a day" for jobs in JOBS_A_DAY]
-    lines += ["", f"| from these, for | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
+    yield f"| from these, for | {' | '.join(head)} |"
+    yield "|---" * (len(head) + 1) + "|"
     plans = [dict(_plan(report, jobs)) for jobs in JOBS_A_DAY]
-    lines += [f"| {what} | {' | '.join(plan[what] for plan in plans)} |" for what in plans[0]]
-    machine = f"{report['machine']['cores']} cores of {report['machine']['cpu']}, shared with other work"
-    recorded = f"Recorded on {report['date'][:10]} at commit `{report['commit']}`: {machine}, seed {report['seed']}"
-    pairs = f"{report['pairs']} pairs of {report['side']}×{report['side']}, preset `quick`"
-    return "\n".join([*lines, "", f"{recorded}, {pairs}."])
+    yield from (f"| {what} | {' | '.join(plan[what] for plan in plans)} |" for what in plans[0])
 
 
 def _job(report: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,7 +23,6 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 LEADER: Final = 0
 SILENCE: Final = timedelta(minutes=30)  # Between steps the leader may measure, and wait for a database.
@@ -99,11 +98,14 @@ class Crew:
 
     def share_weights(self, network: nn.Module) -> None:
         """Overwrite every process's weights with the leader's."""
-        weights = parameters_to_vector(network.parameters()).detach()  # (n,)
+        parameters = list(network.parameters())
+        weights = torch.cat([parameter.detach().flatten() for parameter in parameters])  # (n,)
         with losing_helpers():
             dist.broadcast(weights, LEADER)
         if self.rank != LEADER:
-            vector_to_parameters(weights, network.parameters())
+            with torch.no_grad():
+                for parameter, values in in_parts(weights, parameters):
+                    parameter.copy_(values)
 
     def gather(self, network: nn.Module, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """Add up every process's gradients in the leader's, and return the sum of their losses to it."""
@@ -114,17 +116,18 @@ class Crew:
         flat = torch.cat([*(gradient.flatten() for gradient in gradients), loss.detach()[None]])  # (n + 1,)
         with losing_helpers():
             dist.reduce(flat, LEADER)
-        vector_to_gradients(flat[:-1], parameters)
+        for parameter, values in in_parts(flat[:-1], parameters):
+            parameter.grad = torch.empty_like(parameter).copy_(values)  # In the memory layout of the weights.
         return flat[-1]
 
 
 ALONE: Final = Crew()
 
 
-def vector_to_gradients(flat: Float[Tensor, "n"], parameters: list[nn.Parameter]) -> None:
-    """Set the gradients from one vector, in the parameters' order and memory layout."""
+def in_parts(flat: Float[Tensor, "n"], parameters: Sequence[nn.Parameter]) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """Each parameter with its part of a vector of all of them, in its shape."""
     for parameter, values in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad = torch.empty_like(parameter).copy_(values.view(parameter.shape))
+        yield parameter, values.view(parameter.shape)
 
 
 @contextmanager

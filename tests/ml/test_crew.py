@@ -52,7 +52,7 @@ def make_race(
         finetunes = FinetuneSchedule(steps=4, batch=3, crop=16, learning_rate=RATE)
         candidates = []
         for index, gamma in enumerate((None, torch.tensor([0.6, 0.3, 0.0]))):
-            network = random_network(2, seed=index)
+            network = random_network(2, seed=index).to(memory_format=torch.channels_last)  # As all networks are built.
             start = "scratch" if gamma is None else "guided-transfer"
             candidates.append(Candidate(start, Trainee(network, adam(network, RATE)), gamma, transfers, finetunes))
         race = Race(candidates, split(target_pairs(4, 48, 50), seed=0), list(photographs.values()), TASKS, seed=7)
