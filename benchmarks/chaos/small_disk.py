@@ -36,7 +36,7 @@ from tests.images import image_pairs
 from tests.servers import eventually, start
 
 SIZE_BYTES: Final = 96 * 2**20
-LONG: Final = 6 * STEPS  # Steps of a job that the disk runs full under.
+LONG: Final = 4 * STEPS  # Steps of a job that the disk runs full under.
 NO_DISK: Final = "no small disk can be had here: neither mount nor unshare -rm is permitted"
 
 
@@ -208,7 +208,7 @@ def restoring(service: Installation, image: bytes, expected: bytes, disk: Path) 
         "/v1/models/long-calm@1/super-resolve", content=image_pairs(1, 500)[0][2], headers=headers
     )
     with full(disk):
-        time.sleep(5.0)
+        time.sleep(3.0)
     location = accepted.headers["Location"]
     state = eventually(
         lambda: (found := service.http.get(location).json())["state"] in {"succeeded", "failed"} and found,
@@ -231,7 +231,7 @@ def restarting(service: Installation, disk: Path) -> Iterator[Verdict]:
         for name, pid in service.announced()["processes"].items():
             if name.startswith(names):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(6.0)
+        time.sleep(4.0)
     began = time.monotonic()
 
     def ready() -> bool:
