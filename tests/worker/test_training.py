@@ -26,6 +26,7 @@ from worker import follower, training
 from worker.failures import diagnose
 from worker.follower import JobFollower, finite
 from worker.lease import ShutdownFlag
+from worker.own_blobs import sign_png
 from worker.service import Service
 
 SHORT: dict[str, Any] = {"scheme": "baseline", "finetune_steps": 4}
@@ -269,7 +270,7 @@ def test_the_preview_kept_is_that_of_the_best_look_and_the_only_one(
     show = JobFollower._show
 
     def note(self: JobFollower, seen: Preview, *, improved: bool) -> None:
-        stored[hashlib.sha256(seen.png).hexdigest()] = seen.psnr
+        stored[hashlib.sha256(sign_png(seen.png, self.owner)).hexdigest()] = seen.psnr
         show(self, seen, improved=improved)
 
     monkeypatch.setattr(JobFollower, "_show", note)
