@@ -1,7 +1,6 @@
 """`python -m benchmarks.chaos`: the storm, its report as JSON, its summary as a page."""
 
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -42,7 +41,8 @@ def chaos(
     plan = storm.Plan(mode, seed, seconds, jobs, max(1, jobs // 8), every)  # type: ignore[arg-type]  # Judged above.
     report: dict[str, Any] = {
         "benchmark": "chaos",
-        "command": " ".join(["python -m benchmarks.chaos", *sys.argv[1:]]),
+        "command": f"python -m benchmarks.chaos --mode {mode} --parts {parts} --seed {seed} --seconds {seconds:g} "
+        f"--jobs {jobs} --every {every:g}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),

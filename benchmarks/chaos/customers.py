@@ -4,7 +4,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -50,7 +50,9 @@ class Order:
     cancel_answered: bool = False
 
 
-def orders(seed: int, count: int, within_s: float, cancelled: int) -> list[Order]:
+def orders(
+    seed: int, count: int, within_s: float, cancelled: int, variants: Sequence[Variant] = VARIANTS
+) -> list[Order]:
     """Jobs that come within that time, some of them cancelled soon after."""
     drawn = random.Random(seed + 1)
     times = sorted(drawn.uniform(0, within_s) for _ in range(count))
@@ -59,7 +61,7 @@ def orders(seed: int, count: int, within_s: float, cancelled: int) -> list[Order
         Order(
             name=f"storm-{number:02}",
             key=f"{seed}-{number}",
-            variant=VARIANTS[number % len(VARIANTS)],
+            variant=variants[number % len(variants)],
             post_at_s=at_s,
             cancel_after_s=drawn.uniform(0, 8) if number in chosen else None,
         )

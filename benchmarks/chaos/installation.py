@@ -20,7 +20,7 @@ from tests.servers import RunningService, children_of, eventually, start
 Mode = Literal["embedded", "cluster"]
 ROOT = Path(__file__).resolve().parents[2]
 # Short, so that what takes a lease's time is seen within minutes.
-LEASE_S = 5.0
+LEASE_S = 8.0
 QUICK = {
     "DRTL_LEASE_S": f"{LEASE_S:g}",
     "DRTL_HEARTBEAT_S": "0.5",

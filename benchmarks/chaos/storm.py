@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from benchmarks.chaos.customers import (
     VARIANTS,
     Order,
     Restorations,
+    Variant,
     orders,
     pair_files,
     restore,
@@ -50,6 +51,7 @@ class Plan:
     cancelled: int = 8
     every_s: float = 4.0
     training_workers: int = 3
+    variants: int = len(VARIANTS)
 
     def faults(self) -> list[Fault]:
         kinds = schedule.EVERYWHERE + (schedule.OF_THE_CLUSTER if self.mode == "cluster" else ())
@@ -68,14 +70,14 @@ class Undisturbed:
         return {f"calm-{seed}": restored for seed, restored in self.restored.items()}
 
 
-def calm(service: Installation, pairs: Path) -> Undisturbed:
+def calm(service: Installation, pairs: Path, variants: Sequence[Variant] = VARIANTS) -> Undisturbed:
     """Train every variant once, and restore an image with each."""
     weights, restored = {}, {}
     image = image_pairs(1, 120)[0][2]
     with Client(service.url) as client:
         begun = [
             (variant, client.jobs.create(pairs, name=f"calm-{variant.seed}", **variant.options()))
-            for variant in VARIANTS
+            for variant in variants
         ]
         for variant, job in begun:
             ended = client.jobs.wait(job, timeout_s=180.0)
@@ -155,10 +157,10 @@ def run(plan: Plan, folder: Path, say: Say, **environment: str) -> dict[str, Any
     with installation(plan.mode, folder, training=plan.training_workers, **environment) as service:
         engine = invariants.opened(service)
         say("calm: every variant once, undisturbed")
-        undisturbed = calm(service, pairs)
+        undisturbed = calm(service, pairs, VARIANTS[: plan.variants])
         audit.install(engine)
         say(f"storm: {plan.jobs} jobs, {len(faults)} faults in {plan.seconds:g} s, seed {plan.seed}")
-        placed = orders(plan.seed, plan.jobs, 0.6 * plan.seconds, plan.cancelled)
+        placed = orders(plan.seed, plan.jobs, 0.6 * plan.seconds, plan.cancelled, VARIANTS[: plan.variants])
         restorations, stop, no_more_images = Restorations(), threading.Event(), threading.Event()
         prober = Prober(service.url)
         began = time.monotonic()

@@ -27,6 +27,7 @@ from worker import follower, training
 from worker.failures import diagnose
 from worker.follower import JobFollower, finite
 from worker.lease import Heartbeat, ShutdownFlag
+from worker.own_blobs import sign_png
 from worker.service import Service
 
 SHORT: dict[str, Any] = {"scheme": "baseline", "finetune_steps": 4}
@@ -288,7 +289,7 @@ def test_the_preview_kept_is_that_of_the_best_look_and_no_other_than_those_sent_
     show = JobFollower._show
 
     def note(self: JobFollower, seen: Preview, *, improved: bool) -> None:
-        stored[hashlib.sha256(seen.png).hexdigest()] = seen.psnr
+        stored[hashlib.sha256(sign_png(seen.png, self.owner)).hexdigest()] = seen.psnr
         show(self, seen, improved=improved)
         if len(stored) == 1:  # Somebody has downloaded the first look, and has it restored by another model.
             with service.sessions.begin() as session:
