@@ -7,6 +7,8 @@ owner's, as jobs of a minute; its workers do not charge anybody.
 import sqlalchemy as sa
 from alembic import op
 
+from migrations import online
+
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
@@ -21,15 +23,17 @@ COLUMNS = {"rank": "0", "work_s": "60", "charge_s": "60"}
 
 def upgrade() -> None:
     for name, default in COLUMNS.items():
-        op.add_column("jobs", sa.Column(name, sa.Float(), nullable=False, server_default=default))
+        online.add_column("jobs", sa.Column(name, sa.Float(), nullable=False, server_default=default))
     # Those that wait keep their order. (`paper` and `standard` are rarer than their work is worth a guess.)
-    epoch = EPOCH[op.get_bind().dialect.name]
-    op.execute(f"UPDATE jobs SET rank = {epoch} WHERE state IN ('queued', 'running', 'cancelling')")  # noqa: S608 - constants
-    op.create_index(
+    dialect = op.get_context().dialect.name
+    epoch = EPOCH[dialect]
+    online.backfill("jobs", f"rank = {epoch}", "rank = 0 AND state IN ('queued', 'running', 'cancelling')")
+    online.create_index(
         "ix_jobs_waiting",
         "jobs",
         ["state", "owner", "rank", "id", "charge_s", "started_at", "work_s"],
-        postgresql_where=sa.text("state = 'queued'"),
+        # SQLite does not choose a partial index where another one begins with the state.
+        where=sa.text("state = 'queued'") if dialect == "postgresql" else None,
     )
     op.create_table(
         "training_shares",
@@ -40,7 +44,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    online.drop_index("ix_jobs_waiting", "jobs")
     op.drop_table("training_shares")
-    op.drop_index("ix_jobs_waiting", "jobs")
     for name in COLUMNS:
         op.drop_column("jobs", name)
