@@ -23,8 +23,8 @@ up: $(VENV)/.service  ## start the service and leave it running until Ctrl-C
 	@$(BIN)/drtl up
 
 .PHONY: test
-test: $(VENV)/.developer  ## the test suite; ARGS="-k name" picks tests
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.developer  ## the test suite, on all cores; ARGS="-k name" picks tests, ARGS="-n 0" runs them in one process
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.developer  ## format, lint, types, import rules, and that the docs tell the truth

@@ -166,7 +166,8 @@ def insert(connection: Connection, table: Table, row: Row) -> None:
 
 
 def is_needed(column: Column[Any]) -> bool:
-    counts = bool(column.primary_key) and isinstance(column.type, Integer) and not column.foreign_keys
+    key = column.table.primary_key.columns
+    counts = bool(column.primary_key) and len(key) == 1 and isinstance(column.type, Integer)
     return not column.nullable and column.server_default is None and not counts
 
 
