@@ -199,7 +199,7 @@ def test_a_blob_stored_again_while_it_is_swept_stays(service: Service) -> None:
     assert isinstance(storage, FolderStorage)
     key = storage.put(io.BytesIO(b"renewed"))
     # The sweep has seen it old, and takes it away after it was stored again.
-    assert not storage._remove_if_older(storage._path(key), age_s=60.0)
+    assert not storage._remove_if_older(storage._path(key), before=time.time() - 60.0)
     with storage.open(key) as file:
         assert file.read() == b"renewed"
 
