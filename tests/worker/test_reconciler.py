@@ -201,11 +201,7 @@ def test_a_blob_stored_again_while_it_is_swept_stays(service: Service) -> None:
     storage = service.storage
     assert isinstance(storage, FolderStorage)
     key = storage.put(io.BytesIO(b"renewed"))
-<<<<<<< HEAD
     # The sweep has seen it old, and would take it away after it was stored again.
-=======
-    # The sweep has seen it old, and takes it away after it was stored again.
->>>>>>> chaos
     assert not storage._remove_if_older(storage._path(key), before=time.time() - 60.0)
     with storage.open(key) as file:
         assert file.read() == b"renewed"
