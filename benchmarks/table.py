@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from doctor_table import doctor_table
+from method_table import far_target_table, guidance_table, maml_collapse_table
 from restoring_table import restoring_table
 
 RECORDED = Path(__file__).with_name("results") / "main_job.json"
@@ -18,6 +19,12 @@ def table(report: dict[str, Any]) -> str:
             return match_table(report)
         case "trust":
             return trust_table(report)
+        case "guidance":
+            return guidance_table(report)
+        case "far_target":
+            return far_target_table(report)
+        case "maml_collapse":
+            return maml_collapse_table(report)
         case _ if "throughput" in report or "large" in report:
             return restoring_table(report)
         case _ if "parts" in report:

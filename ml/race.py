@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from ml import checkpoint
@@ -20,10 +20,12 @@ from ml.backbones import SameSize
 from ml.checkpoint import Trainee, adam
 from ml.evaluate import Quality, mean, quality_of
 from ml.finetune import FinetuneSchedule, finetune_step
+from ml.guidance import TaskMix
+from ml.meta import MetaSchedule, meta_step
 from ml.pairs import Split
 from ml.transfer import TransferSchedule, transfer_step
 
-Start = Literal["scratch", "prior", "uniform-transfer", "guided-transfer"]
+Start = Literal["scratch", "prior", "uniform-transfer", "guided-transfer", "uniform-maml", "guided-maml"]
 MILESTONES: Final = (1 / 3, 2 / 3, 1)  # shares of the fine-tuning steps
 
 # After every step: (phase, candidate, step done by it, loss)
@@ -39,9 +41,10 @@ class Candidate:
 
     start: Start
     trainee: Trainee
-    gamma: Float[Tensor, "k"] | None  # Task weights of the transfer, None without one.
+    mix: TaskMix | None  # What the transfer learns from, None without one.
     transfer: TransferSchedule
     finetune: FinetuneSchedule
+    meta: MetaSchedule | None = None  # Where the transfer is meta-learning.
     measured: dict[int, list[Quality]] = field(
         default_factory=dict
     )  # Fine-tuning steps → quality of each held-out pair.
@@ -55,7 +58,7 @@ class Candidate:
 
     @property
     def transfer_steps(self) -> int:
-        return self.transfer.steps if self.gamma is not None else 0
+        return self.transfer.steps if self.mix is not None else 0
 
     @property
     def finetune_steps_done(self) -> int:
@@ -143,17 +146,7 @@ class Race:
         trainee = candidate.trainee
         while trainee.step < until:
             if trainee.step < candidate.transfer_steps:
-                assert candidate.gamma is not None
-                loss = transfer_step(
-                    trainee.network,
-                    trainee.optimizer,
-                    self.clean_images,
-                    self.tasks,
-                    candidate.gamma,
-                    candidate.transfer,
-                    self.seed,
-                    trainee.step,
-                )
+                loss = self._transfer(candidate)
                 phase = "transferring"
             else:
                 step = trainee.step - candidate.transfer_steps
@@ -166,6 +159,15 @@ class Race:
                 phase = "fine_tuning"
             trainee.step += 1
             after_step(phase, candidate.start, trainee.step, loss)
+
+    def _transfer(self, candidate: Candidate) -> float:
+        """One step of Algorithm 2, or of Algorithm 3."""
+        trainee, mix, transfer = candidate.trainee, candidate.mix, candidate.transfer
+        assert mix is not None
+        learning = (trainee.network, trainee.optimizer, self.clean_images, self.tasks, mix.gamma, transfer)
+        if candidate.meta is None:
+            return transfer_step(*learning, self.seed, trainee.step, mix.chances)
+        return meta_step(*learning, candidate.meta, self.seed, trainee.step, mix.chances)
 
     def measure(self) -> None:
         """Measure those who reached the end."""

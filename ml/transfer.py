@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from ml.distortions import distort
 from ml.images import from_uint8
 from ml.precision import autocast
-from ml.sampling import dihedral, generator_for, pick, textured_crop
+from ml.sampling import dihedral, draw, generator_for, pick, textured_crop
 
 MARGIN = 16  # Pixels distorted around a training crop and cut away, so that no distortion meets the crop's border.
 
@@ -33,6 +33,14 @@ class AuxiliaryBatch:
     distorted: Float[Tensor, "b 3 h w"]
     task: Int64[Tensor, "b"]
 
+    def to(self, device: torch.device) -> "AuxiliaryBatch":
+        return AuxiliaryBatch(self.clean.to(device), self.distorted.to(device), self.task.to(device))
+
+    def halves(self) -> tuple["AuxiliaryBatch", "AuxiliaryBatch"]:
+        """The first and the second half of an even number of samples."""
+        one, other = zip(*(part.chunk(2) for part in (self.clean, self.distorted, self.task)), strict=True)
+        return AuxiliaryBatch(*one), AuxiliaryBatch(*other)
+
 
 def auxiliary_batch(
     clean_images: Sequence[UInt8[Tensor, "3 _ _"]],
@@ -40,11 +48,15 @@ def auxiliary_batch(
     batch: int,
     side: int,
     generator: Generator,
+    chances: Float[Tensor, "k"] | None = None,
 ) -> AuxiliaryBatch:
-    """Draw crops of clean images and distort each by a task drawn uniformly, augmented by the dihedral group."""
+    """Draw crops of clean images and distort each by a task, augmented by the dihedral group.
+
+    Tasks are drawn with the given chances, or uniformly.
+    """
     clean, distorted, drawn = [], [], []
     for _ in range(batch):
-        task = pick(len(tasks), generator)
+        task = pick(len(tasks), generator) if chances is None else draw(chances, generator)
         source = clean_images[pick(len(clean_images), generator)]
         (image,) = textured_crop([source], side + 2 * MARGIN, generator, tries=2)
         image = from_uint8(image)
@@ -80,11 +92,12 @@ def transfer_step(
     schedule: TransferSchedule,
     seed: int,
     step: int,
+    chances: Float[Tensor, "k"] | None = None,
 ) -> float:
     """One update of the network on a batch of auxiliary samples. Returns the loss."""
     device = gamma.device
-    batch = auxiliary_batch(clean_images, tasks, schedule.batch, schedule.crop, generator_for(seed, "transfer", step))
-    batch = AuxiliaryBatch(batch.clean.to(device), batch.distorted.to(device), batch.task.to(device))
+    generator = generator_for(seed, "transfer", step)
+    batch = auxiliary_batch(clean_images, tasks, schedule.batch, schedule.crop, generator, chances).to(device)
     with autocast(device):
         loss, weight = transfer_loss(network, batch, gamma)
     if weight == 0:

@@ -112,6 +112,8 @@ GRAPH: Final[dict[str, Any]] = {
         "target": "target",
         "metric": "cosine",
         "verdict": "related",
+        "fallback": None,
+        "guidance": {"by": "weight", "temperature": None, "top_k": None},
         "sentence": "Mostly like blur (γ 0.81); least like noise (γ 0.12).",
         "prior": "2026.1",
         "ranking": ["blur", "noise"],
@@ -150,8 +152,8 @@ GRAPH: Final[dict[str, Any]] = {
     ],
     "links": [
         {"source": "noise", "target": "blur", "cosine": 0.08},
-        {"source": "noise", "target": "target", "cosine": 0.12},
-        {"source": "blur", "target": "target", "cosine": 0.81},
+        {"source": "noise", "target": "target", "cosine": 0.12, "weight": 0.13},
+        {"source": "blur", "target": "target", "cosine": 0.81, "weight": 0.87},
     ],
 }
 GRAPH["edges"] = GRAPH["links"]
