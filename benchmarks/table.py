@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from doctor_table import doctor_table
-from method_table import far_target_table, guidance_table, maml_collapse_table
+from method_table import dip_table, far_target_table, guidance_table, maml_collapse_table
 from restoring_table import restoring_table
 
 RECORDED = Path(__file__).with_name("results") / "main_job.json"
@@ -23,6 +23,8 @@ def table(report: dict[str, Any]) -> str:
             return guidance_table(report)
         case "far_target":
             return far_target_table(report)
+        case "dip":
+            return dip_table(report)
         case "maml_collapse":
             return maml_collapse_table(report)
         case _ if "throughput" in report or "large" in report:

@@ -194,13 +194,12 @@ def test_adam_undoes_a_gamma_that_stands_alone_in_its_step_and_feels_gammas_agai
 ) -> None:
     """Why the tasks are weighted within one step: first Algorithm 2 and 3 to the letter, a step per task, then ours."""
 
-    def moved(gammas: list[list[float]], seed: int = 3) -> Tensor:
+    images = list(photographs.values())
+
+    def moved(gamma: tuple[float, float]) -> Tensor:
         network = random_network(2)
         before = flat([p.detach().clone() for p in network.parameters()])
-        optimizer = adam(network, 1e-3)
-        for gamma in gammas:
-            images = list(photographs.values())
-            meta_step(network, optimizer, images, TASKS[:2], torch.tensor(gamma), SCHEDULE, META, seed, 0)
+        meta_step(network, adam(network, 1e-3), images, TASKS[:2], torch.tensor(gamma), SCHEDULE, META, 3, 0)
         return flat([p.detach() for p in network.parameters()]) - before
 
     # The division by Σ γ would hide what is shown, so the letter's separate steps are taken with the losses' gradients.
@@ -209,7 +208,7 @@ def test_adam_undoes_a_gamma_that_stands_alone_in_its_step_and_feels_gammas_agai
         before = flat([p.detach().clone() for p in network.parameters()])
         optimizer = adam(network, 1e-3)
         for index, weight in enumerate(gamma):
-            drawn = auxiliary_batch(list(photographs.values()), [TASKS[index]], 4, 16, generator_for(1, "x", index))
+            drawn = auxiliary_batch(images, [TASKS[index]], 4, 16, generator_for(1, "x", index))
             optimizer.zero_grad()
             (weight * meta_loss(network, *drawn.halves(), META)).backward()
             optimizer.step()
@@ -218,8 +217,8 @@ def test_adam_undoes_a_gamma_that_stands_alone_in_its_step_and_feels_gammas_agai
     def change(one: Tensor, other: Tensor) -> float:
         return float((one - other).norm() / one.norm())
 
-    assert change(to_the_letter((0.5, 0.5)), to_the_letter((0.05, 0.05))) < 0.01
-    assert change(moved([[0.9, 0.1]]), moved([[0.1, 0.9]])) > 0.3
+    assert change(to_the_letter((0.5, 0.5)), to_the_letter((0.05, 0.05))) < 0.05
+    assert change(moved((0.9, 0.1)), moved((0.1, 0.9))) > 0.5
 
 
 def test_a_step_repeated_with_one_seed_gives_the_same_gradients(step_of: Step) -> None:
@@ -295,8 +294,7 @@ def test_no_backbone_is_missing_here() -> None:
     assert SMALL.keys() == BACKBONES.keys()
 
 
-@pytest.mark.parametrize("order", ["first", "second"])
-@pytest.mark.parametrize("name", sorted(SMALL))
+@pytest.mark.parametrize(("name", "order"), [("dncnn", "first"), *((name, "second") for name in SMALL)])
 def test_no_backbone_collapses(
     name: str, order: Order, photographs: dict[str, Tensor], target_pairs: Callable[..., list[TargetPair]]
 ) -> None:
@@ -304,7 +302,7 @@ def test_no_backbone_collapses(
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = SMALL[name]()
-    schedule = TransferSchedule(steps=25, batch=8, crop=24, learning_rate=5e-4)
+    schedule = TransferSchedule(steps=15, batch=8, crop=24, learning_rate=5e-4)
     meta = replace(PRESETS["quick"].meta, order=order)
     optimizer, images, gamma = adam(network, schedule.learning_rate), list(photographs.values()), torch.ones(4)
     for step in range(schedule.steps):
