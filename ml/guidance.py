@@ -63,8 +63,8 @@ def task_shares(relation: Relation, guidance: Guidance) -> Float[Tensor, "k"]:
         shares = logits.softmax(dim=0).float()
     if guidance.top_k is not None and guidance.top_k < len(shares):
         nearest = relation.gamma.topk(guidance.top_k).indices
-        shares = torch.zeros_like(shares).index_copy(0, nearest, shares[nearest])
-    return shares / shares.sum()
+        shares = torch.zeros_like(shares).index_copy(0, nearest, shares[nearest] / shares[nearest].sum())
+    return shares
 
 
 def guided(relation: Relation, guidance: Guidance) -> TaskMix:
