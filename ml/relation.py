@@ -176,7 +176,7 @@ def in_words(relation: Relation) -> str:
     """One plain sentence about what the target resembles."""
     names, gamma = relation.prototypes.names, relation.gamma
     order = gamma.argsort(descending=True).tolist()
-    first, second, last = order[0], order[1], order[-1]
+    first, last = order[0], order[-1]
     if relation.fallback == "flat":
         return (
             f"Like every known distortion to much the same degree (γ from {gamma[last]:.2f} to {gamma[first]:.2f}),"
@@ -188,7 +188,9 @@ def in_words(relation: Relation) -> str:
             " so no auxiliary task is preferred."
         )
     near = f"Mostly like {DISTORTIONS[names[first]].words} (γ {gamma[first]:.2f})"
-    if gamma[second] >= 0.8 * gamma[first]:
+    if len(order) == 1:
+        return f"{near}, the one distortion that is known."
+    if gamma[second := order[1]] >= 0.8 * gamma[first]:
         near += f" and {DISTORTIONS[names[second]].words} (γ {gamma[second]:.2f})"
     return f"{near}; least like {DISTORTIONS[names[last]].words} (γ {gamma[last]:.2f})."
 
@@ -258,7 +260,7 @@ def node_link_graph(
         "metric": "cosine",
         "verdict": relation.verdict,
         "fallback": relation.fallback,
-        "guidance": dict(guidance or {}),
+        "guidance": None if guidance is None else dict(guidance),
         "sentence": in_words(relation),
         "prior": prior_version,
         "ranking": [prototypes.names[i] for i in order],
