@@ -75,7 +75,8 @@ def measure(
                 typer.echo(json.dumps(rows[-1]))
     report: dict[str, Any] = {
         "benchmark": "maml_collapse",
-        "command": f"python benchmarks/maml_collapse.py --steps {steps} --finetune-steps {finetune_steps}",
+        "command": f"python benchmarks/maml_collapse.py --steps {steps} --finetune-steps {finetune_steps}"
+        f" --orders {orders} --rates {rates}" + (f' --networks "{networks}"' if networks else ""),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),
