@@ -8,6 +8,7 @@ from typing import Any
 from chaos_table import chaos_table
 from doctor_table import doctor_table
 from load_table import hostile_table, load_table
+from method_table import dip_table, far_target_table, guidance_table, maml_collapse_table
 from restoring_table import restoring_table
 from storage_table import storage_table
 from unit_costs_table import unit_costs_table
@@ -32,6 +33,14 @@ def table(report: dict[str, Any]) -> str:
             return load_table(report)
         case "hostile_clients":
             return hostile_table(report)
+        case "guidance":
+            return guidance_table(report)
+        case "far_target":
+            return far_target_table(report)
+        case "dip":
+            return dip_table(report)
+        case "maml_collapse":
+            return maml_collapse_table(report)
         case _ if "throughput" in report or "large" in report:
             return restoring_table(report)
         case _ if "parts" in report:

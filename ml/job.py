@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
-import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from ml.backbones import build
@@ -15,8 +14,10 @@ from ml.checkpoint import Trainee, adam
 from ml.crew import ALONE, Crew
 from ml.dead_leaves import dead_leaves
 from ml.evaluate import quality_of_input
+from ml.guidance import TaskMix, guided, task_shares, uniform
 from ml.images import load_folder, to_uint8
 from ml.match import fingerprint
+from ml.meta import MetaSchedule
 from ml.options import PRESETS, TrainingOptions
 from ml.pairs import PairFile, Split, as_sent, decode_pairs, split
 from ml.precision import device
@@ -80,7 +81,8 @@ def run_job(
         follower.progress("embedding", SHARES["embedding"])
 
     relation = relate(prior.drn.to(device()), prior.prototypes, parts.train, options.seed, embedding)
-    graph = node_link_graph(relation, prior.version)
+    shares = task_shares(relation, options.acting)
+    graph = node_link_graph(relation, prior.version, shares, asdict(options.acting))
     follower.graph(graph)
     reference = fingerprint(as_sent(files, parts.train, scale))
 
@@ -158,33 +160,36 @@ def line_up(
     if unshuffle < scale:
         raise ValueError(f"unshuffle: {unshuffle} is less than the scale of the pairs, {scale}")
 
-    def candidate(start: Start, gamma: Float[Tensor, "k"] | None) -> Candidate:
+    def candidate(start: Start, mix: TaskMix | None = None, meta: MetaSchedule | None = None) -> Candidate:
         network = build(options.backbone, unshuffle, options.seed)
         knows = options.init == "prior" and start != "scratch" and prior.start(network, options.backbone)
-        transfers = gamma is not None and transfer.steps > 0
+        transfers = mix is not None and transfer.steps > 0
         rate_without_transfer = schedules.prior_rate if knows else schedules.scratch_rate
         rate = finetune.learning_rate if transfers else rate_without_transfer
         network = network.to(device())
         trainee = Trainee(network, adam(network, transfer.learning_rate))
-        weights = gamma.to(device()) if gamma is not None else None
-        return Candidate(start, trainee, weights, transfer, replace(finetune, learning_rate=rate))
+        on_device = mix.to(device()) if mix is not None else None
+        return Candidate(start, trainee, on_device, transfer, replace(finetune, learning_rate=rate), meta)
 
-    uniform = torch.ones_like(relation.gamma)
-    candidates = [candidate("scratch", None)]
-    held_back: frozenset[Start] = frozenset()
+    candidates = [candidate("scratch")]
+    meta = options.meta(schedules.meta)
     match options.scheme:
         case "auto":
             if options.init == "prior" and prior.has_theta(options.backbone, unshuffle):
-                candidates.append(candidate("prior", None))
-            candidates.append(candidate("guided-transfer", relation.weights))
+                candidates.append(candidate("prior"))
+            candidates.append(candidate("guided-transfer", guided(relation, options.acting)))
         case "pretrain":
-            candidates.append(candidate("uniform-transfer", uniform))
-            held_back = frozenset({"scratch"})
+            candidates.append(candidate("uniform-transfer", uniform(relation)))
         case "drtl-pretrain":
-            candidates.append(candidate("guided-transfer", relation.weights))
-            held_back = frozenset({"scratch"})
+            candidates.append(candidate("guided-transfer", guided(relation, options.acting)))
+        case "maml":
+            candidates.append(candidate("uniform-maml", uniform(relation), meta))
+        case "drtl-maml":
+            candidates.append(candidate("guided-maml", guided(relation, options.acting), meta))
         case "baseline":
             pass
+    asked_for_another = options.scheme not in {"auto", "baseline"}
+    held_back: frozenset[Start] = frozenset({"scratch"}) if asked_for_another else frozenset()
     plan = f"{CODE_VERSION}/{options}/{prior.version}/{relation.gamma.tolist()}/{[pair.name for pair in parts.train]}"
     return Race(candidates, parts, images, relation.prototypes.names, options.seed, held_back, plan)
 

@@ -1,20 +1,27 @@
 """What a user may choose about a job, and the training schedules behind the presets."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from ml.backbones import BackboneName
 from ml.finetune import FinetuneSchedule
+from ml.guidance import Acting, Guidance
 from ml.losses import LossName
+from ml.meta import MetaSchedule, Order
 from ml.transfer import TransferSchedule
 
 Preset = Literal["quick", "standard", "paper"]
-Scheme = Literal["auto", "baseline", "pretrain", "drtl-pretrain"]
+Scheme = Literal["auto", "baseline", "pretrain", "maml", "drtl-pretrain", "drtl-maml"]
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What a user may choose; `None` leaves it to the preset."""
+    """What a user may choose; `None` leaves it to the preset.
+
+    `guidance`, `temperature` and `top_k` say how γ acts where it does, `maml_order` and `inner_rate` how the
+    meta-learned schemes look ahead. Raises ValueError for values that no training can use.
+    """
 
     preset: Preset = "quick"
     scheme: Scheme = "auto"
@@ -25,6 +32,29 @@ class TrainingOptions:
     transfer_steps: int | None = None
     finetune_steps: int | None = None
     loss: LossName = "l1"
+    guidance: Acting = "weight"
+    temperature: float | None = None
+    top_k: int | None = None
+    maml_order: Order | None = None
+    inner_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.inner_rate is not None and not 0 <= self.inner_rate < math.inf:
+            raise ValueError(f"inner_rate: {self.inner_rate} is no learning rate")
+        _ = self.acting
+
+    @property
+    def acting(self) -> Guidance:
+        """How γ acts."""
+        return Guidance(self.guidance, self.temperature, self.top_k)
+
+    def meta(self, preset: MetaSchedule) -> MetaSchedule:
+        """The meta-learning of a preset with what was chosen instead."""
+        return replace(
+            preset,
+            order=preset.order if self.maml_order is None else self.maml_order,
+            inner_rate=preset.inner_rate if self.inner_rate is None else self.inner_rate,
+        )
 
 
 @dataclass(frozen=True)
@@ -39,6 +69,7 @@ class Schedules:
     finetune: FinetuneSchedule
     prior_rate: float
     scratch_rate: float
+    meta: MetaSchedule
 
 
 # Ours, but for `paper`: its batch, crop, rates and decay are those of §4.2. The paper names no numbers of steps.
@@ -48,17 +79,20 @@ PRESETS: Final[dict[Preset, Schedules]] = {
         FinetuneSchedule(steps=240, batch=8, learning_rate=1e-3, decay="cosine"),
         prior_rate=5e-4,
         scratch_rate=1e-3,
+        meta=MetaSchedule(),
     ),
     "standard": Schedules(
         TransferSchedule(steps=2_000, batch=16, learning_rate=1e-4),
         FinetuneSchedule(steps=6_000, batch=16, learning_rate=4e-4, decay="cosine"),
         prior_rate=2e-4,
         scratch_rate=5e-4,
+        meta=MetaSchedule(),
     ),
     "paper": Schedules(
         TransferSchedule(steps=100_000),
         FinetuneSchedule(steps=30_000),
         prior_rate=1e-4,
         scratch_rate=1e-4,
+        meta=MetaSchedule(tasks=7),
     ),
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from ml import checkpoint
@@ -23,10 +23,12 @@ from ml.checkpoint import Trainee, adam
 from ml.crew import ALONE, Crew, Order
 from ml.evaluate import Quality, mean, quality_of
 from ml.finetune import FinetuneSchedule, finetune_gradient, finetune_step
+from ml.guidance import TaskMix
+from ml.meta import MetaSchedule, meta_step
 from ml.pairs import Split, TargetPair
 from ml.transfer import TransferSchedule, transfer_gradient, transfer_step
 
-Start = Literal["scratch", "prior", "uniform-transfer", "guided-transfer"]
+Start = Literal["scratch", "prior", "uniform-transfer", "guided-transfer", "uniform-maml", "guided-maml"]
 MILESTONES: Final = (1 / 3, 2 / 3, 1)  # shares of the fine-tuning steps
 
 # After every step: (phase, candidate, step done by it, loss)
@@ -43,9 +45,10 @@ class Candidate:
 
     start: Start
     trainee: Trainee
-    gamma: Float[Tensor, "k"] | None  # Task weights of the transfer, None without one.
+    mix: TaskMix | None  # What the transfer learns from, None without one.
     transfer: TransferSchedule
     finetune: FinetuneSchedule
+    meta: MetaSchedule | None = None  # Where the transfer is meta-learning.
     measured: dict[int, list[Quality]] = field(
         default_factory=dict
     )  # Fine-tuning steps → quality of each held-out pair.
@@ -59,7 +62,7 @@ class Candidate:
 
     @property
     def transfer_steps(self) -> int:
-        return self.transfer.steps if self.gamma is not None else 0
+        return self.transfer.steps if self.mix is not None else 0
 
     @property
     def finetune_steps_done(self) -> int:
@@ -93,7 +96,7 @@ class Lane:
     """What a helper of a crew must know of a candidate."""
 
     network: SameSize
-    gamma: Float[Tensor, "k"] | None
+    mix: TaskMix | None
     transfer: TransferSchedule
     finetune: FinetuneSchedule
 
@@ -111,7 +114,7 @@ class Course:
     def to(self, device: torch.device) -> "Course":
         """The same with its networks on a device."""
         lanes = [
-            replace(each, network=each.network.to(device), gamma=None if each.gamma is None else each.gamma.to(device))
+            replace(each, network=each.network.to(device), mix=None if each.mix is None else each.mix.to(device))
             for each in self.lanes
         ]
         return replace(self, lanes=lanes)
@@ -121,8 +124,8 @@ class Course:
         lane = self.lanes[candidate]
         crew.share_weights(lane.network)
         if order is Order.TRANSFER:
-            assert lane.gamma is not None
-            task = (lane.gamma, lane.transfer, self.seed, step, crew)
+            assert lane.mix is not None
+            task = (lane.mix.gamma, lane.transfer, self.seed, step, lane.mix.chances, crew)
             transfer_gradient(lane.network, self.clean_images, self.tasks, *task)
         else:
             finetune_gradient(lane.network, self.pairs, lane.finetune, self.seed, step, crew)
@@ -154,7 +157,7 @@ class Race:
         lanes = [
             Lane(
                 deepcopy(each.network).cpu(),
-                None if each.gamma is None else each.gamma.cpu(),
+                None if each.mix is None else each.mix.to(torch.device("cpu")),
                 each.transfer,
                 each.finetune,
             )
@@ -213,19 +216,7 @@ class Race:
         trainee, lane = candidate.trainee, self.candidates.index(candidate)
         while trainee.step < until:
             if trainee.step < candidate.transfer_steps:
-                assert candidate.gamma is not None
-                self.crew.begin(Order.TRANSFER, lane, trainee.step, trainee.network)
-                loss = transfer_step(
-                    trainee.network,
-                    trainee.optimizer,
-                    self.clean_images,
-                    self.tasks,
-                    candidate.gamma,
-                    candidate.transfer,
-                    self.seed,
-                    trainee.step,
-                    self.crew,
-                )
+                loss = self._transfer(candidate, lane)
                 phase = "transferring"
             else:
                 step = trainee.step - candidate.transfer_steps
@@ -238,6 +229,19 @@ class Race:
                 phase = "fine_tuning"
             trainee.step += 1
             after_step(phase, candidate.start, trainee.step, loss)
+
+    def _transfer(self, candidate: Candidate, lane: int) -> float:
+        """One step of Algorithm 2, or of Algorithm 3, which the leader of a crew computes alone.
+
+        Its inner steps are sequences of small batches, one task after another: too little to share.
+        """
+        trainee, mix, transfer = candidate.trainee, candidate.mix, candidate.transfer
+        assert mix is not None
+        learning = (trainee.network, trainee.optimizer, self.clean_images, self.tasks, mix.gamma, transfer)
+        if candidate.meta is not None:
+            return meta_step(*learning, candidate.meta, self.seed, trainee.step, mix.chances)
+        self.crew.begin(Order.TRANSFER, lane, trainee.step, trainee.network)
+        return transfer_step(*learning, self.seed, trainee.step, mix.chances, self.crew)
 
     def measure(self, tick: Tick = lambda: None) -> None:
         """Measure those who reached the end. Calls `tick` before each image."""

@@ -1,8 +1,8 @@
 """The distortion-relation graph (Algorithm 1): how the DRN learns, and how a target is related to what it knows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ PATCH_MARGIN = 16
 TEMPERATURE = 0.1  # τ of the prototypical loss
 PATCHES_PER_PAIR = 24
 LEAST_RELATION = 0.2  # Below this the best γ says that the target is like none of the known distortions.
+LEAST_SPREAD = 0.1  # Where the best γ is less than this above the worst, the target is like all of them alike.
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,18 @@ class Relation:
         return positive / positive.sum()
 
     @property
-    def verdict(self) -> str:
-        return "related" if float(self.gamma.max()) >= LEAST_RELATION else "unrelated"
+    def verdict(self) -> Literal["related", "unrelated"]:
+        """Whether γ may prefer some tasks to others."""
+        return "related" if self.fallback is None else "unrelated"
+
+    @property
+    def fallback(self) -> Literal["low", "flat"] | None:
+        """Why γ prefers no task: it is low for all of them, or about the same for all; None where it does."""
+        if float(self.gamma.max()) < LEAST_RELATION:
+            return "low"
+        if len(self.gamma) > 1 and float(self.gamma.max() - self.gamma.min()) < LEAST_SPREAD:
+            return "flat"
+        return None
 
 
 def synthetic_patches(
@@ -173,20 +184,36 @@ def in_words(relation: Relation) -> str:
     """One plain sentence about what the target resembles."""
     names, gamma = relation.prototypes.names, relation.gamma
     order = gamma.argsort(descending=True).tolist()
-    first, second, last = order[0], order[1], order[-1]
-    if relation.verdict == "unrelated":
+    first, last = order[0], order[-1]
+    if relation.fallback == "flat":
+        return (
+            f"Like every known distortion to much the same degree (γ from {gamma[last]:.2f} to {gamma[first]:.2f}),"
+            " so no auxiliary task is preferred."
+        )
+    if relation.fallback == "low":
         return (
             f"Unlike every known distortion (the nearest, {DISTORTIONS[names[first]].words}, has γ {gamma[first]:.2f}),"
             " so no auxiliary task is preferred."
         )
     near = f"Mostly like {DISTORTIONS[names[first]].words} (γ {gamma[first]:.2f})"
-    if gamma[second] >= 0.8 * gamma[first]:
+    if len(order) == 1:
+        return f"{near}, the one distortion that is known."
+    if gamma[second := order[1]] >= 0.8 * gamma[first]:
         near += f" and {DISTORTIONS[names[second]].words} (γ {gamma[second]:.2f})"
     return f"{near}; least like {DISTORTIONS[names[last]].words} (γ {gamma[last]:.2f})."
 
 
-def node_link_graph(relation: Relation, prior_version: str) -> dict[str, Any]:
-    """The graph as JSON that networkx's `node_link_graph` loads; nodes carry a 2-D projection, links the cosine."""
+def node_link_graph(
+    relation: Relation,
+    prior_version: str,
+    shares: Float[Tensor, "k"] | None = None,
+    guidance: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The graph as JSON that networkx's `node_link_graph` loads; nodes carry a 2-D projection, links the cosine.
+
+    `shares` are those of the tasks in a guided transfer, which became of γ by `guidance`; by default γ's own.
+    """
+    shares = relation.weights if shares is None else shares
     prototypes = relation.prototypes
     names = [*prototypes.names, "target"]
     nodes = torch.cat([prototypes.vectors, relation.target[None]])  # (k + 1, d)
@@ -213,7 +240,7 @@ def node_link_graph(relation: Relation, prior_version: str) -> dict[str, Any]:
             "gamma_min": float(spread[:, i].min()),
             "gamma_max": float(spread[:, i].max()),
             "rank": order.index(i) + 1,
-            "weight": float(relation.weights[i]),
+            "weight": float(shares[i]),
             "psnr_db": float(prototypes.psnr_db[i]),
             "samples": project(prototypes.samples[i][:40]),
         }
@@ -229,15 +256,19 @@ def node_link_graph(relation: Relation, prior_version: str) -> dict[str, Any]:
         "samples": project(relation.pair_nodes),
     }
     cosines = nodes @ nodes.T  # (k + 1, k + 1)
-    links = [
+    links: list[dict[str, Any]] = [
         {"source": names[i], "target": names[j], "cosine": float(cosines[i, j])}
         for i in range(len(names))
         for j in range(i + 1, len(names))
     ]
+    for link, share in zip([link for link in links if link["target"] == "target"], shares.tolist(), strict=True):
+        link["weight"] = share
     facts = {
         "target": "target",
         "metric": "cosine",
         "verdict": relation.verdict,
+        "fallback": relation.fallback,
+        "guidance": None if guidance is None else dict(guidance),
         "sentence": in_words(relation),
         "prior": prior_version,
         "ranking": [prototypes.names[i] for i in order],

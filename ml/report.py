@@ -1,5 +1,6 @@
 """What a job says in the end: metrics on held-out pairs, the verdict with its reason, and the model's card."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
@@ -78,6 +79,7 @@ def judge(
         "chosen": winner.start,
         "verdict": verdict,
         "gamma": dict(zip(relation.prototypes.names, relation.gamma.tolist(), strict=True)),
+        "task_weights": task_weights(winner, relation.prototypes.names),
         "metrics": metrics,
         "match": asdict(reference) if reference is not None else None,
         "prior": prior.version,
@@ -95,6 +97,8 @@ IN_WORDS: Final[dict[Start, str]] = {
     "prior": "Fine-tuning the pre-trained network",
     "uniform-transfer": "Fine-tuning after uniform transfer",
     "guided-transfer": "Fine-tuning after γ-guided transfer",
+    "uniform-maml": "Fine-tuning after uniform meta-learning",
+    "guided-maml": "Fine-tuning after γ-guided meta-learning",
 }
 
 
@@ -114,6 +118,13 @@ def explain(metrics: dict[str, Any], verdict: str) -> str:
     if metrics["chosen"] != "scratch":
         text += f" and {reached - plain:+.2f} dB against fine-tuning from nothing with the same number of steps"
     return text + "."
+
+
+def task_weights(candidate: Candidate, tasks: Sequence[str]) -> dict[str, float] | None:
+    """The share of each auxiliary task in what the candidate learned from; None where it learned from none."""
+    if candidate.mix is None or candidate.transfer_steps == 0:
+        return None
+    return dict(zip(tasks, candidate.mix.shares().tolist(), strict=True))
 
 
 def describe(candidate: Candidate) -> dict[str, Any]:

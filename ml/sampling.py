@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Generator, Tensor
 
 
@@ -20,6 +20,11 @@ def generator_for(seed: int, stage: str, step: int) -> Generator:
 def pick(count: int, generator: Generator) -> int:
     """A whole number in 0…count − 1."""
     return int(torch.randint(count, (), generator=generator))
+
+
+def draw(chances: Float[Tensor, "k"], generator: Generator) -> int:
+    """An index, drawn in proportion to its chance."""
+    return int(torch.multinomial(chances.cpu(), 1, generator=generator))
 
 
 def crop(images: Sequence[Shaped[Tensor, "3 h w"]], side: int, generator: Generator) -> list[Tensor]:

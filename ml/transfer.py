@@ -11,7 +11,7 @@ from ml.crew import ALONE, Crew
 from ml.distortions import distort
 from ml.images import from_uint8
 from ml.precision import autocast
-from ml.sampling import dihedral, generator_for, pick, textured_crop
+from ml.sampling import dihedral, draw, generator_for, pick, textured_crop
 
 MARGIN = 16  # Pixels distorted around a training crop and cut away, so that no distortion meets the crop's border.
 
@@ -34,20 +34,30 @@ class AuxiliaryBatch:
     distorted: Float[Tensor, "b 3 h w"]
     task: Int64[Tensor, "b"]
 
+    def to(self, device: torch.device) -> "AuxiliaryBatch":
+        return AuxiliaryBatch(self.clean.to(device), self.distorted.to(device), self.task.to(device))
+
+    def halves(self) -> tuple["AuxiliaryBatch", "AuxiliaryBatch"]:
+        """The first and the second half of an even number of samples."""
+        one, other = zip(*(part.chunk(2) for part in (self.clean, self.distorted, self.task)), strict=True)
+        return AuxiliaryBatch(*one), AuxiliaryBatch(*other)
+
 
 def auxiliary_batch(
     clean_images: Sequence[UInt8[Tensor, "3 _ _"]],
     tasks: Sequence[str],
     side: int,
     generators: Sequence[Generator],
+    chances: Float[Tensor, "k"] | None = None,
 ) -> AuxiliaryBatch:
-    """Draw crops of clean images and distort each by a task drawn uniformly, augmented by the dihedral group.
+    """Draw crops of clean images and distort each by a task, augmented by the dihedral group.
 
-    Each sample is drawn from a generator of its own, so that it is the same whoever draws the others.
+    Tasks are drawn with the given chances, or uniformly. Each sample is drawn from a generator of its own, so that it
+    is the same whoever draws the others.
     """
     clean, distorted, drawn = [], [], []
     for generator in generators:
-        task = pick(len(tasks), generator)
+        task = pick(len(tasks), generator) if chances is None else draw(chances, generator)
         source = clean_images[pick(len(clean_images), generator)]
         (image,) = textured_crop([source], side + 2 * MARGIN, generator, tries=2)
         image = from_uint8(image)
@@ -84,6 +94,7 @@ def transfer_gradient(
     schedule: TransferSchedule,
     seed: int,
     step: int,
+    chances: Float[Tensor, "k"] | None,
     crew: Crew,
 ) -> tuple[Float[Tensor, ""], bool]:
     """The loss of a batch of auxiliary samples, its gradient left in the network; False where γ is 0 for all of it.
@@ -92,8 +103,7 @@ def transfer_gradient(
     """
     device = gamma.device
     generators = [generator_for(seed, f"transfer/{step}", sample) for sample in crew.part(schedule.batch)]
-    batch = auxiliary_batch(clean_images, tasks, schedule.crop, generators)
-    batch = AuxiliaryBatch(batch.clean.to(device), batch.distorted.to(device), batch.task.to(device))
+    batch = auxiliary_batch(clean_images, tasks, schedule.crop, generators, chances).to(device)
     with autocast(device):
         loss, weight = transfer_loss(network, batch, gamma, crew)
     if weight == 0:
@@ -112,10 +122,11 @@ def transfer_step(
     schedule: TransferSchedule,
     seed: int,
     step: int,
+    chances: Float[Tensor, "k"] | None = None,
     crew: Crew = ALONE,
 ) -> float:
-    """One update of the network on a batch of auxiliary samples. Returns the loss."""
-    loss, related = transfer_gradient(network, clean_images, tasks, gamma, schedule, seed, step, crew)
+    """One update of the network on a batch of auxiliary samples, of tasks drawn by `chances`. Returns the loss."""
+    loss, related = transfer_gradient(network, clean_images, tasks, gamma, schedule, seed, step, chances, crew)
     if related:
         optimizer.step()
     return loss.item()

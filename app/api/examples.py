@@ -72,6 +72,11 @@ OPTIONS: Final[dict[str, Any]] = {
     "finetune_steps": None,
     "loss": "l1",
     "priority": "normal",
+    "guidance": "weight",
+    "temperature": None,
+    "top_k": None,
+    "maml_order": None,
+    "inner_rate": None,
     "fix": [],
     "allow_rejects": False,
 }
@@ -114,6 +119,8 @@ GRAPH: Final[dict[str, Any]] = {
         "target": "target",
         "metric": "cosine",
         "verdict": "related",
+        "fallback": None,
+        "guidance": {"by": "weight", "temperature": None, "top_k": None},
         "sentence": "Mostly like blur (γ 0.81); least like noise (γ 0.12).",
         "prior": "2026.1",
         "ranking": ["blur", "noise"],
@@ -152,8 +159,8 @@ GRAPH: Final[dict[str, Any]] = {
     ],
     "links": [
         {"source": "noise", "target": "blur", "cosine": 0.08},
-        {"source": "noise", "target": "target", "cosine": 0.12},
-        {"source": "blur", "target": "target", "cosine": 0.81},
+        {"source": "noise", "target": "target", "cosine": 0.12, "weight": 0.13},
+        {"source": "blur", "target": "target", "cosine": 0.81, "weight": 0.87},
     ],
 }
 GRAPH["edges"] = GRAPH["links"]
@@ -179,6 +186,7 @@ VERSION: Final[dict[str, Any]] = {
         "chosen": "guided-transfer",
         "verdict": "gain",
         "gamma": {"blur": 0.81, "noise": 0.12},
+        "task_weights": {"blur": 0.87, "noise": 0.13},
         "metrics": METRICS,
         "options": OPTIONS,
         "prior": "2026.1",

@@ -21,7 +21,7 @@ def create(
     ],
     name: Annotated[str | None, typer.Option(help="Name of the model to make; otherwise the folder's.")] = None,
     preset: Annotated[str, typer.Option(help="quick, standard or paper.")] = "quick",
-    scheme: Annotated[str, typer.Option(help="auto, baseline, pretrain or drtl-pretrain.")] = "auto",
+    scheme: Annotated[str, typer.Option(help="auto, baseline, pretrain, maml, drtl-pretrain or drtl-maml.")] = "auto",
     backbone: Annotated[str, typer.Option(help="vdsr, dncnn, rcan or rdn.")] = "vdsr",
     unshuffle: Annotated[int | None, typer.Option(help="1, 2 or 4: work at that part of the resolution.")] = None,
     init: Annotated[str, typer.Option(help="prior, or scratch as in the paper.")] = "prior",

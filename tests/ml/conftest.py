@@ -21,6 +21,7 @@ from ml.backbones import SameSize, vdsr  # noqa: E402
 from ml.dead_leaves import dead_leaves  # noqa: E402
 from ml.drn import DistortionRelationNetwork, DrnShape  # noqa: E402
 from ml.finetune import FinetuneSchedule  # noqa: E402
+from ml.meta import MetaSchedule  # noqa: E402
 from ml.pairs import PairFile, TargetPair  # noqa: E402
 from ml.prior import Prior, round_to_half, theta_name  # noqa: E402
 from ml.relation import compute_prototypes  # noqa: E402
@@ -152,5 +153,6 @@ def tiny_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
         FinetuneSchedule(steps=6, batch=2, crop=32, learning_rate=1e-3, decay="cosine"),
         prior_rate=5e-4,
         scratch_rate=2e-3,
+        meta=MetaSchedule(tasks=2),
     )
     monkeypatch.setitem(options.PRESETS, "quick", quick)

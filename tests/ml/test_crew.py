@@ -14,19 +14,28 @@ import torch
 from torch import Tensor
 
 from ml import crew as crew_module
-from ml import finetune, transfer
+from ml import finetune, meta, transfer
 from ml.backbones import SameSize
 from ml.checkpoint import Trainee, adam
 from ml.crew import ALONE, Crew, HelperLost, crew_of
 from ml.finetune import FinetuneSchedule
+from ml.guidance import TaskMix
+from ml.meta import MetaSchedule
 from ml.pairs import TargetPair, split
-from ml.race import Candidate, Race
+from ml.race import Candidate, Race, Start
 from ml.transfer import TransferSchedule
 
 TASKS = ["noise", "blur", "bicubic"]
 # Twelve steps of Adam at this rate move a weight by up to 0.012; sums in another order differ by rounding alone, which
 # Adam enlarges where a gradient is next to nothing.
 RATE, MOST_APART = 1e-3, 2e-5
+
+WEIGHTED, DRAWN = torch.tensor([0.6, 0.3, 0.0]), torch.tensor([0.5, 0.2, 0.3])
+WAYS: list[tuple[Start, TaskMix | None, MetaSchedule | None]] = [
+    ("scratch", None, None),
+    ("guided-transfer", TaskMix(WEIGHTED, DRAWN), None),
+    ("guided-maml", TaskMix(WEIGHTED), MetaSchedule(tasks=1)),
+]
 
 MakeRace = Callable[..., Race]
 
@@ -45,16 +54,16 @@ def make_race(
     target_pairs: Callable[..., list[TargetPair]],
     photographs: dict[str, Tensor],
 ) -> MakeRace:
-    """Two candidates, batches of three, which two processes cannot share evenly."""
+    """A candidate of each kind, batches of three, which two processes cannot share evenly."""
 
     def make(crew: Crew) -> Race:
         transfers = TransferSchedule(steps=4, batch=3, crop=16, learning_rate=RATE)
         finetunes = FinetuneSchedule(steps=4, batch=3, crop=16, learning_rate=RATE)
         candidates = []
-        for index, gamma in enumerate((None, torch.tensor([0.6, 0.3, 0.0]))):
+        for index, (start, mix, looking_ahead) in enumerate(WAYS):
             network = random_network(2, seed=index).to(memory_format=torch.channels_last)  # As all networks are built.
-            start = "scratch" if gamma is None else "guided-transfer"
-            candidates.append(Candidate(start, Trainee(network, adam(network, RATE)), gamma, transfers, finetunes))
+            trainee = Trainee(network, adam(network, RATE))
+            candidates.append(Candidate(start, trainee, mix, transfers, finetunes, looking_ahead))
         race = Race(candidates, split(target_pairs(4, 48, 50), seed=0), list(photographs.values()), TASKS, seed=7)
         race.enlist(crew)
         return race
@@ -64,7 +73,7 @@ def make_race(
 
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (finetune, transfer):
+    for module in (finetune, meta, transfer):
         monkeypatch.setattr(module, "autocast", lambda on: nullcontext())
     monkeypatch.setattr(crew_module, "HELPER", ("-c", EXACT_HELPER))
 

@@ -18,6 +18,7 @@ from ml import job
 from ml.backbones import BACKBONES
 from ml.descriptor import describe
 from ml.evaluate import mean, quality_of
+from ml.guidance import Guidance, guided, task_shares
 from ml.images import decode, load_folder, to_uint8
 from ml.job import Follower, clean_images, line_up, run_job
 from ml.match import closeness, fingerprint, reference_in
@@ -105,6 +106,48 @@ def test_a_job_interrupted_anywhere_and_resumed_gives_the_same_bits(
         assert resumed.weights == whole.weights, steps[point]
         assert without_times(resumed) == without_times(whole)
         assert resumed.graph == whole.graph
+
+
+@pytest.mark.parametrize("scheme", ["maml", "drtl-maml"])
+def test_a_meta_learned_job_stops_at_any_step_and_resumes_to_the_same_bits(
+    run: Callable[..., Outcome], pair_files: PairFiles, tmp_path: Path, scheme: str
+) -> None:
+    """Steps are counted as for any other scheme, and the fraction done never falls."""
+    files, options = pair_files(4, 50, 60), {"scheme": scheme, "guidance": "sample", "temperature": 0.2}
+    recorder = Recorder()
+    whole = run(files, recorder, **options)
+    assert recorder.steps == 6 + 3 + 6
+    fractions = [fraction for _, fraction, _ in recorder.said]
+    assert fractions == sorted(fractions)
+    for step in (1, 2, 3, 4):
+        stopped = Recorder(tmp_path, stop_after=step)
+        with pytest.raises(InterruptedError):
+            run(files, stopped, **options)
+        assert stopped.steps == step
+        assert run(files, resume=tmp_path / str(step - 1), **options).weights == whole.weights
+
+
+def test_how_gamma_acts_is_written_into_the_graph_and_the_card(
+    run: Callable[..., Outcome], pair_files: PairFiles, relation: Relation
+) -> None:
+    recorder = Recorder()
+    outcome = run(pair_files(4), recorder, scheme="drtl-pretrain", temperature=0.1, top_k=2, finetune_steps=2)
+    shares = task_shares(relation, Guidance(temperature=0.1, top_k=2)).tolist()
+    assert sum(share > 0 for share in shares) == 2
+    (graph,) = recorder.graphs
+    assert graph["graph"]["guidance"] == {"by": "weight", "temperature": 0.1, "top_k": 2}
+    assert [node["weight"] for node in graph["nodes"] if node["kind"] == "auxiliary"] == pytest.approx(shares)
+    assert [link["weight"] for link in graph["links"] if link["target"] == "target"] == pytest.approx(shares)
+    assert outcome.card["task_weights"] == pytest.approx(dict(zip(relation.prototypes.names, shares, strict=True)))
+    assert (outcome.card["options"]["temperature"], outcome.card["options"]["top_k"]) == (0.1, 2)
+
+
+def test_the_card_of_a_model_without_transfer_names_no_tasks(
+    run: Callable[..., Outcome], pair_files: PairFiles
+) -> None:
+    assert run(pair_files(4), scheme="baseline", finetune_steps=2).card["task_weights"] is None
+    untransferred = run(pair_files(4), scheme="drtl-maml", transfer_steps=0, finetune_steps=2)
+    assert untransferred.card["task_weights"] is None
 
 
 def test_equal_jobs_give_equal_model_files(run: Callable[..., Outcome], pair_files: PairFiles) -> None:
@@ -275,7 +318,7 @@ def shifted_by(file: bytes, levels: int) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("scheme", ["auto", "baseline", "drtl-pretrain"])
+@pytest.mark.parametrize("scheme", ["auto", "baseline", "drtl-pretrain", "drtl-maml"])
 def test_pairs_without_a_distortion_are_no_gain_and_json_can_hold_the_report(
     run: Callable[..., Outcome], pair_files: PairFiles, scheme: str
 ) -> None:
@@ -371,6 +414,8 @@ def lined_up(tiny_prior: Prior, parts: Split, relation: Relation) -> Callable[..
         ({"scheme": "baseline"}, ["scratch"]),
         ({"scheme": "pretrain"}, ["scratch", "uniform-transfer"]),
         ({"scheme": "drtl-pretrain"}, ["scratch", "guided-transfer"]),
+        ({"scheme": "maml"}, ["scratch", "uniform-maml"]),
+        ({"scheme": "drtl-maml"}, ["scratch", "guided-maml"]),
     ],
 )
 def test_a_scheme_lines_up_its_candidates(
@@ -378,7 +423,9 @@ def test_a_scheme_lines_up_its_candidates(
 ) -> None:
     race = lined_up(**options)
     assert [candidate.start for candidate in race.candidates] == starts
-    assert race.held_back == ({"scratch"} if "pretrain" in options["scheme"] else set())
+    assert race.held_back == (set() if options["scheme"] in {"auto", "baseline"} else {"scratch"})
+    meta_learned = [candidate.start for candidate in race.candidates if candidate.meta is not None]
+    assert meta_learned == [start for start in starts if start.endswith("maml")]
 
 
 def test_candidates_start_from_what_their_name_says(lined_up: Callable[..., Race], tiny_prior: Prior) -> None:
@@ -387,7 +434,7 @@ def test_candidates_start_from_what_their_name_says(lined_up: Callable[..., Race
     assert torch.equal(prior.network.body[0].weight, theta)
     assert torch.equal(guided.network.body[0].weight, theta)
     assert not torch.equal(scratch.network.body[0].weight, theta)
-    assert (scratch.gamma, prior.gamma) == (None, None)
+    assert (scratch.mix, prior.mix) == (None, None)
     _, from_nothing = lined_up(init="scratch").candidates
     assert torch.equal(from_nothing.network.body[0].weight, scratch.network.body[0].weight)
 
@@ -397,10 +444,33 @@ def test_guided_transfer_is_weighted_by_the_relation_and_uniform_transfer_by_not
 ) -> None:
     guided = lined_up(scheme="drtl-pretrain").candidates[1]
     uniform = lined_up(scheme="pretrain").candidates[1]
-    assert guided.gamma is not None
-    assert torch.equal(guided.gamma, relation.weights)
-    assert uniform.gamma is not None
-    assert uniform.gamma.tolist() == [1, 1, 1]
+    assert guided.mix is not None
+    assert torch.equal(guided.mix.gamma, relation.weights)
+    assert uniform.mix is not None
+    assert uniform.mix.gamma.tolist() == [1, 1, 1]
+
+
+def test_guidance_reaches_every_guided_candidate_and_no_uniform_one(
+    lined_up: Callable[..., Race], relation: Relation
+) -> None:
+    chosen: dict[str, Any] = {"guidance": "sample", "temperature": 0.2, "top_k": 1}
+    expected = guided(relation, Guidance("sample", 0.2, 1))
+    for scheme in ("auto", "drtl-pretrain", "drtl-maml"):
+        mix = lined_up(scheme=scheme, **chosen).candidates[-1].mix
+        assert mix is not None
+        assert mix.chances is not None
+        assert torch.equal(mix.chances, expected.chances)
+        assert torch.equal(mix.gamma, torch.ones(3))
+    for scheme in ("pretrain", "maml"):
+        mix = lined_up(scheme=scheme, **chosen).candidates[-1].mix
+        assert mix is not None
+        assert mix.chances is None
+
+
+def test_how_meta_learning_looks_ahead_is_the_presets_or_chosen(lined_up: Callable[..., Race]) -> None:
+    assert lined_up(scheme="maml").candidates[1].meta == PRESETS["quick"].meta
+    chosen = lined_up(scheme="drtl-maml", maml_order="first", inner_rate=0.25).candidates[1].meta
+    assert chosen == replace(PRESETS["quick"].meta, order="first", inner_rate=0.25)
 
 
 def test_every_start_is_fine_tuned_at_a_rate_of_its_own(lined_up: Callable[..., Race]) -> None:

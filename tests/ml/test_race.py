@@ -13,6 +13,8 @@ from ml.backbones import SameSize
 from ml.checkpoint import Trainee, adam
 from ml.evaluate import Quality
 from ml.finetune import FinetuneSchedule
+from ml.guidance import TaskMix
+from ml.meta import MetaSchedule
 from ml.pairs import TargetPair, split
 from ml.race import Candidate, Race, Start
 from ml.transfer import TransferSchedule
@@ -31,12 +33,18 @@ def make_race(
     target_pairs: Callable[..., list[TargetPair]],
     photographs: dict[str, Tensor],
 ) -> MakeRace:
-    def make(starts: tuple[Start, ...] = STARTS, held_back: frozenset[Start] = frozenset(), plan: str = "") -> Race:
+    def make(
+        starts: tuple[Start, ...] = STARTS,
+        held_back: frozenset[Start] = frozenset(),
+        plan: str = "",
+        chances: Tensor | None = None,
+    ) -> Race:
         candidates = []
         for index, start in enumerate(starts):
             network = random_network(2, seed=index)
-            gamma = torch.tensor([0.6, 0.3, 0.1]) if start.endswith("transfer") else None
-            candidates.append(Candidate(start, Trainee(network, adam(network, 1e-3)), gamma, TRANSFER, FINETUNE))
+            mix = None if start in {"scratch", "prior"} else TaskMix(torch.tensor([0.6, 0.3, 0.1]), chances)
+            meta = MetaSchedule(tasks=2) if start.endswith("maml") else None
+            candidates.append(Candidate(start, Trainee(network, adam(network, 1e-3)), mix, TRANSFER, FINETUNE, meta))
         parts = split(target_pairs(4, 48, 50), seed=0)
         return Race(candidates, parts, list(photographs.values()), TASKS, 7, held_back, plan)
 
@@ -55,9 +63,16 @@ def ignore(phase: str, candidate: str, step: int, loss: float) -> None:
     pass
 
 
-def test_a_race_resumed_at_any_step_ends_as_an_uninterrupted_one(make_race: MakeRace, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("transfer", "chances"),
+    [("guided-transfer", None), ("guided-maml", None), ("guided-maml", torch.tensor([0.6, 0.1, 0.3]))],
+)
+def test_a_race_resumed_at_any_step_ends_as_an_uninterrupted_one(
+    make_race: MakeRace, tmp_path: Path, transfer: Start, chances: Tensor | None
+) -> None:
     """Every point: in the transfer, at its last step, around both milestones, at the very end."""
-    whole = make_race()
+    starts: tuple[Start, ...] = ("scratch", "prior", transfer)
+    whole = make_race(starts, chances=chances)
     points: list[tuple[str, str, int]] = []
 
     def save_always(phase: str, candidate: str, step: int, loss: float) -> None:
@@ -68,11 +83,11 @@ def test_a_race_resumed_at_any_step_ends_as_an_uninterrupted_one(make_race: Make
     whole.measure()
     expected = state_of(whole)
     assert [sorted(candidate.measured) for candidate in whole.candidates if not candidate.stopped] == [[2, 4, 6]] * 2
-    assert ("transferring", "guided-transfer", 3) in points
-    assert ("fine_tuning", "guided-transfer", 4) in points
+    assert ("transferring", transfer, 3) in points
+    assert ("fine_tuning", transfer, 4) in points
     assert len(points) == whole.planned_steps() == whole.steps_done()
     for index in range(len(points)):
-        resumed = make_race()
+        resumed = make_race(starts, chances=chances)
         resumed.load(tmp_path / str(index))
         assert resumed.steps_done() == index + 1
         done: list[tuple[str, str, int]] = []

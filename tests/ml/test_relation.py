@@ -20,6 +20,7 @@ from ml.pairs import TargetPair
 from ml.prior import Prior
 from ml.relation import (
     LEAST_RELATION,
+    LEAST_SPREAD,
     Prototypes,
     Relation,
     compute_prototypes,
@@ -76,6 +77,28 @@ def test_a_target_like_nothing_known_weighs_all_tasks_alike(best: float, verdict
     relation = related_by([best, -0.3, 0.1, -1.0])
     assert relation.verdict == verdict
     assert (relation.weights.tolist() == [0.25] * 4) is (verdict == "unrelated")
+
+
+@pytest.mark.parametrize(
+    ("gamma", "fallback"),
+    [
+        ([LEAST_RELATION - 0.01, -0.5, 0.1], "low"),
+        ([LEAST_RELATION, -0.5, 0.1], None),
+        ([0.5, 0.5 + 0.99 * LEAST_SPREAD, 0.52], "flat"),
+        ([0.5, 0.5 + 1.01 * LEAST_SPREAD, 0.52], None),
+        ([0.1, 0.11, 0.12], "low"),  # Flat as well; that nothing is near is the stronger reason.
+        ([0.9], None),  # One task cannot be flat.
+    ],
+)
+def test_low_and_flat_gamma_prefer_no_task_and_say_so(gamma: list[float], fallback: str | None) -> None:
+    relation = related_by(gamma)
+    assert relation.fallback == fallback
+    assert relation.verdict == ("related" if fallback is None else "unrelated")
+    facts = node_link_graph(relation, "v")["graph"]
+    assert (facts["verdict"], facts["fallback"]) == (relation.verdict, fallback)
+    assert ("no auxiliary task is preferred" in facts["sentence"]) is (fallback is not None)
+    if fallback is not None:
+        assert relation.weights.tolist() == [pytest.approx(1 / len(gamma))] * len(gamma)
 
 
 def test_gamma_is_the_cosine_of_the_nodes(relation: Relation) -> None:

@@ -8,10 +8,22 @@ from app.api import examples
 from app.api.schemas.wire import Reported
 
 
+class Guidance(Reported):
+    """The options of the job that say how γ acts."""
+
+    by: Literal["weight", "sample"]
+    temperature: float | None = None
+    top_k: int | None = None
+
+
 class GraphFacts(Reported):
     target: str = Field(description="The id of the target's node.")
     metric: str
-    verdict: Literal["related", "unrelated"]
+    verdict: Literal["related", "unrelated"] = Field(description="Whether γ may prefer some auxiliary tasks.")
+    fallback: Literal["low", "flat"] | None = Field(
+        None, description="Why it may not: γ is below 0.2 for every task, or differs by less than 0.1 between them."
+    )
+    guidance: Guidance | None = Field(None, description="How the tasks' weights were made of γ.")
     sentence: str = Field(description="What the graph says, in plain words.")
     prior: str = Field(description="The version of the prior whose distortions are compared with.")
     ranking: list[str] = Field(description="Auxiliary distortions by falling γ.")
@@ -31,7 +43,9 @@ class GraphNode(Reported):
     gamma_min: float | None = None
     gamma_max: float | None = None
     rank: int | None = None
-    weight: float | None = Field(None, description="γ clamped at 0 and normalised to sum 1.")
+    weight: float | None = Field(
+        None, description="Its share in a guided transfer; all sum to 1. Of γ by `guidance`; equal where `unrelated`."
+    )
     samples: list[tuple[float, float]] = Field([])
 
 
@@ -39,6 +53,7 @@ class GraphLink(Reported):
     source: str
     target: str
     cosine: float
+    weight: float | None = Field(None, description="Of a link to the target: as of the auxiliary node.")
 
 
 class GraphOut(BaseModel):

@@ -40,7 +40,7 @@ class JobOptions(Wire):
     )
     new_version: bool = Field(False, description="Allow the name of an existing model, and add a version to it.")
     preset: Literal["quick", "standard", "paper"] = Field("quick", description="How long to train.")
-    scheme: Literal["auto", "baseline", "pretrain", "drtl-pretrain"] = Field(
+    scheme: Literal["auto", "baseline", "pretrain", "maml", "drtl-pretrain", "drtl-maml"] = Field(
         "auto", description="`auto` lets several ways to start race on held-out pairs; the others are the paper's."
     )
     backbone: Literal["vdsr", "dncnn", "rcan", "rdn"] = Field(
@@ -55,6 +55,20 @@ class JobOptions(Wire):
     finetune_steps: int | None = Field(None, ge=1, le=1_000_000, description="Null: the preset's.")
     loss: Literal["l1", "shift_tolerant"] = Field(
         "l1", description="Of fine-tuning. `shift_tolerant` forgives pairs that lie up to a pixel off each other."
+    )
+    guidance: Literal["weight", "sample"] = Field(
+        "weight", description="How γ acts: it weighs the auxiliary tasks' losses, or says how often each is drawn."
+    )
+    temperature: float | None = Field(
+        None, ge=1e-3, le=100, description="Sharpens γ to softmax(γ/temperature). Null: γ as it is."
+    )
+    top_k: int | None = Field(None, ge=1, le=1_000, description="Only so many nearest tasks take part. Null: all.")
+    maml_order: Literal["first", "second"] | None = Field(
+        None,
+        description="Whether the outer gradient of `maml` and `drtl-maml` looks through the inner. Null: the preset's.",
+    )
+    inner_rate: float | None = Field(
+        None, ge=0, le=1, description="Learning rate of the inner step of `maml` and `drtl-maml`. Null: the preset's."
     )
     priority: Priority = Field(
         "normal",

@@ -14,9 +14,11 @@ export const CANDIDATES = {
   prior: "from the prior",
   "uniform-transfer": "uniform transfer",
   "guided-transfer": "γ-guided transfer",
+  "uniform-maml": "uniform meta-learning",
+  "guided-maml": "γ-guided meta-learning",
 };
-const HUES = ["scratch", "prior", "guided-transfer", "uniform-transfer"];
-export const hueOf = (candidate) => `hue-${HUES.includes(candidate) ? HUES.indexOf(candidate) : 4}`;
+const HUES = ["scratch", "prior", "guided-transfer", "uniform-transfer", "uniform-maml", "guided-maml"];
+export const hueOf = (candidate) => `hue-${HUES.includes(candidate) ? HUES.indexOf(candidate) : HUES.length}`;
 
 /** Round numbers that cover `low` to `high`, about four of them. */
 export function ticks(low, high) {

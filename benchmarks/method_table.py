@@ -1,0 +1,95 @@
+"""The recorded comparisons of ways to transfer as the tables of docs/results.md."""
+
+import statistics
+from typing import Any
+
+Trial = dict[str, Any]
+
+
+def guidance_table(report: dict[str, Any]) -> str:
+    """PSNR on unseen images: an arm in each row, a target in each column; then how arms compare with γ ≡ 1."""
+    trials, targets = report["trials"], list(report["inputs"])
+    arms = list(dict.fromkeys(trial["arm"] for trial in trials))
+    lines = [f"| how γ acts | {' | '.join(targets)} | mean over uniform | worst over uniform |"]
+    lines += ["|---" * (len(targets) + 3) + "|"]
+    inputs = [f"{report['inputs'][target]:.2f} dB" for target in targets]
+    lines.append(f"| input | {' | '.join(inputs)} | – | – |")
+    for arm in arms:
+        measured = [_mean(trials, target, arm) for target in targets]
+        cells = ["–" if value is None else f"{value:.2f} dB" for value in measured]
+        over = [
+            value - uniform
+            for value, uniform in zip(measured, (_mean(trials, target, "uniform") for target in targets), strict=True)
+            if value is not None and uniform is not None
+        ]
+        compared = [f"{statistics.fmean(over):+.2f} dB", f"{min(over):+.2f} dB"] if over else ["–", "–"]
+        lines.append(f"| {' | '.join([arm, *cells, *compared])} |")
+    start = {"scratch": "transfer from nothing", "prior": "transfer from the shipped prior"}[report["init"]]
+    return "\n".join([*lines, "", f"{_recorded(report)}, {start}."])
+
+
+def far_target_table(report: dict[str, Any]) -> str:
+    """PSNR on unseen images after shares of the fine-tuning."""
+    trials = report["trials"]
+    arms = list(dict.fromkeys(trial["arm"] for trial in trials))
+    steps = list(trials[0]["curve"])
+    lines = [f"| start, learning rate | {' | '.join(f'{step} steps' for step in steps)} |"]
+    lines += ["|---" * (len(steps) + 1) + "|"]
+    for arm in arms:
+        curves = [trial["curve"] for trial in trials if trial["arm"] == arm]
+        cells = [f"{statistics.fmean(curve[step] for curve in curves):.2f} dB" for step in steps]
+        lines.append(f"| {' | '.join([arm, *cells])} |")
+    ((target, given),) = report["inputs"].items()
+    return "\n".join([*lines, "", f"{_recorded(report)}; the input of `{target}` has {given:.2f} dB."])
+
+
+def maml_collapse_table(report: dict[str, Any]) -> str:
+    """Before and after fine-tuning, and the L1 loss with either kind of statistics."""
+    head = ["network", "order", "inner rate", "query L1", "L1 by batch statistics", "by kept ones"]
+    lines = [f"| {' | '.join([*head, 'meta-trained', 'fine-tuned'])} |", "|---" * (len(head) + 2) + "|"]
+    for row in report["rows"]:
+        losses = [f"{row[name]:.4f}" for name in ("query_l1", "l1_by_batch_statistics", "l1_by_kept_statistics")]
+        quality = [f"{row[name]:.2f} dB" for name in ("meta_trained_psnr", "fine_tuned_psnr")]
+        lines.append(
+            f"| {' | '.join([row['network'], row['order'], format(row['inner_rate'], 'g'), *losses, *quality])} |"
+        )
+    given = f"the input has {report['input_psnr']:.2f} dB"
+    return "\n".join(
+        [*lines, "", f"{_dated(report)}, {report['steps']} and {report['finetune_steps']} steps; {given}."]
+    )
+
+
+def dip_table(report: dict[str, Any]) -> str:
+    """A target in each row: its input, then the result of each number of steps."""
+    trials, stops = report["trials"], report["stops"]
+    lines = [f"| target (images) | input | {' | '.join(f'{steps} steps' for steps in stops)} | of the last, time |"]
+    lines += ["|---" * (len(stops) + 3) + "|"]
+    for target in dict.fromkeys(trial["target"] for trial in trials):
+        own = [trial for trial in trials if trial["target"] == target]
+        by_stop = [[trial for trial in own if trial["steps"] == steps] for steps in stops]
+        cells = [f"{statistics.fmean(t['psnr'] for t in each):.2f} dB" for each in by_stop]
+        given = f"{statistics.fmean(trial['input_psnr'] for trial in own):.2f} dB"
+        seconds = f"{statistics.fmean(trial['seconds'] for trial in by_stop[-1]):.0f} s"
+        lines.append(f"| {' | '.join([f'{target} ({len(by_stop[0])})', given, *cells, seconds])} |")
+    measured = f"the middle {report['side']}×{report['side']} of each image, seed {report['seed']}"
+    return "\n".join([*lines, "", f"{_dated(report)}, {measured}."])
+
+
+def _mean(trials: list[Trial], target: str, arm: str) -> float | None:
+    """Over seeds."""
+    found = [trial["psnr"] for trial in trials if (trial["target"], trial["arm"]) == (target, arm)]
+    return statistics.fmean(found) if found else None
+
+
+def _dated(report: dict[str, Any]) -> str:
+    machine = f"{report['machine']['cores']} cores of {report['machine']['cpu']}"
+    return f"`{report['command']}`, {report['date'][:10]}, commit `{report['commit']}`: {machine}"
+
+
+def _recorded(report: dict[str, Any]) -> str:
+    steps = f"{report['transfer_steps']} + {report['finetune_steps']} steps of {report['batch']} crops"
+    seeds = f"{report['seeds']} seed{'s' * (report['seeds'] != 1)}"
+    unseen = "whole" if report["side"] is None else f"the middle {report['side']}×{report['side']}"
+    return (
+        f"{_dated(report)}, {report['shots']} pairs, {steps}, {seeds}, up to {report['images']} unseen images, {unseen}"
+    )

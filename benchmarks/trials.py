@@ -1,0 +1,147 @@
+"""Trainings compared under equal steps: one record each, kept as soon as it is made and never made twice."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import typer
+from devices import Device, middle
+from main_job import commit, machine
+from torch import Tensor
+
+from ml.backbones import SameSize
+from ml.checkpoint import adam
+from ml.evaluate import mean, quality_of, quality_of_input
+from ml.finetune import FinetuneSchedule, finetune_step
+from ml.guidance import TaskMix
+from ml.job import clean_images
+from ml.meta import MetaSchedule, meta_step
+from ml.pairs import Split, TargetPair
+from ml.precision import device
+from ml.transfer import MARGIN, TransferSchedule, transfer_step
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is trained and measured. `side` is that of the middle of each unseen image, None the whole of it."""
+
+    transfer_steps: int
+    finetune_steps: int
+    batch: int
+    seeds: int
+    images: int
+    side: int | None
+
+
+SCALES: Final = {
+    "smoke": Scale(transfer_steps=2, finetune_steps=2, batch=2, seeds=1, images=1, side=96),
+    "quick": Scale(transfer_steps=240, finetune_steps=240, batch=8, seeds=1, images=6, side=256),
+    "standard": Scale(transfer_steps=2_000, finetune_steps=2_000, batch=8, seeds=3, images=20, side=None),
+}
+
+
+class Trials:
+    """The JSON file of a benchmark. Records of a file that was begun with other settings or code are not mixed in."""
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path = path
+        about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(), "machine": machine()}
+        self.report: dict[str, Any] = settings | about | {"inputs": {}, "trials": []}
+        if path.exists():
+            begun = json.loads(path.read_text())
+            if any(begun.get(name) != value for name, value in settings.items()):
+                raise SystemExit(f"{path} was begun with other settings; choose another --output")
+            if begun["commit"] != commit():
+                typer.echo(f"{path} was begun at commit {begun['commit']}; what it holds is kept.")
+            self.report = begun
+
+    def measure(self, about: dict[str, str | int], measured: Callable[[], dict[str, Any]]) -> None:
+        """Run one training and keep its record, unless there is one."""
+        if any(about.items() <= trial.items() for trial in self.report["trials"]):
+            return
+        started = time.perf_counter()
+        trial = about | measured() | {"seconds": round(time.perf_counter() - started, 1)}
+        self.report["trials"].append(trial)
+        self.save()
+        typer.echo(json.dumps(trial))
+
+    def save(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.report, indent=2) + "\n")
+        partial.replace(self.path)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all trainings on one target share."""
+
+    target: Device
+    scale: Scale
+    clean: Sequence[Tensor]
+    tasks: Sequence[str]
+    unseen: Sequence[TargetPair]
+
+    @classmethod
+    def of(cls, target: Device, scale: Scale, clean_dir: Path | None, tasks: Sequence[str], seed: int) -> "Bench":
+        """Auxiliary tasks are made of a folder's images, the target's clean ones and dead leaves, as in a job."""
+        images = clean_images(Split("pairs", target.train, []), clean_dir, TransferSchedule(1).crop + 2 * MARGIN, seed)
+        unseen = [
+            pair
+            if scale.side is None
+            else TargetPair(pair.name, middle(pair.clean, scale.side), middle(pair.distorted, scale.side))
+            for pair in target.test
+        ]
+        return cls(target, scale, images, tasks, unseen)
+
+    def transfer(
+        self,
+        network: SameSize,
+        mix: TaskMix,
+        seed: int,
+        meta: MetaSchedule | None = None,
+        steps: int | None = None,
+        rate: float = 5e-4,
+    ) -> None:
+        """Algorithm 2, or with `meta` Algorithm 3, without fine-tuning."""
+        schedule = TransferSchedule(steps or self.scale.transfer_steps, self.scale.batch, learning_rate=rate)
+        optimizer, mix = adam(network, schedule.learning_rate), mix.to(device())
+        for step in range(schedule.steps):
+            learning = (network, optimizer, self.clean, self.tasks, mix.gamma, schedule)
+            if meta is None:
+                transfer_step(*learning, seed, step, mix.chances)
+            else:
+                meta_step(*learning, meta, seed, step, mix.chances)
+
+    def finetune(self, network: SameSize, rate: float, seed: int, points: int = 3) -> dict[str, Any]:
+        """Fine-tune, and measure on the unseen images at equally spaced steps. `psnr` is the last, `curve` all."""
+        steps = self.scale.finetune_steps
+        schedule = FinetuneSchedule(steps, self.scale.batch, learning_rate=rate, decay="cosine")
+        optimizer = adam(network, rate)
+        curve = {}
+        for step in range(steps):
+            finetune_step(network, optimizer, self.target.train, schedule, seed, step)
+            if (step + 1) * points % steps < points:
+                curve[str(step + 1)] = self.psnr(network)
+        return {"psnr": curve[str(steps)], "curve": curve}
+
+    def psnr(self, network: SameSize) -> float:
+        return mean(quality_of(network, self.unseen)).psnr
+
+    def input_psnr(self) -> float:
+        return mean(quality_of_input(self.unseen)).psnr
+
+
+def settings(benchmark: str, command: str, scale: str, shots: int) -> dict[str, Any]:
+    """What two runs must have in common for their records to be compared."""
+    return {"benchmark": benchmark, "command": command, "scale": scale, **asdict(SCALES[scale]), "shots": shots}
+
+
+def one_thread() -> None:
+    """The same arithmetic on any number of cores."""
+    torch.set_num_threads(1)

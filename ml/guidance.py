@@ -1,0 +1,84 @@
+"""How γ acts on a transfer: which auxiliary tasks take part, how often each is drawn, what its samples weigh."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ml.relation import Relation
+
+Acting = Literal["weight", "sample"]
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What a user may choose about γ.
+
+    `by` weight: tasks are drawn alike and their losses weighted; by sample: they are drawn in that proportion and weigh
+    alike. `temperature` sharpens γ to softmax(γ/τ), where None leaves it as it is; only the `top_k` nearest tasks take
+    part, where None lets all. Raises ValueError for a temperature or a number of tasks that is not positive.
+    """
+
+    by: Acting = "weight"
+    temperature: float | None = None
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.temperature is not None and not self.temperature > 0:
+            raise ValueError(f"temperature: {self.temperature} is not above zero")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k: {self.top_k} leaves no task")
+
+
+@dataclass(frozen=True)
+class TaskMix:
+    """What a transfer learns from: `gamma` weighs the samples of each task; tasks are drawn by `chances`, or alike."""
+
+    gamma: Float[Tensor, "k"]
+    chances: Float[Tensor, "k"] | None = None
+
+    def shares(self) -> Float[Tensor, "k"]:
+        """The share of each task in the transfer; they sum to one."""
+        gamma = self.gamma.cpu()
+        share = gamma if self.chances is None else gamma * self.chances
+        return share / share.sum()
+
+    def to(self, device: torch.device) -> "TaskMix":
+        return TaskMix(self.gamma.to(device), self.chances)
+
+
+def task_shares(relation: Relation, guidance: Guidance) -> Float[Tensor, "k"]:
+    """The share of each task in a guided transfer; they sum to one.
+
+    A target that is related to nothing, or to everything alike (`Relation.verdict`), gives all tasks the same share
+    whatever the options: sharpened, differences that mean nothing would decide. A task of γ ≤ 0 has none.
+    """
+    shares = relation.weights
+    if relation.verdict == "unrelated":
+        return shares
+    if guidance.temperature is not None:
+        logits = (relation.gamma.double() / guidance.temperature).masked_fill(relation.gamma <= 0, -torch.inf)
+        shares = logits.softmax(dim=0).float()
+    if guidance.top_k is not None and guidance.top_k < len(shares):
+        nearest = relation.gamma.topk(guidance.top_k).indices
+        shares = torch.zeros_like(shares).index_copy(0, nearest, shares[nearest] / shares[nearest].sum())
+    return shares
+
+
+def guided(relation: Relation, guidance: Guidance) -> TaskMix:
+    """The mix of tasks that leads to the target, each with its share.
+
+    Where losses are weighted, tasks without a share are not drawn either: their samples would be computed for nothing.
+    """
+    shares = task_shares(relation, guidance)
+    if guidance.by == "sample":
+        return TaskMix(torch.ones_like(shares), shares)
+    takes_part = (shares > 0).float()
+    return TaskMix(shares, None if takes_part.all() else takes_part / takes_part.sum())
+
+
+def uniform(relation: Relation) -> TaskMix:
+    """γ ≡ 1: plain pre-training (Eq. 2) and plain MAML (Eq. 4)."""
+    return TaskMix(torch.ones_like(relation.gamma))
