@@ -26,7 +26,7 @@ from main_job import commit, machine
 from sqlalchemy import func, select
 
 from app.core.database import open_database, sessions
-from app.core.storage import FolderStorage
+from app.core.folder_storage import FolderStorage
 from app.core.tables import Job
 from tests.app.material import pair_files
 from tests.app.possessions import fill

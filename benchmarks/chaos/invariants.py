@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from app.core import repository
 from app.core.database import open_database, read_sessions
-from app.core.storage import FolderStorage
+from app.core.folder_storage import FolderStorage
 from app.core.tables import ENDED, Job, JobEvent, ModelVersion
 from benchmarks.chaos import audit
 from benchmarks.chaos.customers import Order, Restorations, restore

@@ -222,6 +222,8 @@ VALUES = {
     "alias": "production",
     "position": "0",
     "side": "clean",
+    "webhook_id": "wh_00",
+    "delivery_id": "msg_00",
 }
 calls = pytest.mark.parametrize(("method", "path"), sorted(SCOPES_OF))
 

@@ -4,7 +4,7 @@ import io
 import os
 
 from app.core.database import open_database, sessions
-from app.core.storage import FolderStorage
+from app.core.folder_storage import FolderStorage
 from app.core.tables import ModelVersion
 from tests.app.possessions import fill
 from tests.chaos.api_process import RunningApi

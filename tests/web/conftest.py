@@ -37,8 +37,8 @@ def chromium() -> str:
     return found
 
 
-# Scopes end with this folder: Playwright's event loop must not be there when other tests start their own.
-@pytest.fixture(scope="package")
+# Scopes end with the file: Playwright's event loop must not be there when other tests start their own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
@@ -47,14 +47,14 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     """One service for all tests of the page; each uses names of its own."""
     with embedded_service(tmp_path_factory.mktemp("web") / "data") as running:
         yield running
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def trained(service: RunningService) -> dict[str, Any]:
     """A job that has succeeded, and left a model."""
     job = service.wait_for_end(service.post_job("trained", pairs=4, finetune_steps=4), timeout_s=240)

@@ -66,14 +66,14 @@ def test_a_request_that_is_being_answered_is_not_begun_again_by_an_api_whose_clo
     database: sessionmaker[Session], error: timedelta
 ) -> None:
     with clock_off_by(error), database.begin() as session:
-        assert repository.begin_idempotent(session, "k", "f", 120.0) is None
+        assert repository.begin_idempotent(session, "k", "f", 120.0).made_id is None
     with pytest.raises(RequestInFlight), database.begin() as session:
         repository.begin_idempotent(session, "k", "f", 120.0)
     with clock_off_by(error), pytest.raises(RequestInFlight), database.begin() as session:
         repository.begin_idempotent(session, "k", "f", 120.0)
     with database.begin() as session:
         expire_idempotency_keys(session, 1_800.0)
-        assert repository.begin_idempotent(session, "k", "f", -60.0) is None  # Left by a process that died.
+        assert repository.begin_idempotent(session, "k", "f", -60.0).made_id is None  # Left by a process that died.
     assert held(database, IdempotencyKey) == 1
 
 
