@@ -15,6 +15,7 @@ from ml.checkpoint import Trainee, adam
 from ml.dead_leaves import dead_leaves
 from ml.evaluate import quality_of_input
 from ml.images import load_folder, to_uint8
+from ml.lpips import Lpips
 from ml.match import fingerprint
 from ml.options import PRESETS, TrainingOptions
 from ml.pairs import PairFile, Split, as_sent, decode_pairs, split
@@ -25,6 +26,7 @@ from ml.race import Candidate, Race, Start
 from ml.relation import Relation, node_link_graph, relate
 from ml.report import CODE_VERSION, Outcome, judge
 from ml.sampling import generator_for
+from ml.selection import selected
 from ml.transfer import MARGIN
 
 DEAD_LEAVES, DEAD_LEAVES_SIDE = 6, 320
@@ -56,6 +58,7 @@ def run_job(
     *,
     prior_path: Path | None = None,
     clean_dir: Path | None = None,
+    lpips: Lpips | None = None,
     resume: Path | None = None,
 ) -> Outcome:
     """Relate, transfer, fine-tune, measure.
@@ -73,7 +76,8 @@ def run_job(
     clock.enter("embedding")
     follower.progress("embedding", SHARES["embedding"])
     relation = relate(prior.drn.to(device()), prior.prototypes, parts.train, options.seed)
-    graph = node_link_graph(relation, prior.version)
+    tasks = selected(relation, options.select, options.select_k)
+    graph = node_link_graph(relation, prior.version, tasks)
     follower.graph(graph)
     reference = fingerprint(as_sent(files, parts.train, scale))
 
@@ -81,7 +85,8 @@ def run_job(
     least_side = PRESETS[options.preset].transfer.crop + 2 * MARGIN
     transfers = options.scheme != "baseline"
     images = clean_images(parts, clean_dir, least_side, options.seed) if transfers else []
-    race = line_up(options, parts, scale, relation, prior, images)
+    race = line_up(options, parts, scale, tasks, prior, images)
+    race.lpips = lpips
     if resume is not None:
         race.load(resume)
     follower.progress("transferring", SHARES["training"])
@@ -102,7 +107,7 @@ def run_job(
     clock.enter("evaluating")
     follower.progress("evaluating", SHARES["evaluating"])
     race.measure()
-    untouched = quality_of_input(parts.held_out)
+    untouched = quality_of_input(parts.held_out, lpips)
     outcome = judge(race, untouched, options, scale, relation, prior, reference, graph, clock.seconds())
     follower.progress("registering", SHARES["registering"])
     return outcome

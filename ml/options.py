@@ -6,6 +6,7 @@ from typing import Final, Literal
 from ml.backbones import BackboneName
 from ml.finetune import FinetuneSchedule
 from ml.losses import LossName
+from ml.selection import Select
 from ml.transfer import TransferSchedule
 
 Preset = Literal["quick", "standard", "paper"]
@@ -25,6 +26,8 @@ class TrainingOptions:
     transfer_steps: int | None = None
     finetune_steps: int | None = None
     loss: LossName = "l1"
+    select: Select = "paper"
+    select_k: int = 7
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ml.backbones import SameSize
 from ml.checkpoint import Trainee, adam
 from ml.evaluate import Quality, mean, quality_of
 from ml.finetune import FinetuneSchedule, finetune_step
+from ml.lpips import Lpips
 from ml.pairs import Split
 from ml.transfer import TransferSchedule, transfer_step
 
@@ -71,11 +72,11 @@ class Candidate:
         """Its best, for each held-out pair."""
         return self.measured[self.best_steps]
 
-    def measure(self, split: Split) -> None:
+    def measure(self, split: Split, lpips: Lpips | None) -> None:
         """Measure the present weights on the held-out pairs, unless that is done; keep them if they are the best."""
         steps = self.finetune_steps_done
         if steps not in self.measured:
-            self.measured[steps] = quality_of(self.network, split.held_out)
+            self.measured[steps] = quality_of(self.network, split.held_out, lpips)
             if self.best_steps == steps:
                 self.best_weights = {name: value.clone() for name, value in self.network.state_dict().items()}
 
@@ -90,6 +91,7 @@ class Race:
     tasks: Sequence[str]
     seed: int
     held_back: frozenset[Start] = frozenset()  # Trained for comparison, never chosen.
+    lpips: Lpips | None = None
     plan: str = ""  # What the race depends on; a checkpoint of another plan is refused.
 
     @property
@@ -128,7 +130,7 @@ class Race:
                     self._train(candidate, candidate.transfer_steps + milestone, after_step)
                     # A resumed candidate may be past this milestone, where it was measured before.
                     if candidate.finetune_steps_done == milestone != self.milestones[-1]:
-                        candidate.measure(self.split)
+                        candidate.measure(self.split, self.lpips)
 
     def _stop_losers(self) -> None:
         """Of those that start from knowledge only the best so far goes on."""
@@ -171,7 +173,7 @@ class Race:
         """Measure those who reached the end."""
         for candidate in self.candidates:
             if not candidate.stopped:
-                candidate.measure(self.split)
+                candidate.measure(self.split, self.lpips)
 
     def winner(self) -> Candidate:
         """The best of those who reached the end and may be chosen, with its best weights in its network."""

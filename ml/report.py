@@ -61,6 +61,8 @@ def judge(
                 "result_ssim": after.ssim,
                 "input_aligned_psnr": before.aligned_psnr,
                 "result_aligned_psnr": after.aligned_psnr,
+                "input_lpips": before.lpips,
+                "result_lpips": after.lpips,
             }
             for pair, before, plain, after in zip(
                 race.split.held_out, untouched, baseline.quality, winner.quality, strict=True
@@ -78,6 +80,7 @@ def judge(
         "chosen": winner.start,
         "verdict": verdict,
         "gamma": dict(zip(relation.prototypes.names, relation.gamma.tolist(), strict=True)),
+        "tasks": list(race.tasks),
         "metrics": metrics,
         "match": asdict(reference) if reference is not None else None,
         "prior": prior.version,

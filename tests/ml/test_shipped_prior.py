@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ml.backbones import build
-from ml.distortions import DISTORTIONS, distort, gaussian_noise
+from ml.distortions import DISTORTIONS, distort
+from ml.distortions.noises import gaussian_noise
 from ml.evaluate import mean, quality_of, quality_of_input
 from ml.images import from_uint8, to_uint8
 from ml.pairs import TargetPair

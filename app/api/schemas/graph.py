@@ -10,8 +10,15 @@ from app.api.schemas.wire import Reported
 
 class GraphFacts(Reported):
     target: str = Field(description="The id of the target's node.")
-    metric: str
+    metric: str = Field(description="What γ is: `cosine`, or `l1` or `l2` with a prior of such edges.")
     verdict: Literal["related", "unrelated"]
+    fallback: str | None = Field(
+        None,
+        description="Why no distortion is preferred, where the verdict is `unrelated`: `low` γ for all of them, whole "
+        "`areas` changed, or the content `displaced`.",
+    )
+    in_areas: float | None = Field(None, description="Share of the difference that is in the means of whole areas.")
+    displaced: float | None = Field(None, description="Share of the difference that a displacement explains.")
     sentence: str = Field(description="What the graph says, in plain words.")
     prior: str = Field(description="The version of the prior whose distortions are compared with.")
     ranking: list[str] = Field(description="Auxiliary distortions by falling γ.")
@@ -26,12 +33,15 @@ class GraphNode(Reported):
     x: float
     y: float
     psnr_db: float = Field(description="Mean strength of the distortion.")
-    gamma: float | None = Field(None, description="Cosine with the target's node.")
+    gamma: float | None = Field(None, description="How alike it and the target are, by `metric`.")
     gamma_std: float | None = Field(None, description="Its spread over the few-shot pairs.")
     gamma_min: float | None = None
     gamma_max: float | None = None
     rank: int | None = None
-    weight: float | None = Field(None, description="γ clamped at 0 and normalised to sum 1.")
+    selected: bool | None = Field(None, description="Whether the job learns from it; see its option `select`.")
+    weight: float | None = Field(
+        None, description="γ clamped at 0 and normalised to sum 1 over those that are selected; 0 for the others."
+    )
     samples: list[tuple[float, float]] = Field([])
 
 

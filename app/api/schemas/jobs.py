@@ -55,6 +55,11 @@ class JobOptions(Wire):
     loss: Literal["l1", "shift_tolerant"] = Field(
         "l1", description="Of fine-tuning. `shift_tolerant` forgives pairs that lie up to a pixel off each other."
     )
+    select: Literal["paper", "all", "top-k"] = Field(
+        "paper",
+        description="Which known distortions to learn from: the paper's seven, all, or the `select_k` most like yours.",
+    )
+    select_k: int = Field(7, ge=1, le=64, description="How many, with `select: top-k`.")
     fix: Fixes = Field([])
     allow_rejects: bool = Field(False, description="Train on pairs that the doctor rejects, too.")
 
@@ -71,6 +76,9 @@ class Quality(Reported):
     psnr: float | None = Field(None, description="dB, pixel against pixel")
     ssim: float | None = None
     aligned_psnr: float | None = Field(None, description="dB after the shift of up to two pixels that fits best")
+    psnr_y: float | None = Field(None, description="dB, of the luma of ITU-R BT.601 in its narrow range")
+    ssim_y: float | None = Field(None, description="of the same luma")
+    lpips: float | None = Field(None, description="Perceptual distance, where the operator has its weights.")
     steps: int | None = Field(None, description="Fine-tuning steps behind it.")
 
 
@@ -83,6 +91,8 @@ class PairQuality(Reported):
     result_ssim: float | None = None
     input_aligned_psnr: float | None = None
     result_aligned_psnr: float | None = None
+    input_lpips: float | None = None
+    result_lpips: float | None = None
 
 
 class CandidateOut(Reported):
