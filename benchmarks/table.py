@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from doctor_table import doctor_table
+from relation_table import leave_one_out_table, unrelated_table
 from restoring_table import restoring_table
 
 RECORDED = Path(__file__).with_name("results") / "main_job.json"
@@ -18,6 +19,10 @@ def table(report: dict[str, Any]) -> str:
             return match_table(report)
         case "trust":
             return trust_table(report)
+        case "unrelated":
+            return unrelated_table(report)
+        case "leave-one-out":
+            return leave_one_out_table(report)
         case _ if "throughput" in report or "large" in report:
             return restoring_table(report)
         case _ if "parts" in report:

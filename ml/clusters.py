@@ -13,7 +13,7 @@ def distances(samples: Float[Tensor, "k n d"]) -> Float[Tensor, "m m"]:
 
 
 def silhouettes(samples: Float[Tensor, "k n d"]) -> list[float]:
-    """The mean silhouette of each distortion's samples, in [−1, 1]; above 0 they lie nearer to their own than to others.
+    """The mean silhouette of each distortion's samples, in [−1, 1]; above 0 they lie nearer to their own.
 
     s = (b − a) / max(a, b) with the mean distance a to the other samples of the same distortion and the least mean
     distance b to those of another. Needs at least two of each.
@@ -30,7 +30,7 @@ def silhouettes(samples: Float[Tensor, "k n d"]) -> list[float]:
 
 
 def neighbours(samples: Float[Tensor, "k n d"], distortion: int, count: int) -> Float[Tensor, "k"]:
-    """Of the `count` nearest other samples of each of a distortion's samples: the share that belongs to each distortion.
+    """Of the `count` nearest others of each of a distortion's samples: the share that belongs to each distortion.
 
     Its own entry near 1 means a cluster of its own; otherwise the others say whom it is mixed with.
     """

@@ -222,8 +222,8 @@ def in_words(relation: Relation) -> str:
     first, second, last = order[0], order[1], order[-1]
     if relation.fallback == "areas":
         return (
-            f"Unlike every known distortion: {relation.in_areas:.0%} of the difference is whole areas that are brighter, "
-            "darker or of another colour, so no auxiliary task is preferred."
+            f"Unlike every known distortion: {relation.in_areas:.0%} of the difference is whole areas that are "
+            "brighter, darker or of another colour, so no auxiliary task is preferred."
         )
     if relation.fallback == "displaced":
         return (

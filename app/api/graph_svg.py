@@ -18,7 +18,7 @@ RINGS: Final = (1.0, 0.75, 0.5, 0.25, 0.0)
 LIKE: Final = 0.5  # Auxiliary distortions with a cosine above this are joined by a thin line.
 # With more distortions than this, labels stand around the drawing instead of beside their nodes.
 MOST_LABELS_WITHIN: Final = 10
-CROWDED_NEAR, CROWDED_FAR, LABEL_RING = 122.0, 184.0, 198.0
+CROWDED_NEAR, CROWDED_FAR, LABEL_RING = 120.0, 180.0, 194.0
 LINE: Final = 14.0
 LONG_NAME: Final = 15  # letters that fit beside a bar in the usual size
 SMALLEST_ROW: Final = 20  # pixels of a row that takes a name in the usual size
@@ -185,8 +185,9 @@ def _graph(
     for node in nodes:
         x, y = node.place(rings)
         strength = min(1.0, max(0.0, node.gamma))
+        cls = "edge" if node.selected else "edge left-out"
         add(
-            svg, "line", cls="edge" if node.selected else "edge left-out", x1=CENTRE_X, y1=CENTRE_Y, x2=x, y2=y, stroke_width=1 + 6 * strength,
+            svg, "line", cls=cls, x1=CENTRE_X, y1=CENTRE_Y, x2=x, y2=y, stroke_width=1 + 6 * strength,
             opacity=0.25 + 0.65 * strength,
         )  # fmt: skip
     for gamma in RINGS:

@@ -31,7 +31,7 @@ def down_up(image: Image, factor: float) -> Image:
 
 
 def lanczos_matrix(old: int, new: int) -> Float[Tensor, "{new} {old}"]:
-    """Resamples a line of `old` values to `new` by a windowed sinc, which passes what `new` values can hold and no more.
+    """Resamples a line of `old` values to `new` by a windowed sinc, which passes what `new` values can hold.
 
     L(t) = sinc(t) sinc(t/3) for |t| < 3, t in samples of the coarser of both lines; rows sum to one.
     Source: Duchon, Lanczos filtering in one and two dimensions, J. Appl. Meteorology 1979.

@@ -24,7 +24,7 @@ FILTERS: Final = torch.stack([GREEN, ALONG_ROW, ALONG_ROW.T, DIAGONAL])[:, None]
 
 
 def sites(height: int, width: int, top: int, left: int) -> Float[Tensor, "3 {height} {width}"]:
-    """Where red, green and blue are measured, as ones; (top, left) is the first red site, each 0 or 1 (RGGB at 0, 0)."""
+    """Where red, green and blue are measured, as ones; (top, left) is the first red site (RGGB at 0, 0)."""
     measured = torch.zeros(3, height, width)
     measured[0, top::2, left::2] = 1
     measured[2, 1 - top :: 2, 1 - left :: 2] = 1
