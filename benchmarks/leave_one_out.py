@@ -1,6 +1,6 @@
 """Whether a distortion that the DRN was not trained on still forms its own cluster.
 
-`python benchmarks/leave_one_out.py` trains a network for each distortion left out, on all the others, and embeds samples
+`python benchmarks/leave_one_out.py` trains a network for each distortion left out, on the others, and embeds samples
 of all on photographs that it has not seen. It reports for the one left out the silhouette of its samples, what share of
 their nearest neighbours are of their own kind, and whose the others are; beside it the same for a network that
 was trained on all. After every network the JSON file is written; the same command goes on where it was stopped.

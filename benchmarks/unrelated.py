@@ -1,7 +1,7 @@
 """How often a target unlike everything known is taken for related, and the other way round.
 
 `python benchmarks/unrelated.py` makes few-shot targets out of photographs: each known distortion at three strengths,
-which should be called related, and foreign ones, each weak and strong, which should not. It relates each with the shipped
+which should be called related, and foreign ones, weak and strong, which should not. It relates each by the shipped
 prior and writes one JSON file with machine, commit and seed. `γ alone` is the verdict by γ without the shares of the
 difference. Foreign kinds that the rule was not made for are counted apart. Real targets are added where they are there.
 """

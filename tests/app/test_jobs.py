@@ -72,6 +72,16 @@ def test_a_job_waits_in_the_queue_with_all_its_options(both_databases: Settings,
         assert client.get("/v1/jobs", params={"state": "failed"}).json()["items"] == []
 
 
+def test_the_distortions_to_learn_from_may_be_chosen(client: httpx.Client) -> None:
+    options = accepted(post_job(client, name="default"))["options"]
+    assert (options["select"], options["select_k"]) == ("paper", 7)
+    by_form = accepted(post_job(client, name="form", select="top-k", select_k="5"))["options"]
+    assert (by_form["select"], by_form["select_k"]) == ("top-k", 5)
+    dataset = client.post("/v1/datasets", files=pair_files(2)).json()["id"]
+    body = {"dataset_id": dataset, "name": "json", "select": "top-k", "select_k": 5}
+    assert accepted(client.post("/v1/jobs", json=body))["options"] == by_form | {"name": "json"}
+
+
 def test_a_zip_takes_its_options_from_the_query(client: httpx.Client) -> None:
     answer = client.post(
         "/v1/jobs",
@@ -116,6 +126,8 @@ def test_an_unknown_backbone_is_pointed_at_and_nothing_is_stored(client: httpx.C
         ({"seed": "1" * 400}, "/seed"),
         ({"unshuffle": "3"}, "/unshuffle"),
         ({"finetune_steps": "0"}, "/finetune_steps"),
+        ({"select": "best"}, "/select"),
+        ({"select_k": "0"}, "/select_k"),
         ({"persent": "quick"}, "/persent"),
     ],
 )

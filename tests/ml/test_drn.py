@@ -62,10 +62,12 @@ def reference_node(drn: DistortionRelationNetwork, clean: Array, distorted: Arra
     return np.outer(kind, strength / np.linalg.norm(strength)).ravel()
 
 
+@pytest.mark.parametrize("memory_nodes", [0, 4])
 @pytest.mark.parametrize("affinity", ["scaled", "literal"])
-def test_the_forward_pass_equals_a_numpy_reference(affinity: str, seeded: Seeded) -> None:
+def test_the_forward_pass_equals_a_numpy_reference(affinity: str, memory_nodes: int, seeded: Seeded) -> None:
+    """With a memory bank and without one."""
     torch.manual_seed(0)
-    drn = DistortionRelationNetwork(DrnShape(1 / 32, 8, 4, affinity)).eval()  # type: ignore[arg-type]
+    drn = DistortionRelationNetwork(DrnShape(1 / 32, 8, memory_nodes, affinity)).eval()  # type: ignore[arg-type]
     with torch.no_grad():
         drn.memory.mul_(0.3)
         drn.affinity.log_a.fill_(0.4)

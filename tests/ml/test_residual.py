@@ -57,8 +57,11 @@ CHANGED_AREAS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 DISPLACED: dict[str, Callable[[Tensor], Tensor]] = {
     "shift": lambda image: moved(image, lambda x, y: (torch.full_like(x, 1.5), torch.full_like(x, 0.7))),
-    "waves": lambda image: moved(image, lambda x, y: (2 * torch.sin(2 * y), 2 * torch.cos(2 * x))),
-    "turn": lambda image: moved(image, lambda x, y: (-y * 48 * math.radians(3), x * 48 * math.radians(3))),
+    "waves": lambda image: moved(image, lambda x, y: (2 * torch.sin(0.8 * y + 1), 2 * torch.cos(0.8 * x))),
+    # About a corner, as most patches of a larger image see a turn.
+    "turn": lambda image: moved(
+        image, lambda x, y: (-(y + 1.5) * 48 * math.radians(2), (x + 1.5) * 48 * math.radians(2))
+    ),
 }
 
 
