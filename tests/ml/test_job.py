@@ -20,9 +20,9 @@ from ml.descriptor import describe
 from ml.evaluate import mean, quality_of
 from ml.images import decode, load_folder, to_uint8
 from ml.job import Follower, clean_images, line_up, run_job
+from ml.lpips import alexnet_features, load_lpips
 from ml.match import closeness, fingerprint, reference_in
 from ml.model_file import unpack
-from ml.lpips import alexnet_features, load_lpips
 from ml.options import PRESETS, TrainingOptions
 from ml.pairs import PairFile, Split, decode_pairs, split
 from ml.preview import Preview

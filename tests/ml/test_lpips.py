@@ -85,7 +85,7 @@ class Hostile:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"not weights", pickle.dumps({"features.0.weight": Hostile()})],
+    [b"", b"not weights", pickle.dumps({"features.0.weight": Hostile()}, protocol=2)],
     ids=["empty", "noise", "pickle that runs code"],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
