@@ -21,7 +21,7 @@ from torch import Tensor
 from ml.checkpoint import adam
 from ml.clusters import neighbours, silhouettes
 from ml.distortions import DISTORTIONS, PAPERS
-from ml.drn import DistortionRelationNetwork, DrnShape
+from ml.drn import DistortionRelationNetwork, DrnShape, kind_in
 from ml.edges import Edges
 from ml.prior_training import load_photographs
 from ml.relation import compute_prototypes, drn_step
@@ -46,13 +46,16 @@ def trained(
 
 
 def clusters(drn: DistortionRelationNetwork, images: list[Tensor], samples: int, seed: int) -> dict[str, Any]:
-    """For every distortion: silhouette, the share of neighbours of its own kind, and the strangers among them."""
+    """For every distortion: silhouette, the share of neighbours of its own kind, and the strangers among them.
+
+    Of kinds without strengths: the latter are not learnt, and spread every cluster over its range of decibels.
+    """
     names = list(DISTORTIONS)
-    prototypes = compute_prototypes(drn, images, names, samples, seed)
-    silhouette = silhouettes(prototypes.samples)
+    kinds = kind_in(compute_prototypes(drn, images, names, samples, seed).samples)  # (k, n, d)
+    silhouette = silhouettes(kinds)
     near: dict[str, Any] = {}
     for place, name in enumerate(names):
-        shares = neighbours(prototypes.samples, place, max(1, min(10, samples - 1)))
+        shares = neighbours(kinds, place, max(1, min(10, samples - 1)))
         others = sorted(((float(shares[i]), names[i]) for i in range(len(names)) if i != place), reverse=True)
         near[name] = {
             "silhouette": round(silhouette[place], 4),

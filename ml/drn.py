@@ -100,6 +100,11 @@ class DistortionRelationNetwork(nn.Module):
         return c
 
 
+def kind_in(node: Float[Tensor, "*b ds"]) -> Float[Tensor, "*b d"]:
+    """The kind that a node was made of, unit length; strength codes are never negative, so their sum is not zero."""
+    return F.normalize(node.unflatten(-1, (-1, len(STRENGTH_CENTRES_DB))).sum(dim=-1), dim=-1)
+
+
 def joined(a_p: Float[Tensor, "b 1 q"], a_m: Float[Tensor, "q q"]) -> Float[Tensor, "b n n"]:
     """The adjacency [A_p, A_M] of Eq. (7) as one square matrix: the sample first, then the memory; n = 1 + q."""
     b, _, q = a_p.shape

@@ -9,7 +9,16 @@ import torch
 from scipy.signal import correlate2d
 from torch import Tensor
 
-from ml.drn import Affinity, DistortionRelationNetwork, DrnShape, joined, normalised, residual_psnr, strength_code
+from ml.drn import (
+    Affinity,
+    DistortionRelationNetwork,
+    DrnShape,
+    joined,
+    kind_in,
+    normalised,
+    residual_psnr,
+    strength_code,
+)
 
 Seeded = Callable[[int], torch.Generator]
 
@@ -213,3 +222,10 @@ def test_a_pair_is_embedded_alone_the_same_as_in_a_batch(
     together = tiny_drn(*pairs)
     alone = torch.cat([tiny_drn(c[None], d[None]) for c, d in zip(*pairs, strict=True)])
     assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_the_kind_can_be_read_off_a_node(tiny_drn: DistortionRelationNetwork, pairs: tuple[Tensor, Tensor]) -> None:
+    clean, distorted = pairs
+    with torch.no_grad():
+        kind = torch.nn.functional.normalize(tiny_drn.kind((clean - distorted) / 2 + 0.5), dim=1)
+        assert torch.allclose(kind_in(tiny_drn(clean, distorted)), kind, atol=1e-5)
