@@ -91,8 +91,8 @@ class Race:
     tasks: Sequence[str]
     seed: int
     held_back: frozenset[Start] = frozenset()  # Trained for comparison, never chosen.
-    lpips: Lpips | None = None
     plan: str = ""  # What the race depends on; a checkpoint of another plan is refused.
+    lpips: Lpips | None = None
 
     @property
     def milestones(self) -> list[int]:

@@ -45,6 +45,8 @@ def _explained(image: Float[Tensor, "b 3 h w"], residual: Float[Tensor, "b 3 h w
     gy = (image[..., 2:, 1:-1] - image[..., :-2, 1:-1]) / 2
     inside = (..., slice(margin, -margin), slice(margin, -margin))
     gx, gy, residual = (plane[inside].double() for plane in (gx, gy, residual[..., 1:-1, 1:-1]))
+    if residual.numel() == 0:
+        return 0.0  # Too narrow a strip shows nothing at this scale.
 
     def total(product: Tensor) -> Float[Tensor, "b"]:
         return product.sum(dim=(1, 2, 3))

@@ -105,3 +105,10 @@ def test_a_small_displacement_is_explained_whole(patches: Tensor) -> None:
     """Of half a pixel; that is what the linear theory is for."""
     shifted = moved(patches, lambda x, y: (torch.full_like(x, 0.5), torch.zeros_like(x)))
     assert displacement_share(patches, shifted) == pytest.approx(1, abs=0.04)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (9, 30), (64, 22)])
+def test_strips_of_any_width_have_finite_shares(size: tuple[int, int], seeded: Seeded) -> None:
+    clean = torch.rand(2, 3, *size, generator=seeded(0))
+    assert 0 <= area_share(clean, 1 - clean) <= 1
+    assert 0 <= displacement_share(clean, 1 - clean) <= 1
