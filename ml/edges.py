@@ -21,4 +21,5 @@ def similarity(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], edges: Edges) -
         return normalize(x, dim=1) @ normalize(y, dim=1).T
     p = {"l1": 1.0, "l2": 2.0}[edges]
     lengths = x.norm(p, dim=1)[:, None] + y.norm(p, dim=1)  # (n, m)
-    return 1 - torch.cdist(x, y, p=p) / lengths.clamp_min(1e-12)
+    alike: Tensor = 1 - torch.cdist(x, y, p=p) / lengths.clamp_min(1e-12)
+    return alike

@@ -14,13 +14,14 @@ def selected(relation: Relation, select: Select, k: int) -> Relation:
     Raises ValueError where a prior knows none of the paper's.
     """
     names = relation.prototypes.names
+    chosen: list[str]
     match select:
         case "paper":
-            chosen = [name for name in PAPERS if name in names]
+            chosen = [name for name in names if name in PAPERS]
             if not chosen:
                 raise ValueError(f"select: this prior knows none of the paper's distortions, but {', '.join(names)}")
         case "all":
-            chosen = list(names)
-        case "top-k":
+            chosen = names
+        case _:
             chosen = [names[place] for place in relation.gamma.argsort(descending=True, stable=True)[:k].tolist()]
     return relation.only(chosen)
