@@ -12,7 +12,10 @@ from torch import Generator, Tensor
 from app.virtual_camera import VirtualCamera
 from ml.backbones import SameSize, build
 from ml.checkpoint import adam
-from ml.distortions import DISTORTIONS, distort, gaussian_blur, gaussian_noise, mixed_at
+from ml.distortions import PAPERS, distort
+from ml.distortions.blurs import gaussian_blur
+from ml.distortions.mixtures import mixed_at
+from ml.distortions.noises import gaussian_noise
 from ml.finetune import FinetuneSchedule, finetune_step
 from ml.images import decode, from_uint8, jpeg, to_uint8
 from ml.pairs import TargetPair
@@ -77,7 +80,7 @@ def known_distortions(clean: Path, most: int, seed: int) -> dict[str, list[Targe
             TargetPair(f"{index}", image, to_uint8(distort(name, from_uint8(image), generator_for(seed, name, index))))
             for index, image in enumerate(images)
         ]
-        for name in DISTORTIONS
+        for name in PAPERS
     }
 
 

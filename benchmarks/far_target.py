@@ -16,10 +16,12 @@ from devices import REPOSITORY, real_devices
 from trials import SCALES, Bench, Trials, one_thread, settings
 
 from ml.backbones import SameSize, build
+from ml.distortions import PAPERS
 from ml.guidance import Guidance, guided
 from ml.precision import device
 from ml.prior import Prior, load_prior
 from ml.relation import Relation, relate
+from ml.selection import selected
 
 BACKBONE: Final = "vdsr"
 UNSHUFFLE: Final = 2
@@ -75,9 +77,9 @@ def measure(
     prior = load_prior()
     (found,) = (each for each in real_devices(targets, shots, SCALES[scale].images) if each.name == target)
     for seed in range(SCALES[scale].seeds):
-        bench = Bench.of(found, SCALES[scale], clean, prior.prototypes.names, seed)
+        bench = Bench.of(found, SCALES[scale], clean, list(PAPERS), seed)
         trials.report["inputs"][target] = bench.input_psnr()
-        relation = relate(prior.drn.to(device()), prior.prototypes, found.train, seed)
+        relation = selected(relate(prior.drn.to(device()), prior.prototypes, found.train, seed), "paper")
         for name, arm in ARMS.items():
             about: dict[str, str | int] = {"target": target, "seed": seed, "arm": name}
             trials.measure(about, trained(bench, arm, prior, relation, seed))

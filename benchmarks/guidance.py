@@ -13,11 +13,13 @@ from devices import REPOSITORY, Device, real_devices
 from trials import SCALES, Bench, Trials, one_thread, settings
 
 from ml.backbones import SameSize, build
+from ml.distortions import PAPERS
 from ml.guidance import Guidance, guided, task_shares, uniform
 from ml.options import PRESETS
 from ml.precision import device
 from ml.prior import Prior, load_prior
 from ml.relation import relate
+from ml.selection import selected
 
 # None is γ ≡ 1; every arm but `baseline` then runs the same steps on as many samples.
 ARMS: Final[dict[str, Guidance | None]] = {
@@ -54,7 +56,7 @@ def measure(
         if only and target.name not in only:
             continue
         for seed in range(SCALES[scale].seeds):
-            bench = Bench.of(target, SCALES[scale], clean, prior.prototypes.names, seed)
+            bench = Bench.of(target, SCALES[scale], clean, list(PAPERS), seed)
             trials.report["inputs"][target.name] = bench.input_psnr()
             compare(trials, bench, target, prior, init, seed)
     typer.echo(f"Wrote {path}.")
@@ -62,7 +64,7 @@ def measure(
 
 def compare(trials: Trials, bench: Bench, target: Device, prior: Prior, init: str, seed: int) -> None:
     """All arms of one target and seed, and fine-tuning without a transfer."""
-    relation = relate(prior.drn.to(device()), prior.prototypes, target.train, seed)
+    relation = selected(relate(prior.drn.to(device()), prior.prototypes, target.train, seed), "paper")
     quick = PRESETS["quick"]
 
     def start() -> SameSize:

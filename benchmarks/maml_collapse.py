@@ -22,7 +22,8 @@ from ml.backbones import SameSize, dncnn, vdsr
 from ml.backbones.layers import convolution, zero_convolution
 from ml.checkpoint import adam
 from ml.dead_leaves import dead_leaves
-from ml.distortions import DISTORTIONS, gaussian_noise
+from ml.distortions import PAPERS
+from ml.distortions.noises import gaussian_noise
 from ml.evaluate import mean, quality_of_input
 from ml.finetune import FinetuneSchedule, finetune_step
 from ml.images import from_uint8, to_uint8
@@ -111,7 +112,7 @@ def meta_trained(
     """Algorithm 3 with γ ≡ 1, then fine-tuning. Without the check of `meta_step`, which refuses the published DnCNN."""
     torch.manual_seed(0)
     network = make()
-    optimizer, tasks = adam(network, 1e-3), list(DISTORTIONS)[:7]
+    optimizer, tasks = adam(network, 1e-3), list(PAPERS)
     schedule = TransferSchedule(steps, batch=8, crop=32)
     queried = 0.0
     for step in range(steps):

@@ -32,7 +32,9 @@ from torch import Tensor
 
 from ml.backbones import SameSize
 from ml.descriptor import Descriptor, describe
-from ml.distortions import down_up, gaussian_blur, gaussian_noise
+from ml.distortions.blurs import gaussian_blur
+from ml.distortions.noises import gaussian_noise
+from ml.distortions.resampling import down_up
 from ml.drn import DistortionRelationNetwork
 from ml.images import from_uint8, jpeg, to_uint8
 from ml.match import MatchReference, closeness, fingerprint

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from ml.distortions import resize, uniform
+from ml.distortions.kinds import uniform
+from ml.distortions.resampling import resize
 
 OVERSAMPLING = 2  # Leaves are drawn at twice the size, so that their edges are antialiased like a camera's.
 

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ml.edges import Edges
+
 # Simonyan & Zisserman 2015, table 1, column A: output channels of 3×3 convolutions.
 VGG11 = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool")
 STRENGTH_CENTRES_DB = tuple(float(db) for db in range(10, 55, 5))  # PSNR that a distortion leaves, strong to weak
@@ -17,12 +19,13 @@ ROUNDING = 1 / 255  # Residuals below one grey level are rounding, and must not 
 
 @dataclass(frozen=True)
 class DrnShape:
-    """Sizes of a DRN. The widths are ours; the paper names only VGG-11 and a bank of Q nodes."""
+    """Sizes and variants of a DRN. The widths are ours; the paper names only VGG-11 and a bank of Q nodes."""
 
     width: float = 0.5  # of VGG-11's channel counts
     kind_dim: int = 128
-    memory_nodes: int = 32
+    memory_nodes: int = 32  # 0 is the paper's "w/o Memory Bank" (Table 3): a sample is then a graph of one node
     affinity: Literal["scaled", "literal"] = "scaled"
+    edges: Edges = "cosine"
 
 
 class Affinity(nn.Module):
@@ -95,6 +98,11 @@ class DistortionRelationNetwork(nn.Module):
         nodes = F.relu(self.gcn[0](adjacency @ nodes)) + nodes
         c: Tensor = self.gcn[1](adjacency @ nodes)[:, 0]  # (b, d)  Eq. (9)
         return c
+
+
+def kind_in(node: Float[Tensor, "*b ds"]) -> Float[Tensor, "*b d"]:
+    """The kind that a node was made of, unit length; strength codes are never negative, so their sum is not zero."""
+    return F.normalize(node.unflatten(-1, (-1, len(STRENGTH_CENTRES_DB))).sum(dim=-1), dim=-1)
 
 
 def joined(a_p: Float[Tensor, "b 1 q"], a_m: Float[Tensor, "q q"]) -> Float[Tensor, "b n n"]:

@@ -16,6 +16,7 @@ from ml.dead_leaves import dead_leaves
 from ml.evaluate import quality_of_input
 from ml.guidance import TaskMix, guided, task_shares, uniform
 from ml.images import load_folder, to_uint8
+from ml.lpips import Lpips
 from ml.match import fingerprint
 from ml.meta import MetaSchedule
 from ml.options import PRESETS, TrainingOptions
@@ -27,6 +28,7 @@ from ml.race import Candidate, Race, Start, Tick
 from ml.relation import Relation, node_link_graph, relate
 from ml.report import CODE_VERSION, Outcome, judge
 from ml.sampling import generator_for
+from ml.selection import selected
 from ml.transfer import MARGIN
 
 DEAD_LEAVES, DEAD_LEAVES_SIDE = 6, 320
@@ -58,6 +60,7 @@ def run_job(
     *,
     prior_path: Path | None = None,
     clean_dir: Path | None = None,
+    lpips: Lpips | None = None,
     resume: Path | None = None,
     crew: Crew = ALONE,
 ) -> Outcome:
@@ -81,8 +84,9 @@ def run_job(
         follower.progress("embedding", SHARES["embedding"])
 
     relation = relate(prior.drn.to(device()), prior.prototypes, parts.train, options.seed, embedding)
-    shares = task_shares(relation, options.acting)
-    graph = node_link_graph(relation, prior.version, shares, asdict(options.acting))
+    tasks = selected(relation, options.select)
+    shares = task_shares(tasks, options.acting)
+    graph = node_link_graph(relation, prior.version, tasks, shares, asdict(options.acting))
     follower.graph(graph)
     reference = fingerprint(as_sent(files, parts.train, scale))
 
@@ -90,7 +94,8 @@ def run_job(
     least_side = PRESETS[options.preset].transfer.crop + 2 * MARGIN
     transfers = options.scheme != "baseline"
     images = clean_images(parts, clean_dir, least_side, options.seed, embedding) if transfers else []
-    race = line_up(options, parts, scale, relation, prior, images)
+    race = line_up(options, parts, scale, tasks, prior, images)
+    race.lpips = lpips
     race.enlist(crew)
     if resume is not None:
         race.load(resume)
@@ -113,7 +118,7 @@ def run_job(
 
     clock.enter("evaluating")
     race.measure(lambda: follower.progress("evaluating", SHARES["evaluating"]))
-    untouched = quality_of_input(parts.held_out)
+    untouched = quality_of_input(parts.held_out, lpips)
     outcome = judge(race, untouched, options, scale, relation, prior, reference, graph, clock.seconds())
     follower.progress("registering", SHARES["registering"])
     return outcome

@@ -9,6 +9,7 @@ from ml.finetune import FinetuneSchedule
 from ml.guidance import Acting, Guidance
 from ml.losses import LossName
 from ml.meta import MetaSchedule, Order
+from ml.selection import TOP, Select
 from ml.transfer import TransferSchedule
 
 Preset = Literal["quick", "standard", "paper"]
@@ -19,8 +20,8 @@ Scheme = Literal["auto", "baseline", "pretrain", "maml", "drtl-pretrain", "drtl-
 class TrainingOptions:
     """What a user may choose; `None` leaves it to the preset.
 
-    `guidance`, `temperature` and `top_k` say how γ acts where it does, `maml_order` and `inner_rate` how the
-    meta-learned schemes look ahead. Raises ValueError for values that no training can use.
+    `select` and `top_k` say which known distortions take part, `guidance` and `temperature` how γ acts, `maml_order`
+    and `inner_rate` how the meta-learned schemes look ahead. Raises ValueError for values that no training can use.
     """
 
     preset: Preset = "quick"
@@ -32,6 +33,7 @@ class TrainingOptions:
     transfer_steps: int | None = None
     finetune_steps: int | None = None
     loss: LossName = "l1"
+    select: Select = "paper"
     guidance: Acting = "weight"
     temperature: float | None = None
     top_k: int | None = None
@@ -46,7 +48,8 @@ class TrainingOptions:
     @property
     def acting(self) -> Guidance:
         """How γ acts."""
-        return Guidance(self.guidance, self.temperature, self.top_k)
+        most = TOP if self.select == "top-k" and self.top_k is None else self.top_k
+        return Guidance(self.guidance, self.temperature, most)
 
     def meta(self, preset: MetaSchedule) -> MetaSchedule:
         """The meta-learning of a preset with what was chosen instead."""

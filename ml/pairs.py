@@ -8,7 +8,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ml.distortions import resize
+from ml.distortions.resampling import resize
 from ml.images import decode, from_uint8, to_uint8
 from ml.sampling import generator_for
 

@@ -4,12 +4,14 @@ import hashlib
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
+from jaxtyping import UInt8
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
@@ -17,8 +19,9 @@ from ml import checkpoint
 from ml.backbones import BACKBONES, build
 from ml.checkpoint import Trainee, adam
 from ml.dead_leaves import dead_leaves
-from ml.distortions import DISTORTIONS
+from ml.distortions import DISTORTIONS, PAPERS
 from ml.drn import DistortionRelationNetwork, DrnShape
+from ml.edges import Edges
 from ml.images import load_folder, to_uint8
 from ml.precision import device
 from ml.prior import Prior, round_to_half, save_prior, theta_name
@@ -30,6 +33,7 @@ SAVE_EVERY_S = 60.0
 PROTOTYPE_SAMPLES = 64
 DEAD_LEAVES = 12
 DEAD_LEAVES_SIDE = 512
+GENERATED = f"{DEAD_LEAVES} dead-leaves images of {DEAD_LEAVES_SIDE}×{DEAD_LEAVES_SIDE}"
 
 
 def train_prior(
@@ -43,9 +47,17 @@ def train_prior(
     learning_rate: float = 4e-4,
     unshuffle: int = 2,
     backbone: Annotated[list[str] | None, typer.Option(help="Give it once for each; by default vdsr.")] = None,
+    learn: Annotated[
+        Literal["paper", "all"], typer.Option(help="What is trained on: the paper's seven, or all distortions.")
+    ] = "paper",
+    memory_nodes: Annotated[int, typer.Option(help="Of the memory bank; 0 does without one.", min=0)] = 32,
+    affinity: Annotated[
+        Literal["scaled", "literal"], typer.Option(help="Eq. (6) with learned scale, or as printed.")
+    ] = "scaled",
+    edges: Annotated[Edges, typer.Option(help="How nodes are compared, in training and as γ.")] = "cosine",
     threads: Annotated[int, typer.Option(help="0 lets torch decide.")] = 0,
 ) -> None:
-    """Train the DRN, its memory bank and prototypes, and backbones on all auxiliary tasks.
+    """Train the DRN, its memory bank, and backbones on auxiliary tasks; prototypes of all known distortions with it.
 
     Progress is saved beside the output every minute; the same command resumes from there and ends with the same bits.
     """
@@ -56,14 +68,10 @@ def train_prior(
         torch.set_num_threads(threads)
     work = output.with_name(f"{output.name}.work")
     work.mkdir(parents=True, exist_ok=True)
-    least_side = PATCH + 2 * PATCH_MARGIN  # smaller ones cannot be distorted with a margin
-    loaded = [image for folder in clean for image in load_folder(folder)]
-    photographs = [image for image in loaded if min(image.shape[1:]) >= least_side]
-    generated = [
-        to_uint8(dead_leaves(DEAD_LEAVES_SIDE, generator_for(seed, "leaves", index))) for index in range(DEAD_LEAVES)
-    ]
-    images = photographs + generated
-    tasks = list(DISTORTIONS)
+    photographs = load_photographs(clean)
+    images = photographs + generated_images(seed)
+    tasks = list(PAPERS if learn == "paper" else DISTORTIONS)
+    shape = DrnShape(memory_nodes=memory_nodes, affinity=affinity, edges=edges)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -72,9 +80,9 @@ def train_prior(
         TimeRemainingColumn(),
         TextColumn("loss {task.fields[loss]:.4f}"),
     ) as progress:
-        drn, drn_loss = _train_drn(images, tasks, seed, drn_steps, work, progress)
+        drn, drn_loss = _train_drn(shape, images, tasks, seed, drn_steps, work, progress)
         round_to_half(drn)
-        prototypes = compute_prototypes(drn, images, tasks, PROTOTYPE_SAMPLES, seed)
+        prototypes = compute_prototypes(drn, images, list(DISTORTIONS), PROTOTYPE_SAMPLES, seed)
         schedule = TransferSchedule(theta_steps, batch, learning_rate=learning_rate)
         thetas, losses = {}, {}
         for name in backbones:
@@ -84,7 +92,7 @@ def train_prior(
     card: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "photographs": len(photographs),
-        "generated": f"{DEAD_LEAVES} dead-leaves images of {DEAD_LEAVES_SIDE}×{DEAD_LEAVES_SIDE}",
+        "generated": GENERATED,
         "licence": licence,
         "tasks": tasks,
         "seed": seed,
@@ -96,18 +104,48 @@ def train_prior(
         "theta_loss": losses,
         "torch": torch.__version__,
     }
-    version = f"{card['date']}-{_digest(prototypes, thetas)}"
+    version = version_of(card["date"], prototypes, thetas)
     save_prior(output, Prior(version, drn, prototypes, thetas, card))
     typer.echo(f"Wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), version {version}.")
 
 
+def load_photographs(folders: Sequence[Path]) -> list[UInt8[Tensor, "3 _ _"]]:
+    """The images of the folders that are large enough to be distorted with a margin."""
+    loaded = [image for folder in folders for image in load_folder(folder)]
+    return [image for image in loaded if min(image.shape[1:]) >= PATCH + 2 * PATCH_MARGIN]
+
+
+def generated_images(seed: int) -> list[UInt8[Tensor, "3 _ _"]]:
+    """Dead leaves, so that a prior has seen edges and textures of every size, whatever the photographs show."""
+    return [
+        to_uint8(dead_leaves(DEAD_LEAVES_SIDE, generator_for(seed, "leaves", index))) for index in range(DEAD_LEAVES)
+    ]
+
+
+def version_of(date: str, prototypes: Prototypes, thetas: dict[str, dict[str, Tensor]]) -> str:
+    """The date with a digest of what jobs compare with and start from."""
+    digest = hashlib.sha256(prototypes.vectors.numpy().tobytes())
+    for name in sorted(thetas):
+        for value in thetas[name].values():
+            digest.update(value.numpy().tobytes())
+    return f"{date}-{digest.hexdigest()[:8]}"
+
+
 def _train_drn(
-    images: Sequence[Tensor], tasks: Sequence[str], seed: int, steps: int, work: Path, progress: Progress
+    shape: DrnShape,
+    images: Sequence[Tensor],
+    tasks: Sequence[str],
+    seed: int,
+    steps: int,
+    work: Path,
+    progress: Progress,
 ) -> tuple[DistortionRelationNetwork, float]:
     torch.manual_seed(seed)
-    drn = DistortionRelationNetwork(DrnShape()).to(device())
+    drn = DistortionRelationNetwork(shape).to(device())
     trainee = Trainee(drn, adam(drn, 1e-3))
-    saved = work / "drn.safetensors"
+    # A run with other edges or tasks has other weights of the same sizes, which must not be gone on with.
+    about = hashlib.sha256(f"{asdict(shape)}/{list(tasks)}".encode()).hexdigest()[:8]
+    saved = work / f"drn-{about}.safetensors"
     loss = _resume(trainee, saved)
     bar = progress.add_task("distortion-relation network", total=steps, completed=trainee.step, loss=loss)
     last_save = time.monotonic()
@@ -163,14 +201,6 @@ def _resume(trainee: Trainee, saved: Path) -> float:
     tensors, facts = checkpoint.load(saved)
     trainee.load(tensors, facts["step"])
     return float(facts["loss"])
-
-
-def _digest(prototypes: Prototypes, thetas: dict[str, dict[str, Tensor]]) -> str:
-    digest = hashlib.sha256(prototypes.vectors.numpy().tobytes())
-    for name in sorted(thetas):
-        for value in thetas[name].values():
-            digest.update(value.numpy().tobytes())
-    return digest.hexdigest()[:8]
 
 
 if __name__ == "__main__":

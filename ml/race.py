@@ -24,6 +24,7 @@ from ml.crew import ALONE, Crew, Order
 from ml.evaluate import Quality, mean, quality_of
 from ml.finetune import FinetuneSchedule, finetune_gradient, finetune_step
 from ml.guidance import TaskMix
+from ml.lpips import Lpips
 from ml.meta import MetaSchedule, meta_step
 from ml.pairs import Split, TargetPair
 from ml.transfer import TransferSchedule, transfer_gradient, transfer_step
@@ -78,14 +79,14 @@ class Candidate:
         """Its best, for each held-out pair."""
         return self.measured[self.best_steps]
 
-    def measure(self, split: Split, tick: Tick) -> None:
+    def measure(self, split: Split, lpips: Lpips | None, tick: Tick) -> None:
         """Measure the present weights on the held-out pairs, unless that is done; keep them if they are the best."""
         steps = self.finetune_steps_done
         if steps not in self.measured:
             quality = []
             for pair in split.held_out:
                 tick()
-                quality += quality_of(self.network, [pair])
+                quality += quality_of(self.network, [pair], lpips)
             self.measured[steps] = quality
             if self.best_steps == steps:
                 self.best_weights = {name: value.clone() for name, value in self.network.state_dict().items()}
@@ -143,6 +144,7 @@ class Race:
     held_back: frozenset[Start] = frozenset()  # Trained for comparison, never chosen.
     plan: str = ""  # What the race depends on; a checkpoint of another plan is refused.
     crew: Crew = ALONE  # Who computes the steps.
+    lpips: Lpips | None = None  # With what else to measure.
 
     def enlist(self, crew: Crew) -> None:
         """Have a crew compute the steps. Raises ValueError where a batch has not a sample for each of them."""
@@ -201,7 +203,7 @@ class Race:
                     self._train(candidate, candidate.transfer_steps + milestone, after_step)
                     # A resumed candidate may be past this milestone, where it was measured before.
                     if candidate.finetune_steps_done == milestone != self.milestones[-1]:
-                        candidate.measure(self.split, tick)
+                        candidate.measure(self.split, self.lpips, tick)
 
     def _stop_losers(self) -> None:
         """Of those that start from knowledge only the best so far goes on."""
@@ -247,7 +249,7 @@ class Race:
         """Measure those who reached the end. Calls `tick` before each image."""
         for candidate in self.candidates:
             if not candidate.stopped:
-                candidate.measure(self.split, tick)
+                candidate.measure(self.split, self.lpips, tick)
 
     def winner(self) -> Candidate:
         """The best of those who reached the end and may be chosen, with its best weights in its network."""

@@ -1,7 +1,8 @@
 """The distortion-relation graph (Algorithm 1): how the DRN learns, and how a target is related to what it knows."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any, Literal
 
 import torch
@@ -11,9 +12,11 @@ from torch import Generator, Tensor
 
 from ml.distortions import DISTORTIONS, distort
 from ml.drn import DistortionRelationNetwork, residual_psnr
+from ml.edges import Edges, similarity
 from ml.images import from_uint8
 from ml.pairs import TargetPair
 from ml.precision import autocast
+from ml.residual import area_share, displacement_share
 from ml.sampling import dihedral, generator_for, pick, textured_crop
 
 PATCH = 64
@@ -21,7 +24,11 @@ PATCH_MARGIN = 16
 TEMPERATURE = 0.1  # τ of the prototypical loss
 PATCHES_PER_PAIR = 24
 LEAST_RELATION = 0.2  # Below this the best γ says that the target is like none of the known distortions.
+NONE_OF_THESE = " But of the distortions that are learnt from none is like it, so none of them is preferred."
 LEAST_SPREAD = 0.1  # Where the best γ is less than this above the worst, the target is like all of them alike.
+# Above these a target is like none of them, whatever γ; between what known and foreign ones have (adr/0030).
+MOST_IN_AREAS = 0.7
+MOST_DISPLACED = 0.6
 
 
 @dataclass(frozen=True)
@@ -33,12 +40,27 @@ class Prototypes:
     samples: Float[Tensor, "k n d"]
     psnr_db: Float[Tensor, "k"]
 
+    def only(self, places: Sequence[int]) -> "Prototypes":
+        """Those at the given places, in that order."""
+        at = list(places)
+        return Prototypes([self.names[i] for i in at], self.vectors[at], self.samples[at], self.psnr_db[at])
+
+    def joined_by(self, others: "Prototypes") -> "Prototypes":
+        """These, followed by others of the same network and with as many samples."""
+        return Prototypes(
+            self.names + others.names,
+            torch.cat([self.vectors, others.vectors]),
+            torch.cat([self.samples, others.samples]),
+            torch.cat([self.psnr_db, others.psnr_db]),
+        )
+
 
 @dataclass(frozen=True)
 class Relation:
     """The target among the auxiliary distortions.
 
-    `gamma` is the cosine of the target's node with each prototype; `gamma_of_pair` the same for every pair alone.
+    `gamma` is how alike the target's node and each prototype are, by `edges`; `gamma_of_pair` the same for every pair
+    alone.
     """
 
     prototypes: Prototypes
@@ -47,6 +69,21 @@ class Relation:
     gamma: Float[Tensor, "k"]
     gamma_of_pair: Float[Tensor, "p k"]
     target_psnr_db: float
+    edges: Edges = "cosine"
+    in_areas: float = 0.0  # Shares of the difference that the nodes do not tell of, the median over the pairs.
+    displaced: float = 0.0
+    gamma_of_all: Float[Tensor, "n"] | None = None  # To all that are known, where this is the relation to some of them.
+
+    def only(self, names: Sequence[str]) -> "Relation":
+        """The target among some of the distortions, which is what a job learns from."""
+        places = [self.prototypes.names.index(name) for name in names]
+        return replace(
+            self,
+            prototypes=self.prototypes.only(places),
+            gamma=self.gamma[places],
+            gamma_of_pair=self.gamma_of_pair[:, places],
+            gamma_of_all=self.gamma if self.gamma_of_all is None else self.gamma_of_all,
+        )
 
     @property
     def weights(self) -> Float[Tensor, "k"]:
@@ -62,11 +99,20 @@ class Relation:
         return "related" if self.fallback is None else "unrelated"
 
     @property
-    def fallback(self) -> Literal["low", "flat"] | None:
-        """Why γ prefers no task: it is low for all of them, or about the same for all; None where it does."""
+    def fallback(self) -> Literal["areas", "displaced", "low", "flat"] | None:
+        """Why γ prefers no task; None where it does.
+
+        The target changes whole areas, or moves the content, which the nodes do not tell of; or γ is low for all of
+        these distortions, or about the same for all that are known.
+        """
+        known = self.gamma if self.gamma_of_all is None else self.gamma_of_all
+        if self.in_areas > MOST_IN_AREAS:
+            return "areas"
+        if self.displaced > MOST_DISPLACED:
+            return "displaced"
         if float(self.gamma.max()) < LEAST_RELATION:
             return "low"
-        if len(self.gamma) > 1 and float(self.gamma.max() - self.gamma.min()) < LEAST_SPREAD:
+        if len(known) > 1 and float(known.max() - known.min()) < LEAST_SPREAD:
             return "flat"
         return None
 
@@ -87,17 +133,18 @@ def synthetic_patches(
 
 
 def prototypical_loss(
-    support: Float[Tensor, "k s d"], query: Float[Tensor, "k q d"], temperature: float
+    support: Float[Tensor, "k s d"], query: Float[Tensor, "k q d"], temperature: float, edges: Edges = "cosine"
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of each query node over its cosines with the distortions' mean support nodes.
+    """Cross-entropy of each query node over how alike it is to the distortions' mean support nodes.
 
     The paper names no loss for the DRN; this is the one of prototypical networks (Snell et al., NeurIPS 2017).
     """
     k, q, _ = query.shape
     prototypes = F.normalize(F.normalize(support, dim=2).mean(dim=1), dim=1)  # (k, d)
-    logits = F.normalize(query, dim=2) @ prototypes.T / temperature  # (k, q, k)
+    nodes = F.normalize(query, dim=2).flatten(0, 1)  # (k q, d)
+    logits = similarity(nodes, prototypes, edges) / temperature  # (k q, k)
     labels = torch.arange(k, device=query.device).repeat_interleave(q)  # (k q,)
-    return F.cross_entropy(logits.flatten(0, 1), labels)
+    return F.cross_entropy(logits, labels)
 
 
 def drn_step(
@@ -117,7 +164,7 @@ def drn_step(
     with autocast(device):
         kinds = drn.kind(residual).float()  # (k 2s, d)
     support, query = kinds.unflatten(0, (len(tasks), 2 * shots)).split(shots, dim=1)  # (k, s, d) each
-    loss = prototypical_loss(support, query, TEMPERATURE)
+    loss = prototypical_loss(support, query, TEMPERATURE, drn.shape.edges)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -157,7 +204,7 @@ def relate(
     each pair.
     """
     drn.eval()
-    nodes, strengths = [], []
+    nodes, strengths, in_areas, displaced = [], [], [], []
     for pair in pairs:
         tick()
         generator = generator_for(seed, f"relate/{pair.name}", 0)  # Whatever the order of the pairs.
@@ -168,15 +215,21 @@ def relate(
         embedded = drn(clean.to(drn.memory.device), distorted.to(drn.memory.device)).cpu()  # (n, d)
         nodes.append(F.normalize(embedded.mean(dim=0), dim=0))
         strengths.append(residual_psnr((clean - distorted) / 2 + 0.5).mean())
+        in_areas.append(area_share(clean, distorted))
+        displaced.append(displacement_share(clean, distorted))
     pair_nodes = torch.stack(nodes)  # (p, d)
     target = F.normalize(pair_nodes.mean(dim=0), dim=0)  # (d,)
+    edges = drn.shape.edges
     return Relation(
         prototypes,
         target,
         pair_nodes,
-        gamma=prototypes.vectors @ target,
-        gamma_of_pair=pair_nodes @ prototypes.vectors.T,
+        gamma=similarity(target[None], prototypes.vectors, edges)[0],
+        gamma_of_pair=similarity(pair_nodes, prototypes.vectors, edges),
         target_psnr_db=float(torch.stack(strengths).mean()),
+        edges=edges,
+        in_areas=median(in_areas),
+        displaced=median(displaced),
     )
 
 
@@ -189,6 +242,16 @@ def in_words(relation: Relation) -> str:
         return (
             f"Like every known distortion to much the same degree (γ from {gamma[last]:.2f} to {gamma[first]:.2f}),"
             " so no auxiliary task is preferred."
+        )
+    if relation.fallback == "areas":
+        return (
+            f"Unlike every known distortion: {relation.in_areas:.0%} of the difference is whole areas that are "
+            "brighter, darker or of another colour, so no auxiliary task is preferred."
+        )
+    if relation.fallback == "displaced":
+        return (
+            f"Unlike every known distortion: {relation.displaced:.0%} of the difference is content out of place, so no "
+            "auxiliary task is preferred. If that is not what the device does, the pairs are not aligned."
         )
     if relation.fallback == "low":
         return (
@@ -206,14 +269,18 @@ def in_words(relation: Relation) -> str:
 def node_link_graph(
     relation: Relation,
     prior_version: str,
+    tasks: Relation | None = None,
     shares: Float[Tensor, "k"] | None = None,
     guidance: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The graph as JSON that networkx's `node_link_graph` loads; nodes carry a 2-D projection, links the cosine.
 
-    `shares` are those of the tasks in a guided transfer, which became of γ by `guidance`; by default γ's own.
+    `tasks` is the target among those distortions that are learnt from, by default all; others weigh nothing. `shares`
+    are those of these in a guided transfer, which became of γ by `guidance`; by default γ's own.
     """
-    shares = relation.weights if shares is None else shares
+    tasks = tasks or relation
+    share_of = dict.fromkeys(relation.prototypes.names, 0.0)
+    share_of |= zip(tasks.prototypes.names, (tasks.weights if shares is None else shares).tolist(), strict=True)
     prototypes = relation.prototypes
     names = [*prototypes.names, "target"]
     nodes = torch.cat([prototypes.vectors, relation.target[None]])  # (k + 1, d)
@@ -240,7 +307,8 @@ def node_link_graph(
             "gamma_min": float(spread[:, i].min()),
             "gamma_max": float(spread[:, i].max()),
             "rank": order.index(i) + 1,
-            "weight": float(shares[i]),
+            "selected": share_of[name] > 0,
+            "weight": share_of[name],
             "psnr_db": float(prototypes.psnr_db[i]),
             "samples": project(prototypes.samples[i][:40]),
         }
@@ -261,15 +329,18 @@ def node_link_graph(
         for i in range(len(names))
         for j in range(i + 1, len(names))
     ]
-    for link, share in zip([link for link in links if link["target"] == "target"], shares.tolist(), strict=True):
-        link["weight"] = share
+    for link in links:
+        if link["target"] == "target":
+            link["weight"] = share_of[link["source"]]
     facts = {
         "target": "target",
-        "metric": "cosine",
-        "verdict": relation.verdict,
-        "fallback": relation.fallback,
+        "metric": relation.edges,
+        "verdict": tasks.verdict,
+        "fallback": tasks.fallback,
         "guidance": None if guidance is None else dict(guidance),
-        "sentence": in_words(relation),
+        "in_areas": round(relation.in_areas, 4),
+        "displaced": round(relation.displaced, 4),
+        "sentence": in_words(relation) + ("" if tasks.verdict == relation.verdict else NONE_OF_THESE),
         "prior": prior_version,
         "ranking": [prototypes.names[i] for i in order],
         "projection": "pca",

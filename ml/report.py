@@ -62,6 +62,8 @@ def judge(
                 "result_ssim": after.ssim,
                 "input_aligned_psnr": before.aligned_psnr,
                 "result_aligned_psnr": after.aligned_psnr,
+                "input_lpips": before.lpips,
+                "result_lpips": after.lpips,
             }
             for pair, before, plain, after in zip(
                 race.split.held_out, untouched, baseline.quality, winner.quality, strict=True
@@ -79,7 +81,7 @@ def judge(
         "chosen": winner.start,
         "verdict": verdict,
         "gamma": dict(zip(relation.prototypes.names, relation.gamma.tolist(), strict=True)),
-        "task_weights": task_weights(winner, relation.prototypes.names),
+        "task_weights": task_weights(winner, race.tasks),
         "metrics": metrics,
         "match": asdict(reference) if reference is not None else None,
         "prior": prior.version,

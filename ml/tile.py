@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ml.backbones import Part
-from ml.distortions import resize
+from ml.distortions.resampling import resize
 from ml.ensemble import Ensemble, ensemble, trust_map
 from ml.tiling import Piece, RowBuffer, Rows, Span
 

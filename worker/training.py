@@ -16,6 +16,7 @@ from app.core.storage import StorageDown
 from app.core.tables import Dataset, Job
 from ml.crew import Crew, HelperLost, crew_of
 from ml.job import run_job
+from ml.lpips import Lpips, UnusableWeights, load_lpips
 from ml.options import TrainingOptions
 from ml.pairs import PairFile
 from ml.report import Outcome
@@ -112,6 +113,7 @@ def train(service: Service, lease: Lease, follower: JobFollower, crew: Crew, met
             prior_path=service.settings.prior_path,
             clean_dir=service.settings.clean_dir,
             crew=crew,
+            lpips=perceptual_metric(service.settings.lpips_weights),
         )
         resume = fetch_checkpoint(service, job.checkpoint_blob, scratch / "resume")
         try:
@@ -139,6 +141,17 @@ def training_options(job: Job) -> TrainingOptions:
     """The method's part of the job's options; the rest (the model's name) is the registry's."""
     known = [field.name for field in fields(TrainingOptions) if field.name in job.options]
     return TrainingOptions(**{name: job.options[name] for name in known})
+
+
+def perceptual_metric(weights: Path | None) -> Lpips | None:
+    """LPIPS, if the operator has installed its weights; weights that cannot be used cost a job one metric, no more."""
+    if weights is None:
+        return None
+    try:
+        return load_lpips(weights)
+    except UnusableWeights as error:
+        log.warning("jobs are measured without LPIPS: %s", error)
+        return None
 
 
 def fetch_checkpoint(service: Service, blob: str | None, path: Path) -> Path | None:

@@ -12,10 +12,16 @@ HEADER: Final = 116
 MARGIN: Final = 36
 GRAPH_WIDTH: Final = 620
 CENTRE_X, CENTRE_Y = 310.0, HEADER + 316.0
-NEAR, FAR = 114.0, 240.0  # Distance from the centre at γ = 1 and at γ ≤ 0.
+NEAR, FAR = 114.0, 240.0  # radii of γ = 1 and of γ ≤ 0
 TARGET_RADIUS: Final = 34.0
 RINGS: Final = (1.0, 0.75, 0.5, 0.25, 0.0)
 LIKE: Final = 0.5  # Auxiliary distortions with a cosine above this are joined by a thin line.
+# With more distortions than this, labels stand around the drawing instead of beside their nodes.
+MOST_LABELS_WITHIN: Final = 10
+CROWDED_NEAR, CROWDED_FAR, LABEL_RING = 120.0, 180.0, 194.0
+LINE: Final = 14.0
+LONG_NAME: Final = 15  # letters that fit beside a bar in the usual size
+SMALLEST_ROW: Final = 20  # pixels of a row that takes a name in the usual size
 BAR_ROW: Final = 25
 BAR_LEFT, BAR_RIGHT = 770.0, 984.0
 
@@ -37,6 +43,8 @@ STYLE: Final = """
 .drtl .pill { fill: var(--panel); stroke: var(--line) } .drtl .badge { fill: var(--accent) }
 .drtl .warm { fill: var(--warm) } .drtl .accent { fill: var(--accent) } .drtl .on { fill: var(--on) }
 .drtl .node { fill: var(--accent); stroke: var(--panel); stroke-width: 2 }
+.drtl .node.left-out { fill: var(--panel); stroke: var(--accent) } .drtl .left-out { opacity: .55 }
+.drtl .leader { stroke: var(--soft); stroke-width: .8; opacity: .7 }
 .drtl .target { fill: var(--ink) } .drtl .in-target { fill: var(--paper); font-weight: 650 }
 .drtl .track { fill: var(--line); opacity: .55 } .drtl .whisker { stroke: var(--ink); stroke-width: 1.4 }
 """.strip()
@@ -44,7 +52,10 @@ STYLE: Final = """
 
 @dataclass(frozen=True)
 class Ranked:
-    """An auxiliary distortion as it is drawn: `angle` in radians, clockwise from the top by rank."""
+    """An auxiliary distortion as it is drawn: `angle` in radians, clockwise from the top by rank.
+
+    `selected` ones are learnt from.
+    """
 
     id: str
     words: str
@@ -52,10 +63,21 @@ class Ranked:
     spread: float
     angle: float
     psnr_db: float
+    selected: bool
 
-    @property
-    def place(self) -> tuple[float, float]:
-        return around(self.angle, distance(self.gamma))
+    def place(self, rings: "Rings") -> tuple[float, float]:
+        return around(self.angle, rings.at(self.gamma))
+
+
+@dataclass(frozen=True)
+class Rings:
+    """Distance from the centre at γ = 1 and at γ ≤ 0."""
+
+    near: float
+    far: float
+
+    def at(self, gamma: float) -> float:
+        return self.far - (self.far - self.near) * min(1.0, max(0.0, gamma))
 
 
 def draw(graph: Mapping[str, Any], title: str) -> bytes:
@@ -66,7 +88,7 @@ def draw(graph: Mapping[str, Any], title: str) -> bytes:
     names = [facts["target"], *(node.id for node in nodes)]
     bars_height = 58 + BAR_ROW * len(nodes)
     cell = min(34.0, 290 / len(names))
-    height = int(max(780, HEADER + bars_height + 120 + cell * len(names) + 60))
+    height = int(max(780, HEADER + bars_height + 140 + cell * len(names) + 60))
 
     svg = ET.Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {WIDTH} {height}", role="img")
     svg.set("class", "drtl")
@@ -101,14 +123,10 @@ def ranked(graph: Mapping[str, Any]) -> list[Ranked]:
             float(node["gamma_std"]),
             2 * math.pi * place / len(ranking),
             float(node["psnr_db"]),
+            bool(node.get("selected", True)),
         )
         for place, node in enumerate(ranking)
     ]
-
-
-def distance(gamma: float) -> float:
-    """How far from the centre a distortion with this γ lies."""
-    return FAR - (FAR - NEAR) * min(1.0, max(0.0, gamma))
 
 
 def around(angle: float, radius: float) -> tuple[float, float]:
@@ -151,54 +169,107 @@ def _graph(
     svg: ET.Element, target: str, nodes: Sequence[Ranked], cosines: Mapping[frozenset[str], float], height: int
 ) -> None:
     add(svg, "text", "Which known distortions it resembles", cls="head", x=MARGIN, y=HEADER + 30)
+    crowded = len(nodes) > MOST_LABELS_WITHIN
+    rings = Rings(CROWDED_NEAR, CROWDED_FAR) if crowded else Rings(NEAR, FAR)
     between = -math.pi / max(1, len(nodes))  # Half-way between the last and the first node, where no edge runs.
     for gamma in RINGS:
-        add(svg, "circle", cls="ring", cx=CENTRE_X, cy=CENTRE_Y, r=distance(gamma), stroke_dasharray="2 4")
+        add(svg, "circle", cls="ring", cx=CENTRE_X, cy=CENTRE_Y, r=rings.at(gamma), stroke_dasharray="2 4")
     for place, node in enumerate(nodes):
         for other in nodes[place + 1 :]:
             cosine = cosines.get(frozenset((node.id, other.id)), 0.0)
             if cosine > LIKE:
-                (x1, y1), (x2, y2) = node.place, other.place
+                (x1, y1), (x2, y2) = node.place(rings), other.place(rings)
                 strength = 0.15 + 0.5 * (cosine - LIKE) / (1 - LIKE)
                 line = add(svg, "line", cls="kin", x1=x1, y1=y1, x2=x2, y2=y2, stroke_width=1.2, opacity=strength)
                 add(line, "title", f"{node.id} – {other.id}: cosine {number(cosine)}")
     for node in nodes:
-        x, y = node.place
+        x, y = node.place(rings)
         strength = min(1.0, max(0.0, node.gamma))
+        cls = "edge" if node.selected else "edge left-out"
         add(
-            svg, "line", cls="edge", x1=CENTRE_X, y1=CENTRE_Y, x2=x, y2=y, stroke_width=1 + 6 * strength,
+            svg, "line", cls=cls, x1=CENTRE_X, y1=CENTRE_Y, x2=x, y2=y, stroke_width=1 + 6 * strength,
             opacity=0.25 + 0.65 * strength,
         )  # fmt: skip
     for gamma in RINGS:
-        x, y = around(between, distance(gamma))
-        label = "γ = 1" if gamma == 1 else f"{gamma:g}"
+        x, y = around(between, rings.at(gamma))
+        label = "γ = 1" if gamma == 1 and not crowded else f"{gamma:g}"  # Nodes leave no room for more.
         add(svg, "rect", cls="panel", x=x - 3.3 * len(label) - 2, y=y - 8, width=6.6 * len(label) + 4, height=14)
         add(svg, "text", label, cls="soft small", x=x, y=y + 3, text_anchor="middle")
     for node in nodes:
-        _node(svg, node)
+        _node(svg, node, rings)
+        if not crowded:
+            _label_beside(svg, node, rings)
+    if crowded:
+        _labels_around(svg, nodes, rings)
     add(svg, "circle", cls="target", cx=CENTRE_X, cy=CENTRE_Y, r=TARGET_RADIUS)
     add(svg, "text", target, cls="in-target", x=CENTRE_X, y=CENTRE_Y + 4.5, text_anchor="middle")
     captions = (
         "The nearer to the centre, the more alike (γ, the cosine of the two embeddings).",
-        (f"Thin lines join distortions that are alike among themselves (cosine above {LIKE:g})."),
+        f"Thin lines join distortions that are alike among themselves (cosine above {LIKE:g}).",
+        "" if all(node.selected for node in nodes) else "Hollow ones are not learnt from.",
     )
-    for place, caption in enumerate(captions):
-        add(svg, "text", caption, cls="soft small", x=MARGIN, y=height - 52 + 16 * place)
+    for place, caption in enumerate(filter(None, captions)):
+        add(svg, "text", caption, cls="soft small", x=MARGIN, y=height - 68 + 16 * place)
 
 
-def _node(svg: ET.Element, node: Ranked) -> None:
-    x, y = node.place
+def _node(svg: ET.Element, node: Ranked, rings: Rings) -> None:
+    x, y = node.place(rings)
     group = add(svg, "g")
     add(group, "title", f"{node.words}: γ {number(node.gamma)} ± {number(node.spread)}, {node.psnr_db:.1f} dB")
-    add(group, "circle", cls="node", cx=x, cy=y, r=7 + 6 * max(0.0, node.gamma))
+    add(group, "circle", cls="node" if node.selected else "node left-out", cx=x, cy=y, r=7 + 6 * max(0.0, node.gamma))
+
+
+def _label_beside(group: ET.Element, node: Ranked, rings: Rings) -> None:
+    """Name and strength beside the node, γ on its edge."""
+    x, y = node.place(rings)
     label_y = y - 32 if math.cos(node.angle) > 0 else y + 28  # Away from the centre, so off every edge.
     add(group, "text", node.id, cls="strong", x=x, y=label_y, text_anchor="middle")
     strength = f"{node.psnr_db:.1f} dB"
     add(group, "text", strength, cls="soft small number", x=x, y=label_y + 14, text_anchor="middle")
-    middle = (TARGET_RADIUS + distance(node.gamma) - 12) / 2
+    middle = (TARGET_RADIUS + rings.at(node.gamma) - 12) / 2
     pill_x, pill_y = around(node.angle, middle)
     add(group, "rect", cls="pill", x=pill_x - 19, y=pill_y - 10, width=38, height=20, rx=10)
     add(group, "text", number(node.gamma), cls="number strong", x=pill_x, y=pill_y + 4.5, text_anchor="middle")
+
+
+def _labels_around(svg: ET.Element, nodes: Sequence[Ranked], rings: Rings) -> None:
+    """Names with γ and strength on a ring outside, each joined to its node by a thin line; none covers another."""
+    for side in (1, -1):
+        here = [node for node in nodes if (math.sin(node.angle) >= -1e-9) == (side > 0)]
+        here.sort(key=lambda node: -math.cos(node.angle))
+        lines = [wrapped(node.id) for node in here]
+        heights = [LINE * (len(each) + 1) + 4 for each in lines]
+        wanted = [around(node.angle, LABEL_RING)[1] for node in here]
+        for node, names, height, middle in zip(here, lines, heights, spread_out(wanted, heights), strict=True):
+            # As far out as the ring is at the height at which the label came to stand.
+            reach = math.sqrt(max(0.0, LABEL_RING**2 - min(abs(middle - CENTRE_Y), LABEL_RING) ** 2))
+            x = CENTRE_X + side * max(reach, 14.0)
+            node_x, node_y = node.place(rings)
+            add(svg, "line", cls="leader", x1=node_x, y1=node_y, x2=x - side * 2, y2=middle)
+            anchor = "start" if side > 0 else "end"
+            top = middle - height / 2 + LINE - 1
+            for row, name in enumerate(names):
+                add(svg, "text", name, cls="strong", x=x + side * 2, y=top + LINE * row, text_anchor=anchor)
+            told = f"{number(node.gamma)} · {node.psnr_db:.1f} dB"
+            below = top + LINE * len(names)
+            add(svg, "text", told, cls="soft small number", x=x + side * 2, y=below, text_anchor=anchor)
+
+
+def wrapped(name: str) -> list[str]:
+    """A long name in two lines, cut behind an underscore."""
+    head, mark, tail = name.partition("_")
+    return [head + mark, tail] if mark and len(name) > 10 else [name]
+
+
+def spread_out(middles: Sequence[float], heights: Sequence[float]) -> list[float]:
+    """Where ascending labels of these heights stand so that none covers another, none far from where it should be."""
+    placed: list[float] = []
+    for middle, height in zip(middles, heights, strict=True):
+        least = placed[-1] + (heights[len(placed) - 1] + height) / 2 if placed else middle
+        placed.append(max(middle, least))
+    # Half of what they were pushed down is taken back by all, so that those above share the push.
+    pushed = max((at - middle for at, middle in zip(placed, middles, strict=True)), default=0.0)
+    return [at - pushed / 2 for at in placed]
 
 
 def _bars(svg: ET.Element, nodes: Sequence[Ranked]) -> None:
@@ -212,9 +283,11 @@ def _bars(svg: ET.Element, nodes: Sequence[Ranked]) -> None:
 
     for row, node in enumerate(nodes):
         y = HEADER + 58 + BAR_ROW * row
-        add(svg, "text", node.id, x=BAR_LEFT - 12, y=y + 4.5, text_anchor="end")
+        size = "small" if len(node.id) > LONG_NAME else ""
+        add(svg, "text", node.id, cls=size, x=BAR_LEFT - 12, y=y + 4.5, text_anchor="end")
         add(svg, "rect", cls="track", x=BAR_LEFT, y=y - 6, width=length, height=12, rx=3)
-        add(svg, "rect", cls="accent", x=BAR_LEFT, y=y - 6, width=at(node.gamma) - BAR_LEFT, height=12, rx=3)
+        filled = "accent" if node.selected else "accent left-out"
+        add(svg, "rect", cls=filled, x=BAR_LEFT, y=y - 6, width=at(node.gamma) - BAR_LEFT, height=12, rx=3)
         low, high = at(node.gamma - node.spread), at(node.gamma + node.spread)
         add(svg, "line", cls="whisker", x1=low, y1=y, x2=high, y2=y)
         for end in (low, high):
@@ -227,14 +300,14 @@ def _heat_map(
     svg: ET.Element, names: Sequence[str], cosines: Mapping[frozenset[str], float], top: float, cell: float
 ) -> None:
     add(svg, "text", "All cosines", cls="head", x=GRAPH_WIDTH + MARGIN / 2, y=top + 30)
-    left, first = BAR_LEFT - 20, top + 100
+    left, first = BAR_LEFT - 20, top + (100 if cell >= SMALLEST_ROW else 124)
     for row, name in enumerate(names):
         y = first + cell * row
-        strong = "strong" if row == 0 else ""
-        add(svg, "text", name, cls=strong, x=left - 12, y=y + cell / 2 + 4.5, text_anchor="end")
+        cls = ("small " * (cell < SMALLEST_ROW) + "strong" * (row == 0)).strip()
+        add(svg, "text", name, cls=cls, x=left - 8, y=y + cell / 2 + 4.5, text_anchor="end")
         x = left + cell * (row + 0.5)
-        turned = f"rotate(-45 {x:.1f} {first - 8:.1f})"
-        add(svg, "text", name, cls=strong, x=x, y=first - 8, transform=turned)
+        turned = f"rotate({-45 if cell >= SMALLEST_ROW else -60} {x:.1f} {first - 8:.1f})"
+        add(svg, "text", name, cls=cls, x=x, y=first - 8, transform=turned)
         for column, other in enumerate(names):
             cosine = 1.0 if row == column else cosines.get(frozenset((name, other)), 0.0)
             _cell(svg, f"{name} – {other}", cosine, left + cell * column, y, cell)

@@ -51,6 +51,11 @@ def prior_train(context: typer.Context) -> None:
     run_child("-m", "ml.prior_training", *context.args)
 
 
+def prior_extend(context: typer.Context) -> None:
+    """Let a prior rank distortions that came after it; takes the arguments of `python -m ml.prior_extension`."""
+    run_child("-m", "ml.prior_extension", *context.args)
+
+
 def run_child(*arguments: str) -> NoReturn:
     """Run Python in a process of its own (this side loads no torch) and end as it ends."""
     raise typer.Exit(subprocess.run([sys.executable, *arguments], check=False).returncode)

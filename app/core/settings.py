@@ -138,6 +138,9 @@ class Settings(BaseSettings):
         None, description="Folder of clean images that transfer may use (DIV2K or your own)."
     )
     prior_path: Path | None = Field(None, description="Prior bundle; empty means the one that ships with the project.")
+    lpips_weights: Path | None = Field(
+        None, description="Torchvision's AlexNet or VGG-16, for LPIPS in the metrics of jobs; without it there is none."
+    )
 
     @field_validator("webhook_key")
     @classmethod

@@ -76,6 +76,16 @@ def test_a_job_waits_in_the_queue_with_all_its_options(both_databases: Settings,
         assert client.get("/v1/jobs", params={"state": "failed"}).json()["items"] == []
 
 
+def test_the_distortions_to_learn_from_may_be_chosen(client: httpx.Client) -> None:
+    options = accepted(post_job(client, name="default"))["options"]
+    assert (options["select"], options["top_k"]) == ("paper", None)
+    by_form = accepted(post_job(client, name="form", select="top-k", top_k="5"))["options"]
+    assert (by_form["select"], by_form["top_k"]) == ("top-k", 5)
+    dataset = client.post("/v1/datasets", files=pair_files(2)).json()["id"]
+    body = {"dataset_id": dataset, "name": "json", "select": "top-k", "top_k": 5}
+    assert accepted(client.post("/v1/jobs", json=body))["options"] == by_form | {"name": "json"}
+
+
 def test_a_zip_takes_its_options_from_the_query(client: httpx.Client) -> None:
     answer = client.post(
         "/v1/jobs",
@@ -135,6 +145,7 @@ def test_an_unknown_backbone_is_pointed_at_and_nothing_is_stored(client: httpx.C
         ({"top_k": "0"}, "/top_k"),
         ({"maml_order": "third"}, "/maml_order"),
         ({"inner_rate": "-0.1"}, "/inner_rate"),
+        ({"select": "best"}, "/select"),
         ({"persent": "quick"}, "/persent"),
     ],
 )

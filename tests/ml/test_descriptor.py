@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ml.descriptor import BANDS, VALUES, describe, describe_each
-from ml.distortions import gaussian_blur, gaussian_noise, jpeg
+from ml.distortions.blurs import gaussian_blur
+from ml.distortions.noises import gaussian_noise
 from ml.ensemble import transform
-from ml.images import from_uint8
+from ml.images import from_uint8, jpeg
 from ml.windows import windows_of
 
 Seeded = Callable[[int], torch.Generator]

@@ -9,7 +9,16 @@ import torch
 from scipy.signal import correlate2d
 from torch import Tensor
 
-from ml.drn import Affinity, DistortionRelationNetwork, DrnShape, joined, normalised, residual_psnr, strength_code
+from ml.drn import (
+    Affinity,
+    DistortionRelationNetwork,
+    DrnShape,
+    joined,
+    kind_in,
+    normalised,
+    residual_psnr,
+    strength_code,
+)
 
 Seeded = Callable[[int], torch.Generator]
 
@@ -62,10 +71,12 @@ def reference_node(drn: DistortionRelationNetwork, clean: Array, distorted: Arra
     return np.outer(kind, strength / np.linalg.norm(strength)).ravel()
 
 
+@pytest.mark.parametrize("memory_nodes", [0, 4])
 @pytest.mark.parametrize("affinity", ["scaled", "literal"])
-def test_the_forward_pass_equals_a_numpy_reference(affinity: str, seeded: Seeded) -> None:
+def test_the_forward_pass_equals_a_numpy_reference(affinity: str, memory_nodes: int, seeded: Seeded) -> None:
+    """With a memory bank and without one."""
     torch.manual_seed(0)
-    drn = DistortionRelationNetwork(DrnShape(1 / 32, 8, 4, affinity)).eval()  # type: ignore[arg-type]
+    drn = DistortionRelationNetwork(DrnShape(1 / 32, 8, memory_nodes, affinity)).eval()  # type: ignore[arg-type]
     with torch.no_grad():
         drn.memory.mul_(0.3)
         drn.affinity.log_a.fill_(0.4)
@@ -211,3 +222,10 @@ def test_a_pair_is_embedded_alone_the_same_as_in_a_batch(
     together = tiny_drn(*pairs)
     alone = torch.cat([tiny_drn(c[None], d[None]) for c, d in zip(*pairs, strict=True)])
     assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_the_kind_can_be_read_off_a_node(tiny_drn: DistortionRelationNetwork, pairs: tuple[Tensor, Tensor]) -> None:
+    clean, distorted = pairs
+    with torch.no_grad():
+        kind = torch.nn.functional.normalize(tiny_drn.kind((clean - distorted) / 2 + 0.5), dim=1)
+        assert torch.allclose(kind_in(tiny_drn(clean, distorted)), kind, atol=1e-5)

@@ -21,6 +21,7 @@ from ml.evaluate import mean, quality_of
 from ml.guidance import Guidance, guided, task_shares
 from ml.images import decode, load_folder, to_uint8
 from ml.job import Follower, clean_images, line_up, run_job
+from ml.lpips import alexnet_features, load_lpips
 from ml.match import closeness, fingerprint, reference_in
 from ml.model_file import unpack
 from ml.options import PRESETS, TrainingOptions
@@ -517,3 +518,38 @@ def test_of_a_large_folder_as_many_images_are_drawn_as_fit_into_memory(
     assert [len(levels) for levels in draws] == [3, 3, 3, 3]
     assert draws[0] == draws[1]
     assert draws[1:] != [draws[0]] * 3
+
+
+def test_a_job_learns_from_those_that_it_selects_and_its_graph_ranks_all(
+    run: Callable[..., Outcome], pair_files: PairFiles
+) -> None:
+    recorder = Recorder()
+    outcome = run(pair_files(4, 50, 60), recorder, scheme="drtl-pretrain", select="top-k", top_k=2)
+    (graph,) = recorder.graphs
+    learnt_from = {task for task, weight in outcome.card["task_weights"].items() if weight > 0}
+    assert learnt_from == set(graph["graph"]["ranking"][:2])
+    assert set(outcome.card["gamma"]) == {"bicubic", "noise", "mild"}
+    weights = {node["id"]: node["weight"] for node in graph["nodes"] if node["kind"] == "auxiliary"}
+    assert weights[graph["graph"]["ranking"][2]] == 0
+    assert sum(weights.values()) == pytest.approx(1)
+
+
+def test_metrics_hold_luma_and_lpips_where_its_weights_are(
+    run: Callable[..., Outcome], pair_files: PairFiles, prior_path: Path, tmp_path: Path
+) -> None:
+    files = pair_files(4, 50, 60)
+    without = run(files, scheme="baseline").metrics
+    assert without["result"]["lpips"] is None
+    assert without["result"]["psnr_y"] > without["result"]["psnr"]
+    assert 0 < without["input"]["ssim_y"] < 1
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = {f"features.{name}": value for name, value in alexnet_features().state_dict().items()}
+    torch.save(state, tmp_path / "alexnet.pth")
+    lpips = load_lpips(tmp_path / "alexnet.pth")
+    outcome = run_job(files, TrainingOptions(scheme="baseline"), Recorder(), prior_path=prior_path, lpips=lpips)
+    assert outcome.metrics["result"]["lpips"] > 0
+    assert outcome.metrics["per_pair"][0]["input_lpips"] > 0
+    assert {name: outcome.metrics["result"][name] for name in ("psnr", "ssim")} == {
+        name: without["result"][name] for name in ("psnr", "ssim")
+    }

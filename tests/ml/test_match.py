@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ml.descriptor import VALUES, Descriptor, describe
-from ml.distortions import gaussian_blur, gaussian_noise
+from ml.distortions.blurs import gaussian_blur
+from ml.distortions.noises import gaussian_noise
 from ml.images import from_uint8, to_uint8
 from ml.match import Gaussian, MatchReference, closeness, fingerprint, nearest, reference_in
 from ml.windows import windows_of

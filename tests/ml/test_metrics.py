@@ -7,10 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from ml.metrics import HIGHEST_DB, psnr, ssim
+from ml.metrics import HIGHEST_DB, luma, psnr, ssim
 
 Seeded = Callable[[int], torch.Generator]
 
@@ -49,6 +50,32 @@ def test_ssim_is_scikit_images(photograph: Tensor, sigma: float, seeded: Seeded)
         channel_axis=0,
     )
     assert ssim(image, photograph) == pytest.approx(expected, abs=1e-4)
+
+
+def test_luma_is_scikit_images_and_runs_from_16_to_235(photograph: Tensor) -> None:
+    expected = rgb2ycbcr(photograph.permute(1, 2, 0).double().numpy())[..., 0]
+    assert np.allclose(luma(photograph)[0].numpy() * 255, expected, atol=1e-3)
+    black_and_white = luma(torch.tensor([0.0, 1.0]).expand(3, 1, 2)) * 255
+    assert black_and_white.flatten().tolist() == pytest.approx([16, 235], abs=1e-3)
+
+
+@pytest.mark.parametrize("sigma", [1.0, 10.0, 60.0])
+def test_metrics_of_luma_are_scikit_images(photograph: Tensor, sigma: float, seeded: Seeded) -> None:
+    image = noisy(photograph, sigma, seeded(0))
+    ours, clean = (rgb2ycbcr(eight_bits(each).transpose(1, 2, 0))[..., 0] / 255 for each in (image, photograph))
+    assert psnr(image, photograph, "y") == pytest.approx(peak_signal_noise_ratio(clean, ours, data_range=1), abs=1e-3)
+    expected = structural_similarity(
+        clean, ours, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1
+    )
+    assert ssim(image, photograph, "y") == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_change_of_colour_alone_is_not_seen_in_luma() -> None:
+    clean = torch.full((3, 37, 31), 0.5)
+    image = clean.clone()
+    image[0] += 24.966 / 255  # as much more red as blue is taken away, by weight
+    image[2] -= 65.481 / 255
+    assert psnr(image, clean, "y") > psnr(image, clean) + 25
 
 
 def test_psnr_of_a_known_difference() -> None:

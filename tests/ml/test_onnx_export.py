@@ -16,7 +16,7 @@ from jaxtyping import config
 from torch import Tensor, nn
 
 from ml.backbones import BACKBONES, SameSize, build
-from ml.distortions import resize
+from ml.distortions.resampling import resize
 from ml.model_file import pack
 from ml.onnx_export import export_onnx
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ml.distortions import resize
+from ml.distortions.resampling import resize
 from ml.images import decode, from_uint8, to_uint8
 from ml.metrics import ssim
 from ml.pairs import MEASURED_SIDE, SHORTEST_SIDE, PairFile, TargetPair, as_sent, decode_pairs, enlarge, split

@@ -1,8 +1,10 @@
 """The command that rebuilds the prior."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -12,8 +14,9 @@ from PIL import Image
 from ml import backbones, prior_training
 from ml.backbones import dncnn, vdsr
 from ml.dead_leaves import dead_leaves
-from ml.distortions import DISTORTIONS
+from ml.distortions import DISTORTIONS, PAPERS
 from ml.drn import DrnShape
+from ml.edges import Edges
 from ml.images import to_uint8
 from ml.prior import Prior, load_prior
 from ml.prior_training import train_prior
@@ -24,7 +27,7 @@ Seeded = Callable[[int], torch.Generator]
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(backbones.BACKBONES, "vdsr", lambda unshuffle: vdsr(unshuffle, depth=4, width=8))
-    monkeypatch.setattr(prior_training, "DrnShape", lambda: DrnShape(1 / 16, 8, 4))
+    monkeypatch.setattr(prior_training, "DrnShape", lambda **variant: replace(DrnShape(1 / 16, 8), **variant))
     monkeypatch.setattr(prior_training, "DEAD_LEAVES", 1)
     monkeypatch.setattr(prior_training, "DEAD_LEAVES_SIDE", 112)
     monkeypatch.setattr(prior_training, "dead_leaves", partial(dead_leaves, leaves=30))
@@ -89,7 +92,8 @@ def test_the_card_says_how_the_prior_was_made(clean: Path, tmp_path: Path) -> No
     card = prior.card
     assert card["licence"] == "CC0"
     assert card["photographs"] == 2  # The third is too small to cut a patch with its margin from.
-    assert card["tasks"] == prior.prototypes.names == list(DISTORTIONS)
+    assert card["tasks"] == list(PAPERS)
+    assert prior.prototypes.names == list(DISTORTIONS)
     assert (card["drn_steps"], card["theta_steps"], card["theta_batch"], card["seed"]) == (3, 3, 2, 0)
     assert list(prior.thetas) == ["vdsr-u2"]
     assert prior.version.startswith(card["date"])
@@ -114,3 +118,25 @@ def test_training_moves_every_part_of_the_prior(clean: Path, tmp_path: Path) -> 
         assert not torch.equal(value, untrained.drn.get_parameter(name)), name
     for name, value in trained.thetas["vdsr-u2"].items():
         assert not torch.equal(value, untrained.thetas["vdsr-u2"][name]) or "weight" not in name, name
+
+
+def test_variants_of_the_network_are_trained_and_remembered(clean: Path, tmp_path: Path) -> None:
+    def variant(edges: Edges, memory_nodes: int, affinity: Literal["scaled", "literal"]) -> Prior:
+        output = tmp_path / edges
+        train_prior(
+            [clean], output, drn_steps=2, theta_steps=0, edges=edges, memory_nodes=memory_nodes, affinity=affinity
+        )
+        return load_prior(output)
+
+    for edges, memory_nodes, affinity in (("cosine", 0, "scaled"), ("l1", 3, "literal"), ("l2", 3, "scaled")):
+        shape = variant(edges, memory_nodes, affinity).drn.shape
+        assert (shape.edges, shape.memory_nodes, shape.affinity) == (edges, memory_nodes, affinity)
+
+
+def test_a_run_with_other_edges_does_not_go_on_with_the_weights_of_the_first(clean: Path, tmp_path: Path) -> None:
+    def trained(output: str, edges: Edges) -> Prior:
+        train_prior([clean], tmp_path / output, drn_steps=2, theta_steps=0, edges=edges)
+        return load_prior(tmp_path / output)
+
+    trained("same", "cosine")
+    assert equal(trained("same", "l1"), trained("alone", "l1"))

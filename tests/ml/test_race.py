@@ -118,7 +118,7 @@ def test_candidates_that_trail_before_the_last_milestone_stop_there(
     race = make_race()
     quality = {"prior": 20.0, "guided-transfer": 30.0, "scratch": 10.0}
 
-    def measured(network: SameSize, pairs: list[TargetPair]) -> list[Quality]:
+    def measured(network: SameSize, pairs: list[TargetPair], lpips: None) -> list[Quality]:
         (start,) = [candidate.start for candidate in race.candidates if candidate.network is network]
         return [Quality(quality[start], 0.5)]
 
@@ -145,7 +145,7 @@ def test_the_weights_that_measured_best_are_chosen_not_the_last(
     (candidate,) = race.candidates
     seen: dict[int, dict[str, Tensor]] = {}
 
-    def measured(network: SameSize, pairs: list[TargetPair]) -> list[Quality]:
+    def measured(network: SameSize, pairs: list[TargetPair], lpips: None) -> list[Quality]:
         seen[candidate.finetune_steps_done] = {name: value.clone() for name, value in network.state_dict().items()}
         return [Quality({2: 20.0, 4: 30.0, 6: 25.0}[candidate.finetune_steps_done], 0.5)]
 

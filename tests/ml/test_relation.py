@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import networkx as nx
@@ -15,12 +16,14 @@ from torch.nn.functional import cosine_similarity
 
 from ml.checkpoint import adam
 from ml.distortions import DISTORTIONS
-from ml.drn import DistortionRelationNetwork, residual_psnr
+from ml.drn import DistortionRelationNetwork, DrnShape, residual_psnr
+from ml.edges import Edges, similarity
 from ml.pairs import TargetPair
 from ml.prior import Prior
 from ml.relation import (
     LEAST_RELATION,
     LEAST_SPREAD,
+    MOST_IN_AREAS,
     Prototypes,
     Relation,
     compute_prototypes,
@@ -110,6 +113,38 @@ def test_gamma_is_the_cosine_of_the_nodes(relation: Relation) -> None:
         assert torch.allclose(gamma, cosine_similarity(vectors, node[None].expand_as(vectors), dim=1), atol=1e-6)
 
 
+@pytest.mark.parametrize("edges", ["l1", "l2"])
+def test_with_other_edges_gamma_is_their_similarity(
+    edges: Edges, photographs: dict[str, Tensor], target_pairs: Pairs
+) -> None:
+    drn = DistortionRelationNetwork(DrnShape(1 / 32, 8, 4, edges=edges)).eval()
+    prototypes = compute_prototypes(drn, list(photographs.values()), ["noise", "blur"], 2, seed=0)
+    relation = relate(drn, prototypes, target_pairs(2), seed=0)
+    expected = similarity(prototypes.vectors, relation.target[None], edges)[:, 0]
+    assert torch.allclose(relation.gamma, expected, atol=1e-6)
+    assert relation.gamma_of_pair.shape == (2, 2)
+    assert node_link_graph(relation, "v")["graph"]["metric"] == edges
+
+
+def test_pairs_whose_areas_have_changed_are_unrelated_whatever_gamma(tiny_prior: Prior, target_pairs: Pairs) -> None:
+    darker = [replace(pair, distorted=pair.clean // 2) for pair in target_pairs(3)]
+    relation = relate(tiny_prior.drn, tiny_prior.prototypes, darker, seed=0)
+    assert relation.in_areas > MOST_IN_AREAS
+    assert (relation.verdict, relation.fallback) == ("unrelated", "areas")
+    assert relation.weights.tolist() == pytest.approx([1 / 3] * 3)
+    assert "whole areas" in in_words(relation)
+
+
+def test_pairs_out_of_place_are_unrelated_but_one_of_many_is_not_enough(tiny_prior: Prior, target_pairs: Pairs) -> None:
+    noisy = target_pairs(3)
+    moved = [replace(pair, distorted=pair.clean.roll(1, dims=2)) for pair in noisy]
+    relation = relate(tiny_prior.drn, tiny_prior.prototypes, moved, seed=0)
+    assert relation.fallback == "displaced"
+    assert "out of place" in in_words(relation)
+    mostly_noisy = relate(tiny_prior.drn, tiny_prior.prototypes, [moved[0], *noisy[1:]], seed=0)
+    assert mostly_noisy.fallback != "displaced"
+
+
 def test_the_target_is_the_mean_of_its_pairs_at_unit_length(relation: Relation) -> None:
     mean = relation.pair_nodes.mean(dim=0)
     assert torch.allclose(relation.target, mean / mean.norm(), atol=1e-6)
@@ -190,6 +225,14 @@ def test_the_prototypical_loss_equals_a_numpy_reference(seeded: Seeded) -> None:
     support, query = torch.randn(4, 3, 6, generator=seeded(0)), torch.randn(4, 2, 6, generator=seeded(1))
     expected = reference_loss(support.double().numpy(), query.double().numpy(), 0.1)
     assert float(prototypical_loss(support, query, 0.1)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("edges", ["l1", "l2"])
+def test_the_prototypical_loss_of_other_edges_prefers_clusters_too(edges: Edges) -> None:
+    clusters = torch.eye(4)[:, None].expand(4, 3, 4)
+    alike = torch.ones(4, 3, 4)
+    assert float(prototypical_loss(clusters, clusters, 0.1, edges)) < 0.01
+    assert float(prototypical_loss(alike, alike, 0.1, edges)) == pytest.approx(np.log(4), abs=1e-4)
 
 
 def test_the_prototypical_loss_is_small_for_clusters_and_log_k_for_equal_nodes() -> None:

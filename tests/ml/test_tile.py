@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ml.backbones import Part, SameSize
-from ml.distortions import resize
+from ml.distortions.resampling import resize
 from ml.images import from_uint8, to_uint8
 from ml.precision import compute
 from ml.tile import FILL, TileRestorer, fill_transparent

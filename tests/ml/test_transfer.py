@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from ml.backbones import SameSize
 from ml.checkpoint import adam
-from ml.distortions import DISTORTIONS
+from ml.distortions import PAPERS
 from ml.transfer import AuxiliaryBatch, TransferSchedule, auxiliary_batch, transfer_loss, transfer_step
 
 Seeded = Callable[[int], torch.Generator]
 
-TASKS = list(DISTORTIONS)
+TASKS = list(PAPERS)
 GAMMA = torch.tensor([0.7, 0.0, 0.3])
 
 

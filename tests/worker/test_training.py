@@ -349,3 +349,18 @@ def test_a_preview_that_cannot_be_stored_costs_nothing_but_itself(
     training.run_next(service, "task")
     job = read(service, job_id)
     assert (job.state, job.preview_blob) == ("succeeded", None)
+
+
+def test_lpips_weights_that_cannot_be_used_cost_a_job_that_metric_alone(
+    service: Service, make_job: MakeJob, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged = tmp_path / "alexnet.pth"
+    damaged.write_bytes(b"no weights")
+    settings = service.settings.model_copy(update={"lpips_weights": damaged})
+    job_id = make_job(**SHORT)
+    training.run_next(replace(service, settings=settings), "task")
+    job = read(service, job_id)
+    assert job.state == "succeeded"
+    assert job.metrics is not None
+    assert job.metrics["result"]["lpips"] is None
+    assert "alexnet.pth" in caplog.text

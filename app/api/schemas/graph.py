@@ -18,11 +18,15 @@ class Guidance(Reported):
 
 class GraphFacts(Reported):
     target: str = Field(description="The id of the target's node.")
-    metric: str
+    metric: str = Field(description="What γ is: `cosine`, or `l1` or `l2` with a prior of such edges.")
     verdict: Literal["related", "unrelated"] = Field(description="Whether γ may prefer some auxiliary tasks.")
-    fallback: Literal["low", "flat"] | None = Field(
-        None, description="Why it may not: γ is below 0.2 for every task, or differs by less than 0.1 between them."
+    fallback: Literal["low", "flat", "areas", "displaced"] | None = Field(
+        None,
+        description="Why it may not: γ is below 0.2 for every task (`low`), or differs by less than 0.1 between them "
+        "(`flat`); whole `areas` are changed, or the content is `displaced`.",
     )
+    in_areas: float | None = Field(None, description="Share of the difference that is in the means of whole areas.")
+    displaced: float | None = Field(None, description="Share of the difference that a displacement explains.")
     guidance: Guidance | None = Field(None, description="How the tasks' weights were made of γ.")
     sentence: str = Field(description="What the graph says, in plain words.")
     prior: str = Field(description="The version of the prior whose distortions are compared with.")
@@ -38,13 +42,16 @@ class GraphNode(Reported):
     x: float
     y: float
     psnr_db: float = Field(description="Mean strength of the distortion.")
-    gamma: float | None = Field(None, description="Cosine with the target's node.")
+    gamma: float | None = Field(None, description="How alike it and the target are, by `metric`.")
     gamma_std: float | None = Field(None, description="Its spread over the few-shot pairs.")
     gamma_min: float | None = None
     gamma_max: float | None = None
     rank: int | None = None
+    selected: bool | None = Field(None, description="Whether the job learns from it: whether its weight is above 0.")
     weight: float | None = Field(
-        None, description="Its share in a guided transfer; all sum to 1. Of γ by `guidance`; equal where `unrelated`."
+        None,
+        description="Its share in a guided transfer; all sum to 1. Of γ by `select` and `guidance`; equal for those of "
+        "`select` where the target is `unrelated`.",
     )
     samples: list[tuple[float, float]] = Field([])
 

@@ -56,13 +56,22 @@ class JobOptions(Wire):
     loss: Literal["l1", "shift_tolerant"] = Field(
         "l1", description="Of fine-tuning. `shift_tolerant` forgives pairs that lie up to a pixel off each other."
     )
+    select: Literal["paper", "all", "top-k"] = Field(
+        "paper",
+        description="Which known distortions to learn from: the paper's seven, all, or the `top_k` most like yours.",
+    )
     guidance: Literal["weight", "sample"] = Field(
         "weight", description="How γ acts: it weighs the auxiliary tasks' losses, or says how often each is drawn."
     )
     temperature: float | None = Field(
         None, ge=1e-3, le=100, description="Sharpens γ to softmax(γ/temperature). Null: γ as it is."
     )
-    top_k: int | None = Field(None, ge=1, le=1_000, description="Only so many nearest tasks take part. Null: all.")
+    top_k: int | None = Field(
+        None,
+        ge=1,
+        le=1_000,
+        description="Only so many nearest tasks take part. Null: all, and seven with `select: top-k`.",
+    )
     maml_order: Literal["first", "second"] | None = Field(
         None,
         description="Whether the outer gradient of `maml` and `drtl-maml` looks through the inner. Null: the preset's.",
@@ -91,6 +100,9 @@ class Quality(Reported):
     psnr: float | None = Field(None, description="dB, pixel against pixel")
     ssim: float | None = None
     aligned_psnr: float | None = Field(None, description="dB after the shift of up to two pixels that fits best")
+    psnr_y: float | None = Field(None, description="dB, of the luma of ITU-R BT.601 in its narrow range")
+    ssim_y: float | None = Field(None, description="of the same luma")
+    lpips: float | None = Field(None, description="Perceptual distance, where the operator has its weights.")
     steps: int | None = Field(None, description="Fine-tuning steps behind it.")
 
 
@@ -103,6 +115,8 @@ class PairQuality(Reported):
     result_ssim: float | None = None
     input_aligned_psnr: float | None = None
     result_aligned_psnr: float | None = None
+    input_lpips: float | None = None
+    result_lpips: float | None = None
 
 
 class CandidateOut(Reported):

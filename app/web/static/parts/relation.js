@@ -9,6 +9,7 @@ import { Scroll } from "./scroll.js";
 import { useWidth } from "./width.js";
 
 const RINGS = [1, 0.75, 0.5, 0.25, 0];
+const MOST_NAMES = 10; // With more distortions than this, nodes of the star carry their rank in the list beside it.
 const LIKE = 0.5; // Distortions with a cosine above this are joined by a thin line.
 
 const clamp = (value) => Math.min(1, Math.max(0, value));
@@ -53,7 +54,7 @@ function Star({ ranked, target, cosine }) {
     <figure>
       <h3>Relation graph</h3>
       <div ref=${frame}>${width > 0 && html`<${StarDrawing} ...${{ ranked, target, cosine, width, told }} />`}</div>
-      <figcaption>The nearer to the centre, the more alike: γ is the cosine of the two embeddings. Thin lines join known distortions that are alike among themselves.</figcaption>
+      <figcaption>The nearer to the centre, the more alike: γ is the cosine of the two embeddings. Thin lines join known distortions that are alike among themselves.${ranked.length > MOST_NAMES && " The numbers are the ranks in the list of γ."}${ranked.some(({ selected }) => selected === false) && " Pale ones are not learnt from."}</figcaption>
     </figure>`;
 }
 
@@ -68,6 +69,7 @@ function StarDrawing({ ranked, target, cosine, width, told }) {
   const around = (at, away) => [cx + away * Math.sin(at), cy - away * Math.cos(at)];
   const places = ranked.map(({ gamma }, place) => around(angle(place), distance(gamma)));
   const between = -Math.PI / Math.max(1, ranked.length);
+  const crowded = ranked.length > MOST_NAMES;
   return html`
     <svg class="relation" width=${width} height=${size} viewBox=${`0 0 ${width} ${size}`} role="img" aria-label=${`Relation graph. γ by distortion: ${told}`}>
       ${RINGS.map((gamma) => html`<circle key=${gamma} class="ring" cx=${cx} cy=${cy} r=${distance(gamma)} />`)}
@@ -76,7 +78,7 @@ function StarDrawing({ ranked, target, cosine, width, told }) {
         .map(([one, other, [x1, y1], [x2, y2]]) => html`<line key=${one.id + other.id} class="kin" x1=${x1} y1=${y1} x2=${x2} y2=${y2} stroke-width="1.2"
           opacity=${0.15 + (0.5 * (cosine(one.id, other.id) - LIKE)) / (1 - LIKE)}><title>${one.id} – ${other.id}: cosine ${fixed(cosine(one.id, other.id))}</title></line>`)}
       ${ranked.map((node, place) => html`<line key=${node.id} class="edge" x1=${cx} y1=${cy} x2=${places[place][0]} y2=${places[place][1]}
-        stroke-width=${1 + 6 * clamp(node.gamma)} opacity=${0.25 + 0.65 * clamp(node.gamma)} />`)}
+        stroke-width=${1 + 6 * clamp(node.gamma)} opacity=${(0.25 + 0.65 * clamp(node.gamma)) * (node.selected === false ? 0.4 : 1)} />`)}
       ${RINGS.filter((gamma) => gamma === 1 || gamma === 0).map((gamma) => {
         const [x, y] = around(between, distance(gamma));
         return html`<text key=${gamma} class="tick halo" x=${x} y=${y + 4} text-anchor="middle">γ = ${gamma}</text>`;
@@ -84,15 +86,17 @@ function StarDrawing({ ranked, target, cosine, width, told }) {
       ${ranked.map((node, place) => {
         const at = angle(place);
         const [x, y] = places[place];
-        const size = 7 + 5 * clamp(node.gamma);
+        const size = crowded ? 11 : 7 + 5 * clamp(node.gamma);
         const [px, py] = around(at, (radius + distance(node.gamma) - size) / 2 + 2);
         const below = Math.cos(at) <= 0.02;
         const anchor = Math.abs(Math.sin(at)) < 0.3 || width < 460 ? "middle" : Math.sin(at) > 0 ? "start" : "end";
         const lx = anchor === "middle" ? Math.min(width - 34, Math.max(34, x)) : x + (anchor === "start" ? 1 : -1) * (size + 6);
         const ly = anchor === "middle" ? y + (below ? size + 15 : -size - 20) : y - 2;
+        const about = html`<title>${node.id}: γ ${fixed(node.gamma)} ± ${fixed(node.gamma_std)}, ${fixed(node.psnr_db, 1)} dB</title>`;
+        const circle = html`<circle class="node" cx=${x} cy=${y} r=${size} opacity=${node.selected === false ? 0.5 : 1} />`;
+        if (crowded) return html`<g key=${node.id}>${about}${circle}<text class="in-centre" x=${x} y=${y + 4} text-anchor="middle">${place + 1}</text></g>`;
         return html`<g key=${node.id}>
-          <title>${node.id}: γ ${fixed(node.gamma)} ± ${fixed(node.gamma_std)}, ${fixed(node.psnr_db, 1)} dB</title>
-          <circle class="node" cx=${x} cy=${y} r=${size} />
+          ${about}${circle}
           <text class="name halo" x=${lx} y=${ly} text-anchor=${anchor}>${node.id}</text>
           <text class="tick halo" x=${lx} y=${ly + 13} text-anchor=${anchor}>${fixed(node.psnr_db, 1)} dB</text>
           <rect class="pill" x=${px - 18} y=${py - 10} width="36" height="20" rx="10" />
@@ -108,10 +112,10 @@ export function Gammas({ ranked }) {
   return html`
     <figure>
       <h3>γ, ranked</h3>
-      <ol class="gammas">
-        ${ranked.map(({ id, gamma, gamma_std: spread }) => html`
+      <ol class=${`gammas ${ranked.length > MOST_NAMES ? "long" : ""}`}>
+        ${ranked.map(({ id, gamma, gamma_std: spread }, place) => html`
           <li key=${id}>
-            <span>${id}</span>
+            <span>${ranked.length > MOST_NAMES && `${place + 1} · `}${id}</span>
             <span class="track" aria-hidden="true"><b style=${{ width: `${100 * clamp(gamma)}%` }}></b>
               ${spread !== undefined && html`<i style=${{ left: `${100 * clamp(gamma - spread)}%`, width: `${100 * (clamp(gamma + spread) - clamp(gamma - spread))}%` }}></i>`}</span>
             <strong class="number">${fixed(gamma)}</strong>

@@ -1,0 +1,114 @@
+"""Whether a distortion that the DRN was not trained on still forms its own cluster.
+
+`python benchmarks/leave_one_out.py` trains a network for each distortion left out, on the others, and embeds samples
+of all on photographs that it has not seen. It reports for the one left out the silhouette of its samples, what share of
+their nearest neighbours are of their own kind, and whose the others are; beside it the same for a network that
+was trained on all. After every network the JSON file is written; the same command goes on where it was stopped.
+"""
+
+import json
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import typer
+from devices import REPOSITORY
+from main_job import commit, machine
+from torch import Tensor
+
+from ml.checkpoint import adam
+from ml.clusters import neighbours, silhouettes
+from ml.distortions import DISTORTIONS, PAPERS
+from ml.drn import DistortionRelationNetwork, DrnShape, kind_in
+from ml.edges import Edges
+from ml.prior_training import load_photographs
+from ml.relation import compute_prototypes, drn_step
+
+SHARED = REPOSITORY / "../shared/data"
+NOBODY = "none"
+
+
+def trained(
+    shape: DrnShape, images: list[Tensor], tasks: list[str], steps: int, seed: int
+) -> DistortionRelationNetwork:
+    """A network after `steps` episodes of three support and three query samples of every task."""
+    torch.manual_seed(seed)
+    drn = DistortionRelationNetwork(shape)
+    optimizer = adam(drn, 1e-3)
+    drn.train()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * (1 + math.cos(math.pi * step / steps)) / 2
+        drn_step(drn, optimizer, images, tasks, shots=3, seed=seed, step=step)
+    return drn.eval()
+
+
+def clusters(drn: DistortionRelationNetwork, images: list[Tensor], samples: int, seed: int) -> dict[str, Any]:
+    """For every distortion: silhouette, the share of neighbours of its own kind, and the strangers among them.
+
+    Of kinds without strengths: the latter are not learnt, and spread every cluster over its range of decibels.
+    """
+    names = list(DISTORTIONS)
+    kinds = kind_in(compute_prototypes(drn, images, names, samples, seed).samples)  # (k, n, d)
+    silhouette = silhouettes(kinds)
+    near: dict[str, Any] = {}
+    for place, name in enumerate(names):
+        shares = neighbours(kinds, place, max(1, min(10, samples - 1)))
+        others = sorted(((float(shares[i]), names[i]) for i in range(len(names)) if i != place), reverse=True)
+        near[name] = {
+            "silhouette": round(silhouette[place], 4),
+            "own_neighbours": round(float(shares[place]), 4),
+            "strangers": {other: round(share, 4) for share, other in others[:3] if share > 0},
+        }
+    return near
+
+
+def measure(
+    output: Annotated[Path, typer.Option(help="The JSON to write, and to go on from.")] = REPOSITORY
+    / "benchmarks/results/leave_one_out.json",
+    train: Annotated[Path, typer.Option(help="Photographs to train on.")] = SHARED / "clean/cc0",
+    unseen: Annotated[Path, typer.Option(help="Photographs to embed samples of.")] = SHARED / "clean/unsplash",
+    left_out: Annotated[list[str] | None, typer.Option(help="Give it once for each; by default the paper's.")] = None,
+    learn: Annotated[Literal["paper", "all"], typer.Option(help="What is trained on but for the left out.")] = "paper",
+    steps: int = 500,
+    samples: Annotated[int, typer.Option(min=2)] = 32,
+    width: Annotated[float, typer.Option(help="Of VGG-11's channel counts.")] = 0.5,
+    memory_nodes: Annotated[int, typer.Option(min=0)] = 32,
+    affinity: Literal["scaled", "literal"] = "scaled",
+    edges: Edges = "cosine",
+    seed: int = 0,
+) -> None:
+    """Train a network for each distortion left out, and one that leaves out none."""
+    tasks = list(PAPERS if learn == "paper" else DISTORTIONS)
+    shape = DrnShape(width=width, memory_nodes=memory_nodes, affinity=affinity, edges=edges)
+    chosen = [NOBODY, *(left_out or tasks)]
+    if unknown := set(chosen) - set(tasks) - {NOBODY}:
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: trained on are {', '.join(tasks)}")
+    asked = {
+        "learn": learn, "steps": steps, "samples": samples, "width": width, "memory_nodes": memory_nodes,
+        "affinity": affinity, "edges": edges, "seed": seed,
+    }  # fmt: skip
+    report: dict[str, Any] = {"benchmark": "leave-one-out", "asked": asked, "networks": {}}
+    if output.exists():
+        before = json.loads(output.read_text())
+        if before["asked"] != asked:
+            raise typer.BadParameter(f"{output} has other options: {before['asked']}; name another --output")
+        report["networks"] = before["networks"]
+    torch.set_num_threads(1)
+    images, others = load_photographs([train]), load_photographs([unseen])
+    for name in chosen:
+        if name in report["networks"]:
+            continue
+        drn = trained(shape, images, [task for task in tasks if task != name], steps, seed)
+        report["networks"][name] = clusters(drn, others, samples, seed)
+        report |= {"date": datetime.now(UTC).isoformat(), "commit": commit(), "machine": machine()}
+        partial = output.with_suffix(".partial")
+        partial.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        partial.replace(output)
+        typer.echo(f"without {name}: {report['networks'][name].get(name, 'a network of all')}")
+
+
+if __name__ == "__main__":
+    typer.run(measure)

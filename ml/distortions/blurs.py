@@ -1,0 +1,93 @@
+"""Blur: convolution with a kernel that sums to one."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from ml.distortions.kinds import LEAST_STRENGTH, Image, uniform
+
+FINE = 11  # Points per pixel and axis at which a disc is sampled.
+
+
+def convolve(image: Image, kernel: Float[Tensor, "kh kw"]) -> Image:
+    """Filter each channel, the image continued by its edge pixels. Both sides of the kernel must be odd."""
+    pad_y, pad_x = kernel.shape[0] // 2, kernel.shape[1] // 2
+    height, width = image.shape[-2:]
+    planes = image.reshape(-1, 3, height, width)  # (b, 3, h, w)
+    padded = F.pad(planes, (pad_x, pad_x, pad_y, pad_y), mode="replicate")
+    weight = kernel.to(image).expand(3, 1, -1, -1)
+    return F.conv2d(padded, weight, groups=3).reshape(image.shape)
+
+
+def gaussian_kernel(sigma_x: float, sigma_y: float, angle: float) -> Float[Tensor, "k k"]:
+    """An anisotropic Gaussian that sums to one; standard deviations in pixels along axes turned by `angle` radians."""
+    radius = max(1, math.ceil(3 * max(sigma_x, sigma_y)))
+    grid = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    y, x = torch.meshgrid(grid, grid, indexing="ij")
+    u = (x * math.cos(angle) + y * math.sin(angle)) / max(sigma_x, 1e-3)
+    v = (y * math.cos(angle) - x * math.sin(angle)) / max(sigma_y, 1e-3)
+    kernel = torch.exp(-(u**2 + v**2) / 2)
+    return kernel / kernel.sum()
+
+
+def gaussian_blur(image: Image, sigma: float) -> Image:
+    """Isotropic Gaussian blur, `sigma` in pixels; none at zero. Two one-dimensional passes."""
+    if sigma <= LEAST_STRENGTH:
+        return image
+    radius = max(1, math.ceil(3 * sigma))
+    line = torch.exp(-(torch.arange(-radius, radius + 1, dtype=torch.float32) ** 2) / (2 * sigma**2))
+    line = line / line.sum()
+    return convolve(convolve(image, line[None, :]), line[:, None])
+
+
+def motion_kernel(length: float, angle: float) -> Float[Tensor, "k k"]:
+    """A straight line of uniform brightness, as a steady movement during the exposure leaves it; sums to one.
+
+    `length` ≥ 1 is how many pixels in a row see a point, so 1 is no movement: the centre runs along a segment of
+    length − 1 pixels at `angle` radians from x towards y, and each of its points is shared among its four neighbours
+    in proportion to their nearness.
+    Source: Yitzhaky & Kopeika, Identification of blur parameters from motion blurred images, GMIP 1997.
+    """
+    radius = max(1, math.ceil((length - 1) / 2))
+    points = 1 + 8 * math.ceil(length)
+    along = torch.linspace(-(length - 1) / 2, (length - 1) / 2, points)  # (p,)
+    grid = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    in_x = (1 - (along[:, None] * math.cos(angle) - grid).abs()).clamp_min(0)  # (p, k)
+    in_y = (1 - (along[:, None] * math.sin(angle) - grid).abs()).clamp_min(0)  # (p, k)
+    ends = torch.ones(points)
+    ends[[0, -1]] = 0.5  # trapezoidal rule
+    kernel = torch.einsum("p,py,px->yx", ends, in_y, in_x)  # (k, k)
+    return kernel / kernel.sum()
+
+
+def disc_kernel(radius: float) -> Float[Tensor, "k k"]:
+    """The image of a point by a lens out of focus: a uniform disc, each pixel with the share that it covers.
+
+    `radius` in pixels; up to a half the disc lies within its pixel and changes nothing. Sums to one.
+    Source: the geometrical limit of Goodman, Introduction to Fourier Optics, §6.4.4.
+    """
+    reach = max(1, math.ceil(radius - 0.5))
+    side = 2 * reach + 1
+    line = (torch.arange(side * FINE) + 0.5) / FINE - side / 2  # pixels from the centre
+    inside = (torch.hypot(line[:, None], line) <= max(radius, 0.5)).float()
+    covered = inside.reshape(side, FINE, side, FINE).sum(dim=(1, 3))  # (k, k)
+    return covered / covered.sum()
+
+
+def blur(image: Image, strength: float, generator: Generator) -> Image:
+    """Gaussian blur with σ = 5 · strength pixels (Table 4)."""
+    return gaussian_blur(image, 5 * strength)
+
+
+def motion_blur(image: Image, strength: float, generator: Generator) -> Image:
+    """Movement in a random direction by 14 · strength pixels: `motion_kernel` of length 1 to 15. The range is ours."""
+    angle = uniform(0, math.pi, generator)
+    return convolve(image, motion_kernel(1 + 14 * strength, angle)) if strength > 0 else image
+
+
+def defocus(image: Image, strength: float, generator: Generator) -> Image:
+    """A disc of radius 5 · strength pixels; nothing up to a tenth, half a pixel. The range is ours."""
+    return convolve(image, disc_kernel(5 * strength)) if strength > 0.1 else image

@@ -1,0 +1,61 @@
+"""The leave-one-out benchmark at the smallest scale: what it reports, and that it goes on where it stopped."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from ml.dead_leaves import dead_leaves
+from ml.distortions import DISTORTIONS
+from ml.images import to_uint8
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clean")
+    for index in range(2):
+        pixels = to_uint8(dead_leaves(120, torch.Generator().manual_seed(index), leaves=150))
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / f"{index}.png")
+    return folder
+
+
+def run(output: Path, photographs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, ROOT / "benchmarks/leave_one_out.py", "--output", output, "--train", photographs]
+    command += ["--unseen", photographs, "--steps", "2", "--samples", "3", "--width", "0.0625", "--memory-nodes", "2"]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=100)
+
+
+def read(output: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(output.read_text())
+    return report
+
+
+def test_it_trains_without_the_one_left_out_reports_its_cluster_and_resumes(photographs: Path, tmp_path: Path) -> None:
+    output = tmp_path / "report.json"
+    done = run(output, photographs, "--left-out", "noise")
+    assert done.returncode == 0, done.stderr
+    first = read(output)
+    assert list(first["networks"]) == ["none", "noise"]
+    for network in first["networks"].values():
+        assert list(network) == list(DISTORTIONS)  # Those that no network was trained on are embedded too.
+        for near in network.values():
+            assert -1 <= near["silhouette"] <= 1
+            assert 0 <= near["own_neighbours"] <= 1
+            assert near["own_neighbours"] + sum(near["strangers"].values()) <= 1 + 1e-3
+    assert first["networks"]["none"] != first["networks"]["noise"]
+
+    again = run(output, photographs, "--left-out", "noise", "--left-out", "blur")
+    assert again.returncode == 0, again.stderr
+    assert [line.split(":")[0] for line in again.stdout.splitlines()] == ["without blur"]
+    assert {name: read(output)["networks"][name] for name in first["networks"]} == first["networks"]
+
+    other = run(output, photographs, "--left-out", "noise", "--edges", "l1")
+    assert other.returncode == 2
+    assert read(output)["asked"]["edges"] == "cosine"

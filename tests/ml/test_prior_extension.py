@@ -1,0 +1,97 @@
+"""A prior learns to rank distortions that came after it, and is not trained for that."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from PIL import Image
+from torch import Tensor
+
+from ml import prior_extension, prior_training
+from ml.dead_leaves import dead_leaves
+from ml.distortions import DISTORTIONS
+from ml.prior import Prior, load_prior, save_prior
+from ml.prior_extension import extend_prior
+from ml.relation import compute_prototypes
+
+
+@pytest.fixture
+def clean(tmp_path: Path, photographs: dict[str, Tensor]) -> Path:
+    folder = tmp_path / "clean"
+    folder.mkdir()
+    for name in ("chelsea", "coffee"):
+        pixels = photographs[name][:, 40:240, 60:260]
+        Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def old(tiny_prior: Prior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle that knows three distortions, of three samples each, and little data to extend it with."""
+    monkeypatch.setattr(prior_extension, "PROTOTYPE_SAMPLES", 3)
+    monkeypatch.setattr(prior_training, "DEAD_LEAVES", 1)
+    monkeypatch.setattr(prior_training, "DEAD_LEAVES_SIDE", 112)
+    monkeypatch.setattr(prior_training, "dead_leaves", partial(dead_leaves, leaves=30))
+    path = tmp_path / "old.safetensors"
+    save_prior(path, replace(tiny_prior, card={"licence": "CC0", "tasks": ["bicubic", "noise", "mild"]}))
+    return path
+
+
+def extended(old: Path, clean: Path) -> Prior:
+    output = old.with_name("new.safetensors")
+    extend_prior([clean], output, old, licence="CC BY 4.0")
+    return load_prior(output)
+
+
+def test_what_there_was_stays_and_the_rest_of_the_catalogue_comes_after_it(old: Path, clean: Path) -> None:
+    before, after = load_prior(old), extended(old, clean)
+    assert after.prototypes.names[:3] == before.prototypes.names
+    assert set(after.prototypes.names) == set(DISTORTIONS)
+    assert torch.equal(after.prototypes.vectors[:3], before.prototypes.vectors)
+    assert torch.equal(after.prototypes.samples[:3], before.prototypes.samples)
+    assert torch.allclose(after.prototypes.vectors.norm(dim=1), torch.ones(17), atol=1e-5)
+    for name, value in before.drn.state_dict().items():
+        assert torch.equal(value, after.drn.state_dict()[name])
+    assert before.thetas.keys() == after.thetas.keys()
+    assert after.version != before.version
+
+
+def test_the_card_tells_what_was_trained_from_what_was_added(old: Path, clean: Path) -> None:
+    card = extended(old, clean).card
+    assert card["tasks"] == ["bicubic", "noise", "mild"]
+    assert card["licence"] == "CC0"
+    (extension,) = card["extensions"]
+    assert extension["of"] == load_prior(old).version
+    assert set(extension["tasks"]) == set(DISTORTIONS) - {"bicubic", "noise", "mild"}
+    assert (extension["licence"], extension["photographs"], extension["seed"]) == ("CC BY 4.0", 2, 0)
+    assert all(-1 <= value <= 1 for value in extension["silhouettes"].values())
+    assert set(extension["silhouettes"]) == set(DISTORTIONS)
+
+
+def test_an_added_prototype_is_the_one_that_the_network_gives(
+    old: Path, clean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images: list[Tensor] = []
+    real: Callable[..., object] = compute_prototypes
+
+    def remembered(drn: object, shown: list[Tensor], *rest: object) -> object:
+        images.extend(shown)
+        return real(drn, shown, *rest)
+
+    monkeypatch.setattr(prior_extension, "compute_prototypes", remembered)
+    after = extended(old, clean)
+    alone = compute_prototypes(load_prior(old).drn, images, ["speckle"], 3, seed=0)
+    assert torch.allclose(
+        after.prototypes.vectors[after.prototypes.names.index("speckle")], alone.vectors[0], atol=1e-6
+    )
+
+
+def test_a_prior_that_knows_all_is_left_alone(old: Path, clean: Path) -> None:
+    extended(old, clean)
+    with pytest.raises(typer.Exit):
+        extend_prior([clean], old.with_name("newer.safetensors"), old.with_name("new.safetensors"))
+    assert not old.with_name("newer.safetensors").exists()
