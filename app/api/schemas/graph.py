@@ -50,7 +50,7 @@ class GraphNode(Reported):
     selected: bool | None = Field(None, description="Whether the job learns from it: whether its weight is above 0.")
     weight: float | None = Field(
         None,
-        description="Its share in a guided transfer; all sum to 1. Of γ by `select` and `guidance`; equal for those of "
+        description="Its share in a guided transfer; all sum to 1. By `select` and `guidance` of γ; alike for those of "
         "`select` where the target is `unrelated`.",
     )
     samples: list[tuple[float, float]] = Field([])
