@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core import jobs
 from app.core.consistency import Holdings, examine
 from app.core.database import open_database, read_sessions, sessions
-from app.core.settings import Settings
 from app.core.folder_storage import FolderStorage
+from app.core.settings import Settings
 from app.core.tables import Dataset, Job, ModelVersion, Pair
 from tests.servers import create_postgres_database, eventually, postgres_programs
 
