@@ -118,8 +118,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """The whole embedded service, started once for a module's tests. Leases and checkpoints are short."""
+    """The whole embedded service, started once. Leases and checkpoints are short; tests use names of their own."""
     with embedded_service(tmp_path_factory.mktemp("service") / "data") as running:
         yield running

@@ -33,7 +33,7 @@ def register(service: RunningService, name: str, weights: bytes, **card: Any) ->
         dataset = Dataset(scale=1, pairs=[])
         session.add(dataset)
         session.flush()
-        job = Job(name=name, dataset_id=dataset.id, options={}, state="succeeded")
+        job = Job(name=name, dataset_id=dataset.id, options={"name": name}, state="succeeded")
         session.add(job)
         session.flush()
         session.add(ModelVersion(name=name, version=1, job_id=job.id, weights_blob=blob, card=CARD | card))

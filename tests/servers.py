@@ -205,7 +205,7 @@ class ServiceUnderTest:
         files = []
         for stem, clean, distorted in image_pairs(pairs):
             files += [("clean", (f"{stem}.png", clean)), ("distorted", (f"{stem}.png", distorted))]
-        form = {"scheme": "baseline", "finetune_steps": 20} | options | {"name": name}
+        form = {"scheme": "baseline", "finetune_steps": 20, "unshuffle": 4} | options | {"name": name}
         answer = self.http.post("/v1/jobs", data={key: str(value) for key, value in form.items()}, files=files)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])

@@ -11,7 +11,7 @@ from tests.servers import RunningService, children_of, embedded_service, eventua
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="the kernel's process table is read")
 
-STEPS = 40
+STEPS = 20
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,8 @@ def helper_of(service: RunningService) -> int:
 
 
 def test_a_job_whose_helper_dies_is_resumed_by_another_crew(crewed: RunningService) -> None:
-    job_id = crewed.post_job("crewed", scheme="drtl-pretrain", transfer_steps=10, finetune_steps=STEPS)
-    crewed.wait_for_step(job_id, 15)
+    job_id = crewed.post_job("crewed", scheme="drtl-pretrain", transfer_steps=4, finetune_steps=STEPS)
+    crewed.wait_for_step(job_id, 8)
     helper = helper_of(crewed)
     environment = Path(f"/proc/{helper}/environ").read_bytes().split(b"\0")
     assert b"CUDA_VISIBLE_DEVICES=5,6" in environment

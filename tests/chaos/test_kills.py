@@ -14,7 +14,7 @@ from tests.servers import RunningService, embedded_service, eventually, is_alive
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="the kernel's process table is read")
 
-STEPS = 60
+STEPS = 40
 BETWEEN_CHECKPOINTS = 20  # Steps on an idle machine; a checkpoint may cost no more than a twentieth of the time.
 
 
@@ -54,13 +54,13 @@ def test_a_job_goes_on_from_its_checkpoint_when_its_child_and_then_its_worker_ar
     service: RunningService,
 ) -> None:
     job_id = service.post_job("killed", finetune_steps=STEPS)
-    service.wait_for_step(job_id, 25)
+    service.wait_for_step(job_id, 15)
     os.kill(service.training_child(), signal.SIGKILL)
     killed = time.monotonic()
     eventually(lambda: service.job(job_id)["attempt"] == 2, what="the second attempt")
     assert time.monotonic() - killed < 5.0  # The parent saw it, so nobody waited for the lease to run out.
 
-    service.wait_for_step(job_id, 45)
+    service.wait_for_step(job_id, 28)
     parent, child = service.pid("worker-training"), service.training_child()
     os.kill(parent, signal.SIGKILL)
     eventually(lambda: not is_alive(child), timeout_s=2, what="the end of the orphan")
@@ -71,7 +71,7 @@ def test_a_job_goes_on_from_its_checkpoint_when_its_child_and_then_its_worker_ar
 
 def test_a_worker_that_sleeps_through_its_lease_cannot_disturb_its_successor(service: RunningService) -> None:
     job_id = service.post_job("sleeper", finetune_steps=STEPS)
-    service.wait_for_step(job_id, 25)
+    service.wait_for_step(job_id, 15)
     child = service.training_child()
     os.kill(child, signal.SIGSTOP)
     eventually(lambda: service.job(job_id)["state"] == "queued", timeout_s=15, what="the recovery")
@@ -112,7 +112,7 @@ def test_nothing_outlives_a_killed_supervisor_and_the_next_one_goes_on(
     data_dir = tmp_path_factory.mktemp("killed") / "data"
     with embedded_service(data_dir) as service:
         job_id = service.post_job("supervisor", finetune_steps=STEPS)
-        service.wait_for_step(job_id, 25)
+        service.wait_for_step(job_id, 15)
         everybody = [*service.announced()["processes"].values(), service.training_child()]
         service.process.kill()
         for pid in everybody:

@@ -20,7 +20,7 @@ from drtl_client import AsyncClient, Client, Job, errors, events
 from tests.images import image_pairs
 from tests.servers import RunningService
 
-SHORT = {"scheme": "baseline", "finetune_steps": 20}
+SHORT = {"scheme": "baseline", "finetune_steps": 20, "unshuffle": 4}
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def test_the_awaiting_client_does_the_main_job(service: RunningService, folder: 
 def test_watching_goes_on_where_it_was_when_the_api_is_killed(
     service: RunningService, client: Client, folder: Path
 ) -> None:
-    job = client.jobs.create(folder, name="restarted", scheme="baseline", finetune_steps=60)
+    job = client.jobs.create(folder, name="restarted", scheme="baseline", unshuffle=4, finetune_steps=60)
     told = []
     for event in client.jobs.watch(job):
         told.append(event)

@@ -14,7 +14,7 @@ from tests.images import image_pairs
 from tests.servers import RunningService
 
 DRTL = [sys.executable, "-c", "from app.cli import main; main()"]
-SHORT = ["--scheme", "baseline", "-o", "finetune_steps=20"]
+SHORT = ["--scheme", "baseline", "-o", "finetune_steps=20", "-o", "unshuffle=4"]
 
 
 def environment(service: RunningService) -> dict[str, str]:

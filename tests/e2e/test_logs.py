@@ -34,7 +34,7 @@ def test_a_request_is_found_in_the_logs_of_every_process_that_it_reached_and_sec
             for stem, clean, distorted in image_pairs(4)
             for side, image in (("clean", clean), ("distorted", distorted))
         ]
-        form = {"name": "followed", "scheme": "baseline", "finetune_steps": "5"}
+        form = {"name": "followed", "scheme": "baseline", "finetune_steps": "5", "unshuffle": "4"}
         answer = service.http.post("/v1/jobs", data=form, files=files, headers={"X-Request-ID": "follow-me"})
         job = service.wait_for_end(answer.json()["id"])
         assert job["state"] == "succeeded", job

@@ -16,13 +16,13 @@ from PIL import Image, ImageCms
 from tests.registered import model_file, register
 from tests.servers import RunningService, eventually
 
-PATH = "/v1/models/scanner/super-resolve"
+PATH = "/v1/models/restoring/super-resolve"
 STOPS_WITHIN_S = 2.0
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _models(service: RunningService) -> None:
-    register(service, "scanner", model_file())
+    register(service, "restoring", model_file())
     register(service, "enlarger", model_file(scale=2), scale=2)
 
 
@@ -111,7 +111,7 @@ def test_an_enlarging_model_enlarges_and_outscale_has_the_last_word(service: Run
 
 def test_headers_say_how_it_was_made(service: RunningService) -> None:
     answer = restore(service, png(pixels(37, 31)), precision="bf16")
-    assert answer.headers["x-drtl-model"] == "scanner@1"
+    assert answer.headers["x-drtl-model"] == "restoring@1"
     assert answer.headers["x-drtl-precision"] == "bf16"
     timing = answer.headers["server-timing"]
     assert all(f"{stage};dur=" in timing for stage in ("decode", "restore", "encode"))
@@ -197,7 +197,7 @@ def test_many_clients_at_once_are_all_served(service: RunningService) -> None:
 def test_a_batch_comes_back_as_a_zip_of_the_same_names(service: RunningService) -> None:
     files = [("images", (f"{name}.png", png(pixels(37, 31, seed=seed)))) for seed, name in enumerate("abc")]
     files.append(("images", ("broken.png", png(pixels(90, 90))[:700])))
-    answer = service.http.post("/v1/batches", files=files, data={"model": "scanner"})
+    answer = service.http.post("/v1/batches", files=files, data={"model": "restoring"})
     assert answer.status_code == 202, answer.text
     location = answer.headers["location"]
     batch = eventually(

@@ -27,7 +27,7 @@ def test_the_notebook_runs_from_pairs_to_a_restored_image(
     for number, cell in enumerate(cells):
         exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)  # noqa: S102 - our own notebook
         if "parameters" in cell["metadata"].get("tags", ()):
-            names["options"] = {"scheme": "baseline", "finetune_steps": 20}
+            names["options"] = {"scheme": "baseline", "finetune_steps": 20, "unshuffle": 4}
     assert names["job"].succeeded
     assert (tmp_path / "restored.png").read_bytes() == names["restored"].content
     assert names["graph"].nodes

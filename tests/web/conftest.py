@@ -37,7 +37,7 @@ def chromium() -> str:
     return found
 
 
-# Scopes end with the file: Playwright's event loop must not be there when other tests start their own.
+# It ends with the file: Playwright's event loop must not be there when other tests start their own.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
@@ -47,14 +47,14 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """One service for all tests of the page; each uses names of its own."""
+    """One service for all tests of the pages; each uses names of its own."""
     with embedded_service(tmp_path_factory.mktemp("web") / "data") as running:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(service: RunningService) -> dict[str, Any]:
     """A job that has succeeded, and left a model."""
     job = service.wait_for_end(service.post_job("trained", pairs=4, finetune_steps=4), timeout_s=240)
