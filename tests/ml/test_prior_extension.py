@@ -12,9 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from ml import prior_extension, prior_training
+from ml.backbones import build
 from ml.dead_leaves import dead_leaves
 from ml.distortions import DISTORTIONS
-from ml.prior import Prior, load_prior, save_prior
+from ml.prior import Prior, load_prior, save_prior, theta_name
 from ml.prior_extension import extend_prior
 from ml.relation import compute_prototypes
 
@@ -37,7 +38,9 @@ def old(tiny_prior: Prior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.setattr(prior_training, "DEAD_LEAVES_SIDE", 112)
     monkeypatch.setattr(prior_training, "dead_leaves", partial(dead_leaves, leaves=30))
     path = tmp_path / "old.safetensors"
-    save_prior(path, replace(tiny_prior, card={"licence": "CC0", "tasks": ["bicubic", "noise", "mild"]}))
+    thetas = {theta_name("vdsr", 4): build("vdsr", 4, seed=0).state_dict()}
+    card = {"licence": "CC0", "tasks": ["bicubic", "noise", "mild"]}
+    save_prior(path, replace(tiny_prior, thetas=thetas, card=card))
     return path
 
 
@@ -56,7 +59,9 @@ def test_what_there_was_stays_and_the_rest_of_the_catalogue_comes_after_it(old: 
     assert torch.allclose(after.prototypes.vectors.norm(dim=1), torch.ones(17), atol=1e-5)
     for name, value in before.drn.state_dict().items():
         assert torch.equal(value, after.drn.state_dict()[name])
-    assert before.thetas.keys() == after.thetas.keys()
+    (theta,) = before.thetas
+    assert after.thetas.keys() == {theta}
+    assert all(torch.equal(value, after.thetas[theta][name]) for name, value in before.thetas[theta].items())
     assert after.version != before.version
 
 
