@@ -39,11 +39,15 @@ def demo(
 
 
 def bench(context: typer.Context) -> None:
-    """Run the main job on the real pairs beside the checkout and record it under benchmarks/results/."""
+    """Measure the main job on the real pairs beside the checkout; `bench paper`: the paper's tables and figures."""
     script = Path(__file__).parents[2] / "benchmarks" / "main_job.py"
     if not script.exists():
         raise CommandFailed(f"{script} is missing: benchmarks are part of the source checkout only")
-    run_child(str(script), *context.args)
+    match context.args:
+        case ["paper", *arguments]:
+            run_child("-m", "benchmarks.paper", *arguments)
+        case arguments:
+            run_child(str(script), *arguments)
 
 
 def prior_train(context: typer.Context) -> None:

@@ -10,9 +10,11 @@ from matplotlib.figure import Figure  # Not pyplot: no window, no state between 
 
 from benchmarks.paper.fig4 import Adjacency, Embedding
 from benchmarks.paper.fig6 import Point, correlation
+from benchmarks.paper.records import MEAN
 
 # Okabe and Ito's palette, which the common kinds of colour blindness keep apart; black is for targets.
 COLOURS: Final = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+TELLING_APART: Final = (4, 0, 2, 5, 6, 1, 3)  # Of these, the few that targets take.
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")  # Tell apart what a copy in grey would not.
 TARGET_MARKERS: Final = ("*", "P", "X", "D", "s", "^", "v")
 STYLE: Final = {
@@ -41,12 +43,11 @@ def embedding(nodes: Embedding) -> Figure:
         axes = figure.subplots()
         for place, (name, points) in enumerate(nodes.samples.items()):
             colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
-            _scatter(axes, points, name, c=colour, marker=marker, s=16, alpha=0.75, linewidths=0)
+            _scatter(axes, points, name, c=colour, marker=marker, s=24, edgecolors="0.35", linewidths=0.3)
         for place, (target, points) in enumerate(nodes.pairs.items()):
             marker = TARGET_MARKERS[place % len(TARGET_MARKERS)]
-            _scatter(
-                axes, points, f"{target} (target)", c="black", marker=marker, s=48, edgecolors="white", linewidths=0.6
-            )
+            size = 150 if marker == "*" else 75  # A star looks smaller than it is.
+            _scatter(axes, points, f"{target} (target)", c="black", marker=marker, s=size, edgecolors="white")
         axes.set_xlabel("first principal component of the nodes (no unit)")
         axes.set_ylabel("second principal component (no unit)")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -78,32 +79,33 @@ def adjacency(matrix: Adjacency) -> Figure:
         return figure
 
 
-def transferability(
-    found: Mapping[str, Mapping[str, Mapping[str, Sequence[Point]]]], words: Mapping[str, str]
-) -> Figure:
-    """Fig. 6: by network, edges and target: γ of an auxiliary task against the gain of pre-training on it alone."""
+def transferability(found: Mapping[str, Mapping[str, Mapping[str, Sequence[Point]]]]) -> Figure:
+    """Fig. 6: γ of every auxiliary task against what pre-training on it alone gives: network × edges → target → points.
+
+    Gains of different targets differ by decibels, so each target's are shown about their mean.
+    """
     with mpl.rc_context(STYLE):
         edges = list(next(iter(found.values())))
-        figure = Figure(figsize=(3.3 * len(edges), 3.0 * len(found)), layout="constrained")
+        figure = Figure(figsize=(3.4 * len(edges), 3.1 * len(found)), layout="constrained")
         panels = figure.subplots(len(found), len(edges), squeeze=False, sharey=True)
         for row, (network, by_edges) in enumerate(found.items()):
             for column, (edge, by_target) in enumerate(by_edges.items()):
-                axes = panels[row][column]
-                said = []
-                for place, (target, points) in enumerate(by_target.items()):
-                    style = {"c": COLOURS[(0, 4, 2, 6, 5, 1, 3)[place % 7]], "marker": MARKERS[place % len(MARKERS)]}
-                    _scatter(
-                        axes, [(point.gamma, point.gain_db) for point in points], target, s=30, linewidths=0, **style
-                    )
-                    rho = correlation(points)
-                    said.append(f"{target} {rho:.2f}" if rho is not None else f"{target} –")
-                axes.set_title(f"{edge} edges, {words[network]}\nSpearman ρ: {', '.join(said)}", fontsize=7)
-                axes.set_xlabel("γ (no unit)")
-                if column == 0:
-                    axes.set_ylabel("gain over the input (dB)")
-        handles, labels = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels) or 1)
+                _points(panels[row][column], by_target)
+                panels[row][column].set_title(f"{edge} edges,\n{network}", fontsize=9)
+                panels[row][column].set_xlabel("γ (no unit)")
+            panels[row][0].set_ylabel("PSNR about the target's mean (dB)")
         return figure
+
+
+def _points(axes: Axes, by_target: Mapping[str, Sequence[Point]]) -> None:
+    for place, (target, points) in enumerate(by_target.items()):
+        middle = sum(point.gain_db for point in points) / max(1, len(points))
+        shown = [(point.gamma, point.gain_db - middle) for point in points]
+        rho = correlation(points)
+        label = f"{target}, ρ {rho:.2f}" if rho is not None else target
+        colour = "black" if target == MEAN else COLOURS[TELLING_APART[place % len(TELLING_APART)]]
+        _scatter(axes, shown, label, c=colour, marker=MARKERS[place % len(MARKERS)], s=30, linewidths=0)
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
 
 
 def pairs_curve(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], words: Mapping[str, str]) -> Figure:

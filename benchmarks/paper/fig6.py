@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from scipy.stats import spearmanr
 
 from benchmarks.paper.records import (
+    MEAN,
     Report,
     average,
     markdown,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # Reading records needs no torch.
     from benchmarks.paper.study import Study
 
 TITLE: Final = "Fig. 6: γ and transferability"
-EDGES: Final = ("cosine", "l1", "l2")
+EDGES: Final = {"cosine": "cosine", "l1": "L1", "l2": "L2"}
 Network = Literal["shipped", "own"]
 NETWORKS: Final[dict[Network, str]] = {
     "shipped": "the shipped prior",
@@ -92,17 +93,29 @@ def correlation(found: Sequence[Point]) -> float | None:
     return float(spearmanr(gamma, gain).statistic)
 
 
+def drawn(report: Report) -> dict[str, dict[str, dict[str, list[Point]]]]:
+    """Network → edges → target → points, with the mean of more than one target."""
+    found: dict[str, dict[str, dict[str, list[Point]]]] = {}
+    for network, words in NETWORKS.items():
+        for edges, shown_edges in EDGES.items():
+            by_target = {target: points(report, network, edges, target) for target in targets(report)}
+            if len(by_target) > 1:
+                by_target[MEAN] = mean_points(list(by_target.values()))
+            found.setdefault(words, {})[shown_edges] = by_target
+    return found
+
+
 def table(report: Report) -> str:
     """ρ for each of the edges, then what it was computed from."""
     names = targets(report)
     head = ["Spearman's ρ", *names, "of the targets' means", "mean of the targets' ρ"]
     rows = []
     for network, words in NETWORKS.items():
-        for edges in EDGES:
+        for edges, shown_edges in EDGES.items():
             found = [points(report, network, edges, target) for target in names]
             rho = [correlation(each) for each in found]
-            shown = [*rho, correlation(mean_points(found)), average(rho)]
-            rows.append([f"{edges}, {words}", *(number(value) for value in shown)])
+            values = [*rho, correlation(mean_points(found)), average(rho)]
+            rows.append([f"{shown_edges}, {words}", *(number(value) for value in values)])
     parts = [markdown(head, rows)]
     for target in names:
         found = points(report, "shipped", "cosine", target)

@@ -49,7 +49,11 @@ def table(report: Report) -> str:
         numbers = [shots for shots, _ in measured["baseline"]]
         if not numbers:
             continue
-        head = [target, *(f"{shots} pairs" for shots in numbers), f"lost from {numbers[-1]} to {numbers[0]}"]
+        head = [
+            target,
+            *(f"{shots} pairs" if shots != 1 else "1 pair" for shots in numbers),
+            f"lost from {numbers[-1]} to {numbers[0]}",
+        ]
         rows = [
             [words, *(number(psnr) for _, psnr in measured[scheme]), number(lost(measured[scheme]), signed=True)]
             for scheme, words in SCHEMES.items()

@@ -15,14 +15,7 @@ def write(report: dict[str, Any], folder: Path) -> None:
         drawings.save(drawings.embedding(fig4.embedding(report)), figures, "fig4a")
         drawings.save(drawings.adjacency(fig4.adjacency(report)), figures, "fig4b")
     if "fig6" in there:
-        found = {
-            network: {
-                edges: {target: fig6.points(report, network, edges, target) for target in targets(report)}
-                for edges in fig6.EDGES
-            }
-            for network in fig6.NETWORKS
-        }
-        drawings.save(drawings.transferability(found, fig6.NETWORKS), figures, "fig6")
+        drawings.save(drawings.transferability(fig6.drawn(report)), figures, "fig6")
     if "fig7" in there:
         curves = {target: fig7.curves(report, target) for target in targets(report)}
         drawings.save(drawings.pairs_curve(curves, fig7.SCHEMES), figures, "fig7")

@@ -8,6 +8,7 @@ Record = Mapping[str, Any]
 Report = Mapping[str, Any]
 METRICS: Final = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS"}
 MISSING: Final = "–"
+MEAN: Final = "mean of targets"
 
 
 def records(report: Report, **about: Any) -> list[Record]:
@@ -66,7 +67,7 @@ def over_targets(
     """A row of values for every target, and behind more than one the mean of them."""
     named = [(target, list(row(target))) for target in targets(report)]
     if len(named) > 1:
-        named.append(("mean of targets", [average(values[place] for _, values in named) for place in range(width)]))
+        named.append((MEAN, [average(values[place] for _, values in named) for place in range(width)]))
     return named
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.paper.records import (
+    MEAN,
     Record,
     Report,
     average,
@@ -69,12 +70,12 @@ def table(report: Report) -> str:
     }
     names = targets(report)
     if len(names) > 1:
-        names.append("mean of targets")
+        names.append(MEAN)
         for backbone in backbones:
             for scheme in COLUMNS:
                 for metric in ("psnr", "ssim"):
                     own = [values[target, backbone, scheme, metric] for target in names[:-1]]
-                    values["mean of targets", backbone, scheme, metric] = average(own)
+                    values[MEAN, backbone, scheme, metric] = average(own)
     parts = []
     for name in names:
         rows = []
