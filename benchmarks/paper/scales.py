@@ -45,14 +45,14 @@ class Extent:
 
 SCALES: Final[dict[ScaleName, Extent]] = {
     "smoke": Extent(
-        plain=replace(TRIALS["smoke"], side=48),
-        deep=replace(TRIALS["smoke"], side=48),
+        plain=replace(TRIALS["smoke"], transfer_steps=1, finetune_steps=1, side=48),
+        deep=replace(TRIALS["smoke"], transfer_steps=1, finetune_steps=1, side=48),
         unshuffle=4,
         deep_unshuffle=4,
         schedules=PRESETS["quick"],
         decay="cosine",
         curve_shots=(1, 2),
-        drn_steps=2,
+        drn_steps=1,
         drn_width=1 / 16,
         drn_samples=2,
         dip=DipSchedule(steps=2, width=8, scales=2),
