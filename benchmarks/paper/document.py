@@ -53,9 +53,8 @@ def recorded(report: Report) -> str:
     unseen = "whole" if plain["side"] is None else f"the middle {plain['side']}×{plain['side']}"
     ran = f"`{report['command']}`, {report['date'][:10]}, commit `{report['commit']}`"
     on = f"{machine['cores']} cores of {machine['cpu']}" + (f", {report['accelerator']}" * bool(report["accelerator"]))
-    learnt = (
-        f"{report['shots']} pairs; seeds {', '.join(map(str, seeds))}; {_steps(plain)}, RCAN and RDN {_steps(deep)}"
-    )
+    deep_steps = _steps(deep) + ", both cut down" * report["cut_down"]
+    learnt = f"{report['shots']} pairs; seeds {', '.join(map(str, seeds))}; {_steps(plain)}, RCAN and RDN {deep_steps}"
     sizes = f"at 1/{report['unshuffle']} and 1/{report['deep_unshuffle']} of the resolution"
     shown = f"up to {plain['images']} unseen images, {unseen}"
     return f"{ran}: {on}; {learnt}, {sizes}; {shown}. Of everything but Table 1, the backbone is {report['backbone']}."

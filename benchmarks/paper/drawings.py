@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -127,6 +127,6 @@ def pairs_curve(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]],
         return figure
 
 
-def _scatter(axes: Axes, points: Sequence[tuple[float, float]], label: str, **style: object) -> None:
+def _scatter(axes: Axes, points: Sequence[tuple[float, float]], label: str, **style: Any) -> None:
     x, y = zip(*points, strict=True) if points else ((), ())
-    axes.scatter(x, y, label=label, **style)  # type: ignore[arg-type]  # matplotlib lists each style by itself.
+    axes.scatter(x, y, label=label, **style)

@@ -25,9 +25,10 @@ from benchmarks.paper.records import (
 if TYPE_CHECKING:  # Reading records needs no torch.
     from benchmarks.paper.planning import Planned
     from benchmarks.paper.study import Study
+    from ml.edges import Edges
 
 TITLE: Final = "Fig. 6: γ and transferability"
-EDGES: Final = {"cosine": "cosine", "l1": "L1", "l2": "L2"}
+EDGES: Final[dict[Edges, str]] = {"cosine": "cosine", "l1": "L1", "l2": "L2"}
 Network = Literal["shipped", "own"]
 NETWORKS: Final[dict[Network, str]] = {
     "shipped": "the shipped prior",
@@ -118,8 +119,7 @@ def table(report: Report) -> str:
             rows.append([f"{shown_edges}, {words}", *(number(value) for value in values)])
     parts = [markdown(head, rows)]
     for target in names:
-        found = points(report, "shipped", "cosine", target)
-        by_gain = sorted(found, key=lambda point: -point.gain_db)
+        by_gain = sorted(points(report, "shipped", "cosine", target), key=lambda point: -point.gain_db)
         lines = [[point.task, f"{point.gamma:.3f}", number(point.gain_db, signed=True)] for point in by_gain]
         parts += [f"**{target}**", markdown(["pre-trained on", "γ (cosine)", "gain over the input (dB)"], lines)]
     return "\n\n".join(parts)

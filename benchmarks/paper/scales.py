@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from benchmarks.paper.networks import DEEP
 from benchmarks.trials import SCALES as TRIALS
 from benchmarks.trials import Scale
 from ml.backbones import BackboneName
 from ml.dip import DipSchedule
 from ml.options import PRESETS, Schedules
 
-DEEP: Final = frozenset({"rcan", "rdn"})  # 15 and 22 million parameters, of which a CPU is slow.
 ScaleName = Literal["smoke", "quick", "standard", "paper"]
 
 
@@ -18,13 +18,15 @@ ScaleName = Literal["smoke", "quick", "standard", "paper"]
 class Extent:
     """The sizes of all experiments. Within a row of a table every scheme has the same steps and batch.
 
-    `plain` and `deep` are the trainings of the shallow and of the deep backbones. `drn_steps` episodes train each of
+    `plain` and `deep` are the trainings of the shallow and of the deep backbones, which `cut_down` makes smaller than
+    published. `drn_steps` episodes train each of
     the relation networks that are compared, `drn_width` wide; `drn_samples` make a prototype. DIP restores the first
     `dip_images` of the unseen images.
     """
 
     plain: Scale
     deep: Scale
+    cut_down: bool
     unshuffle: int
     deep_unshuffle: int
     schedules: Schedules
@@ -47,6 +49,7 @@ SCALES: Final[dict[ScaleName, Extent]] = {
     "smoke": Extent(
         plain=replace(TRIALS["smoke"], transfer_steps=1, finetune_steps=1, side=48),
         deep=replace(TRIALS["smoke"], transfer_steps=1, finetune_steps=1, side=48),
+        cut_down=True,
         unshuffle=4,
         deep_unshuffle=4,
         schedules=PRESETS["quick"],
@@ -59,9 +62,10 @@ SCALES: Final[dict[ScaleName, Extent]] = {
         dip_images=1,
     ),
     "quick": Extent(
-        plain=TRIALS["quick"],
+        plain=replace(TRIALS["quick"], transfer_steps=160, finetune_steps=160),
         deep=replace(TRIALS["quick"], transfer_steps=80, finetune_steps=80),
-        unshuffle=2,
+        cut_down=True,
+        unshuffle=4,
         deep_unshuffle=4,
         schedules=PRESETS["quick"],
         decay="cosine",
@@ -75,6 +79,7 @@ SCALES: Final[dict[ScaleName, Extent]] = {
     "standard": Extent(
         plain=TRIALS["standard"],
         deep=TRIALS["standard"],
+        cut_down=False,
         unshuffle=2,
         deep_unshuffle=2,
         schedules=PRESETS["quick"],  # Whose rates are those of short trainings, as in `benchmarks/guidance.py`.
@@ -89,6 +94,7 @@ SCALES: Final[dict[ScaleName, Extent]] = {
     "paper": Extent(
         plain=Scale(transfer_steps=100_000, finetune_steps=30_000, batch=32, seeds=3, images=30, side=None),
         deep=Scale(transfer_steps=100_000, finetune_steps=30_000, batch=32, seeds=3, images=30, side=None),
+        cut_down=False,
         unshuffle=1,
         deep_unshuffle=1,
         schedules=PRESETS["paper"],

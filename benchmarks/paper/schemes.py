@@ -5,9 +5,10 @@ from typing import Any, Final, Literal
 
 import torch
 
+from benchmarks.paper.networks import fresh
 from benchmarks.paper.scales import Extent
 from benchmarks.trials import Bench
-from ml.backbones import BackboneName, SameSize, build
+from ml.backbones import BackboneName, SameSize
 from ml.guidance import TaskMix, guided, uniform
 from ml.meta import MetaSchedule
 from ml.options import TrainingOptions
@@ -46,7 +47,8 @@ def single_task(task: str, backbone: BackboneName, seed: int, relation: Relation
 def train(bench: Bench, training: Training, extent: Extent) -> tuple[SameSize, dict[str, Any]]:
     """The trained network, and how many samples it has seen, which is the same for every scheme that transfers."""
     scale, rates = bench.scale, extent.schedules
-    network = build(training.backbone, extent.unshuffle_of(training.backbone), training.seed).to(device())
+    unshuffle = extent.unshuffle_of(training.backbone)
+    network = fresh(training.backbone, unshuffle, training.seed, cut_down=extent.cut_down).to(device())
     facts: dict[str, Any] = {"transfer_samples": 0, "finetune_samples": scale.finetune_steps * scale.batch}
     if training.mix is None:
         bench.tune(network, rates.scratch_rate, training.seed, extent.decay)

@@ -2,21 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.devices import Device
 from benchmarks.paper.materials import MEMORY_NODES, Materials
-from benchmarks.paper.planning import Planned
+from benchmarks.paper.networks import multiplications
+from benchmarks.paper.planning import About, Planned
 from benchmarks.paper.quality import measured, summary
 from benchmarks.paper.real_esrgan import RRDBNet, restore
 from benchmarks.paper.scales import Extent
 from benchmarks.paper.schemes import META, Scheme, Training, single_task, train, training_of
-from ml.backbones import BackboneName, build, parameter_count
+from ml.backbones import BackboneName
 from ml.dip import deep_image_prior
 from ml.distortions import PAPERS
 from ml.edges import EDGES, Edges, similarity
@@ -74,7 +73,7 @@ class Study:
             training = training_of(scheme, backbone, seed, self.materials.relation(target, seed, pairs))
             return self._train(target, pairs, training)
 
-        about = {"kind": "training", "backbone": backbone, "scheme": scheme, "shots": pairs}
+        about: About = {"kind": "training", "backbone": backbone, "scheme": scheme, "shots": pairs}
         return self._planned_training(target, backbone, seed, scheme, about, run)
 
     def on_one_task(self, task: str, target: Device, seed: int) -> Planned:
@@ -85,7 +84,7 @@ class Study:
             relation = self.materials.relation(target, seed, pairs)
             return self._train(target, pairs, single_task(task, self.backbone, seed, relation))
 
-        about = {"kind": "one task", "backbone": self.backbone, "task": task, "shots": pairs}
+        about: About = {"kind": "one task", "backbone": self.backbone, "task": task, "shots": pairs}
         return self._planned_training(target, self.backbone, seed, "pretrain", about, run)
 
     def by_own_network(self, memory_nodes: int, target: Device, seed: int) -> Planned:
@@ -97,7 +96,7 @@ class Study:
             training = training_of("drtl-maml", self.backbone, seed, relation)
             return self._train(target, pairs, training) | {"gamma": by_name(relation), "fallback": relation.fallback}
 
-        about = {"kind": "memory", "backbone": self.backbone, "memory_nodes": memory_nodes, "shots": pairs}
+        about: About = {"kind": "memory", "backbone": self.backbone, "memory_nodes": memory_nodes, "shots": pairs}
         return self._planned_training(target, self.backbone, seed, "drtl-maml", about, run)
 
     def graph(self, target: Device, seed: int) -> Planned:
@@ -113,7 +112,7 @@ class Study:
             }
             return {"gamma": gamma, "graph": node_link_graph(relation, self.materials.prior.version)}
 
-        about = {"kind": "graph", "target": target.name, "shots": pairs, "seed": seed}
+        about: About = {"kind": "graph", "target": target.name, "shots": pairs, "seed": seed}
         return Planned(about, "graph", 1e9 * pairs, 0, run)
 
     def relation_network(self, memory_nodes: int, edges: Edges, seed: int) -> Planned:
@@ -123,14 +122,14 @@ class Study:
             self.materials.own_network(memory_nodes, edges, seed)
             return {"steps": self.extent.drn_steps}
 
-        about = {"kind": "relation network", "memory_nodes": memory_nodes, "edges": edges, "seed": seed}
+        about: About = {"kind": "relation network", "memory_nodes": memory_nodes, "edges": edges, "seed": seed}
         cost = self.extent.drn_steps * 42 * 6e8 * self.extent.drn_width**2 * BACKWARD
         return Planned(about, "relation network", cost, 0, run)
 
     def own_gamma(self, edges: Edges, target: Device, seed: int) -> Planned:
         """γ by a relation network that was trained with these edges (Fig. 6)."""
         pairs = self.shots_of(target, self.shots)
-        about = {"kind": "own gamma", "edges": edges, "target": target.name, "shots": pairs, "seed": seed}
+        about: About = {"kind": "own gamma", "edges": edges, "target": target.name, "shots": pairs, "seed": seed}
         return Planned(
             about,
             "graph",
@@ -152,7 +151,7 @@ class Study:
 
         side = self.extent.plain.side or 1024
         work = self.extent.dip.steps * 3e4 * (self.extent.dip.width / 32) ** 2 * side**2 * BACKWARD
-        about = {"kind": "dip", "target": target.name, "seed": seed}
+        about: About = {"kind": "dip", "target": target.name, "seed": seed}
         return Planned(about, "dip", work * self.extent.dip_images, 0, run)
 
     def by_real_esrgan(self, target: Device) -> Planned:
@@ -183,7 +182,7 @@ class Study:
         backbone: BackboneName,
         seed: int,
         scheme: Scheme,
-        about: dict[str, str | int],
+        about: About,
         run: Callable[[], dict[str, Any]],
     ) -> Planned:
         scale = self.extent.training(backbone)
@@ -193,7 +192,8 @@ class Study:
         weighed = scale.finetune_steps + transfers * weight * scale.transfer_steps
         learnt_from = weighed * scale.batch * self.extent.schedules.transfer.crop**2 * BACKWARD
         shown = len(target.test) * (scale.side or 1024) ** 2
-        per_pixel = _parameters(backbone, self.extent.unshuffle_of(backbone))
+        unshuffle = self.extent.unshuffle_of(backbone)
+        per_pixel = multiplications(backbone, unshuffle, cut_down=self.extent.cut_down)
         named = about | {"target": target.name, "seed": seed}
         return Planned(named, f"{backbone}, {'meta' * (scheme in META)}", per_pixel * (learnt_from + shown), steps, run)
 
@@ -209,10 +209,3 @@ def alike(target: Float[Tensor, "d"], vectors: Float[Tensor, "k d"], edges: Edge
 
 def by_name(relation: Relation) -> dict[str, float]:
     return dict(zip(relation.prototypes.names, relation.gamma.tolist(), strict=True))
-
-
-@cache
-def _parameters(backbone: BackboneName, unshuffle: int) -> float:
-    """Multiplications per pixel of the image."""
-    with torch.device("meta"):
-        return parameter_count(build(backbone, unshuffle, seed=0)) / unshuffle**2

@@ -21,10 +21,11 @@ from benchmarks.paper.records import (
 
 if TYPE_CHECKING:  # Reading records needs no torch.
     from benchmarks.paper.planning import Planned
+    from benchmarks.paper.schemes import Scheme
     from benchmarks.paper.study import Study
 
 TITLE: Final = "Table 1: backbones and schemes"
-COLUMNS: Final = {
+COLUMNS: Final[dict[Scheme, str]] = {
     "baseline": "Baseline",
     "pretrain": "Pre-training",
     "maml": "MAML",
@@ -80,15 +81,16 @@ def table(report: Report) -> str:
     for name in names:
         rows = []
         for backbone in backbones:
-            quality = {scheme: values[name, backbone, scheme, "psnr"] for scheme in COLUMNS}
+            quality: dict[str, float | None] = {scheme: values[name, backbone, scheme, "psnr"] for scheme in COLUMNS}
             shown = [
                 f"{number(psnr)} / {number(values[name, backbone, scheme, 'ssim'], 'ssim')}"
                 if psnr is not None
                 else "–"
                 for scheme, psnr in quality.items()
             ]
+            cut_down = " (cut down)" * (report["cut_down"] and backbone in {"rcan", "rdn"})
             gains = [_difference(quality[one], quality[other]) for one, other in GAINS.values()]
-            rows.append([NAMES[backbone], *shown, *gains])
+            rows.append([NAMES[backbone] + cut_down, *shown, *gains])
         parts += [f"**{name}**{_about(report, name)}", markdown(head, rows)]
     return "\n\n".join(parts)
 

@@ -22,11 +22,12 @@ from typer.testing import CliRunner
 from app.cli import app as cli
 from benchmarks.devices import real_device
 from benchmarks.paper import __main__ as command
-from benchmarks.paper import schemes
+from benchmarks.paper import networks, schemes
 from benchmarks.paper.materials import Materials
 from benchmarks.paper.scales import SCALES
 from benchmarks.paper.table1 import COLUMNS
 from ml import finetune, meta, transfer
+from ml.backbones import BACKBONES, BackboneName
 from ml.distortions import PAPERS, distort
 from ml.guidance import TaskMix
 from ml.images import to_uint8
@@ -126,15 +127,15 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_records(
     folders: Path, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     targets = {"targets": None, "target": [folders / "targets" / "zoom"]}
-    build, calls = schemes.build, []
+    fresh, calls = networks.fresh, []
 
-    def interrupted(*arguments: Any) -> Any:
+    def interrupted(*arguments: Any, **options: Any) -> Any:
         calls.append(arguments)
         if len(calls) == 3:
             signal.raise_signal(signal.SIGINT)  # As Ctrl-C does, in the middle of the third training.
-        return build(*arguments)
+        return fresh(*arguments, **options)
 
-    monkeypatch.setattr(schemes, "build", interrupted)
+    monkeypatch.setattr(schemes, "fresh", interrupted)
     with pytest.raises(typer.Exit) as stopped:
         run(folders, tmp_path, only="table1", **targets)
     assert stopped.value.exit_code == 130
@@ -207,11 +208,34 @@ def test_every_scheme_draws_as_many_crops_in_as_many_steps(folders: Path, monkey
     for scheme in COLUMNS:
         drawn |= {"auxiliary": 0, "target": 0}
         steps.clear()
-        _, facts = schemes.train(bench, schemes.training_of(scheme, "vdsr", 0, relation), extent)  # type: ignore[arg-type]
+        _, facts = schemes.train(bench, schemes.training_of(scheme, "vdsr", 0, relation), extent)
         assert drawn == {"auxiliary": facts["transfer_samples"], "target": facts["finetune_samples"]}
         seen[scheme] = (len(steps), *drawn.values())
     assert seen.pop("baseline") == (2, 0, 16)
     assert set(seen.values()) == {(4, 16, 16)}
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_learns_by_every_kind_of_step(folders: Path, backbone: BackboneName) -> None:
+    extent = SCALES["smoke"]
+    materials = Materials(folders, extent, folders / "clean", load_prior(), lambda: None)
+    target = real_device(folders / "targets" / "zoom", 2, 1)
+    bench, relation = materials.bench(target, 0, 2, extent.deep), materials.relation(target, 0, 2)
+    training = schemes.training_of("drtl-maml", backbone, 0, relation)
+    trained, _ = schemes.train(bench, training, extent)
+    before = networks.fresh(backbone, 4, 0, cut_down=True)
+    changed = [
+        not torch.equal(one, other) for one, other in zip(trained.parameters(), before.parameters(), strict=True)
+    ]
+    assert sum(changed) > len(changed) / 2
+    assert bench.psnr(trained) > 10
+
+
+def test_the_deep_backbones_are_cut_down_in_quick_alone() -> None:
+    assert [name for name, extent in SCALES.items() if extent.cut_down] == ["smoke", "quick"]
+    for backbone in networks.DEEP:
+        whole, cut = (networks.multiplications(backbone, 4, cut_down=small) for small in (False, True))
+        assert cut < whole / 10
 
 
 @given(

@@ -41,7 +41,7 @@ def report() -> dict[str, Any]:
             for nodes in (0, 32):
                 about = {"backbone": "vdsr", "memory_nodes": nodes, "shots": 10}
                 trials.append({"kind": "memory", **about, "target": target, "seed": seed} | quality(rng))
-    return {"trials": trials, "shots": 10, "backbone": "vdsr"}
+    return {"trials": trials, "shots": 10, "backbone": "vdsr", "cut_down": False}
 
 
 def rows(markdown: str, first: str) -> list[list[str]]:
@@ -80,7 +80,7 @@ def test_table_2_compares_on_the_images_that_all_methods_have(report: dict[str, 
             found = [t for t in report["trials"] if (about | {"target": target}).items() <= t.items()]
             return f"{np.mean([[t['images'][name]['psnr'] for name in 'ab'] for t in found]):.2f}"
 
-        training = {"kind": "training", "backbone": "vdsr", "shots": 10}
+        training: dict[str, Any] = {"kind": "training", "backbone": "vdsr", "shots": 10}
         expected = [
             mean(kind="input"),
             mean(scheme="baseline", **training),
