@@ -61,5 +61,14 @@ def prior_extend(context: typer.Context) -> None:
 
 
 def run_child(*arguments: str) -> NoReturn:
-    """Run Python in a process of its own (this side loads no torch) and end as it ends."""
-    raise typer.Exit(subprocess.run([sys.executable, *arguments], check=False).returncode)
+    """Run Python in a process of its own (this side loads no torch) and end as it ends.
+
+    Ctrl-C reaches that process too, which may have something to keep: it is waited for, not killed.
+    """
+    with subprocess.Popen([sys.executable, *arguments]) as child:
+        while child.returncode is None:
+            try:
+                child.wait()
+            except KeyboardInterrupt:
+                continue
+    raise typer.Exit(child.returncode if child.returncode >= 0 else 128 - child.returncode)  # As a shell says it.

@@ -94,7 +94,8 @@ def paper(
         make(todo, trials, ticker, console)
     except KeyboardInterrupt:
         kept = len(trials.report["trials"])
-        console.print(f"Interrupted. {kept} records are kept in {trials.path}; the same command goes on from there.")
+        said = f"Interrupted. {kept} records are kept in {trials.path}; the same command goes on from there."
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
     trials.save()
     write(trials.report, folder)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from benchmarks.paper.planning import ENOUGH, Estimate, Planned, Stage, in_words
 from benchmarks.trials import Trials
@@ -25,13 +26,13 @@ def make(stages: Sequence[Stage], trials: Trials, ticker: Ticker, console: Conso
     waiting = [(stage.name, planned) for stage in stages for planned in stage.planned]
     estimate = Estimate()
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
+        TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
     )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, expand=True) as progress:
         whole = progress.add_task("all", total=len(waiting), left="")
         for place, (name, planned) in enumerate(waiting):
             own = progress.add_task(f"{name}: {named(planned)}", total=max(1, planned.steps), left="")
