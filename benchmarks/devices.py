@@ -53,10 +53,12 @@ class Device:
 
 def real_devices(targets: Path, shots: int, most: int) -> list[Device]:
     """One device per folder with train/ and test/, each with clean/ and distorted/, pairs by name."""
-    return [
-        Device(folder.name, _pairs(folder / "train")[:shots], _pairs(folder / "test")[:most])
-        for folder in sorted(path for path in targets.resolve().iterdir() if path.is_dir())
-    ]
+    return [real_device(path, shots, most) for path in sorted(targets.resolve().iterdir()) if path.is_dir()]
+
+
+def real_device(folder: Path, shots: int, most: int) -> Device:
+    """The first pairs of train/ to learn from, and some of test/ to measure on."""
+    return Device(folder.resolve().name, _pairs(folder / "train")[:shots], _pairs(folder / "test")[:most])
 
 
 def simulated_devices(clean: Path, shots: int, most: int, seed: int) -> list[Device]:

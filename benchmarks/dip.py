@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import typer
-from devices import REPOSITORY, middle, real_devices
-from trials import Trials, one_thread
 
+from benchmarks.devices import REPOSITORY, middle, real_devices
+from benchmarks.trials import Trials, one_thread
 from ml.dip import DipSchedule, deep_image_prior
 from ml.images import from_uint8
 from ml.metrics import psnr, ssim

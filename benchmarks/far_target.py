@@ -12,9 +12,9 @@ from typing import Annotated, Final, Literal
 
 import torch
 import typer
-from devices import REPOSITORY, real_devices
-from trials import SCALES, Bench, Trials, one_thread, settings
 
+from benchmarks.devices import REPOSITORY, real_devices
+from benchmarks.trials import SCALES, Bench, Trials, one_thread, settings
 from ml.backbones import SameSize, build
 from ml.distortions import PAPERS
 from ml.guidance import Guidance, guided

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import typer
-from devices import REPOSITORY, Device, real_devices
-from trials import SCALES, Bench, Trials, one_thread, settings
 
+from benchmarks.devices import REPOSITORY, Device, real_devices
+from benchmarks.trials import SCALES, Bench, Trials, one_thread, settings
 from ml.backbones import SameSize, build
 from ml.distortions import PAPERS
 from ml.guidance import Guidance, guided, task_shares, uniform

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 
 import torch
 import typer
-from devices import REPOSITORY
-from main_job import commit, machine
 from torch import Tensor
 
+from benchmarks.devices import REPOSITORY
+from benchmarks.main_job import commit, machine
 from ml.checkpoint import adam
 from ml.clusters import neighbours, silhouettes
 from ml.distortions import DISTORTIONS, PAPERS

@@ -13,11 +13,11 @@ from typing import Annotated, Any, Final
 
 import torch
 import typer
-from devices import REPOSITORY
-from main_job import commit, machine
 from torch import nn
-from trials import one_thread
 
+from benchmarks.devices import REPOSITORY
+from benchmarks.main_job import commit, machine
+from benchmarks.trials import one_thread
 from ml.backbones import SameSize, dncnn, vdsr
 from ml.backbones.layers import convolution, zero_convolution
 from ml.checkpoint import adam

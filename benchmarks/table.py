@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ from restoring_table import restoring_table
 from storage_table import storage_table
 from unit_costs_table import unit_costs_table
 
+from benchmarks.paper.document import page
+
 RECORDED = Path(__file__).with_name("results") / "main_job.json"
 TABLES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "chaos": chaos_table,
@@ -28,6 +31,7 @@ TABLES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "load": load_table,
     "maml_collapse": maml_collapse_table,
     "match": match_table,
+    "paper": partial(page, figures=False),
     "storage": storage_table,
     "trust": trust_table,
     "unit_costs": unit_costs_table,

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 import typer
-from devices import Device, middle
-from main_job import commit, machine
 from torch import Tensor
 
+from benchmarks.devices import Device, middle
+from benchmarks.main_job import commit, machine
 from ml.backbones import SameSize
 from ml.checkpoint import adam
 from ml.evaluate import mean, quality_of, quality_of_input
@@ -45,13 +45,37 @@ SCALES: Final = {
 }
 
 
-class Trials:
-    """The JSON file of a benchmark. Records of a file that was begun with other settings or code are not mixed in."""
+LEAST_SIDE: Final = TransferSchedule(1).crop + 2 * MARGIN  # Of clean images: a crop with its margin must fit in.
 
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        self.path = path
+
+def shown(pairs: Sequence[TargetPair], side: int | None) -> list[TargetPair]:
+    """The middle of each unseen pair, or the whole of it."""
+    if side is None:
+        return list(pairs)
+    return [TargetPair(pair.name, middle(pair.clean, side), middle(pair.distorted, side)) for pair in pairs]
+
+
+def as_json(trial: dict[str, Any]) -> None:
+    """Show a record whole."""
+    typer.echo(json.dumps(trial))
+
+
+class Trials:
+    """The JSON file of a benchmark. Records of a file that was begun with other settings are not mixed in.
+
+    `noted` is kept with them, but may differ between runs; `say` hears of every new record.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: dict[str, Any],
+        noted: dict[str, Any] | None = None,
+        say: Callable[[dict[str, Any]], None] = as_json,
+    ) -> None:
+        self.path, self.say = path, say
         about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(), "machine": machine()}
-        self.report: dict[str, Any] = settings | about | {"inputs": {}, "trials": []}
+        self.report: dict[str, Any] = settings | about | (noted or {}) | {"inputs": {}, "trials": []}
         if path.exists():
             begun = json.loads(path.read_text())
             if any(begun.get(name) != value for name, value in settings.items()):
@@ -60,15 +84,19 @@ class Trials:
                 typer.echo(f"{path} was begun at commit {begun['commit']}; what it holds is kept.")
             self.report = begun
 
+    def holds(self, about: dict[str, str | int]) -> bool:
+        """Whether there is a record of this training."""
+        return any(all(trial.get(name) == value for name, value in about.items()) for trial in self.report["trials"])
+
     def measure(self, about: dict[str, str | int], measured: Callable[[], dict[str, Any]]) -> None:
         """Run one training and keep its record, unless there is one."""
-        if any(about.items() <= trial.items() for trial in self.report["trials"]):
+        if self.holds(about):
             return
         started = time.perf_counter()
         trial = about | measured() | {"seconds": round(time.perf_counter() - started, 1)}
         self.report["trials"].append(trial)
         self.save()
-        typer.echo(json.dumps(trial))
+        self.say(trial)
 
     def save(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,25 +107,20 @@ class Trials:
 
 @dataclass(frozen=True)
 class Bench:
-    """What all trainings on one target share."""
+    """What all trainings on one target share. `after_step` is called after every step of any of them."""
 
     target: Device
     scale: Scale
     clean: Sequence[Tensor]
     tasks: Sequence[str]
     unseen: Sequence[TargetPair]
+    after_step: Callable[[], None] = lambda: None
 
     @classmethod
     def of(cls, target: Device, scale: Scale, clean_dir: Path | None, tasks: Sequence[str], seed: int) -> "Bench":
         """Auxiliary tasks are made of a folder's images, the target's clean ones and dead leaves, as in a job."""
-        images = clean_images(Split("pairs", target.train, []), clean_dir, TransferSchedule(1).crop + 2 * MARGIN, seed)
-        unseen = [
-            pair
-            if scale.side is None
-            else TargetPair(pair.name, middle(pair.clean, scale.side), middle(pair.distorted, scale.side))
-            for pair in target.test
-        ]
-        return cls(target, scale, images, tasks, unseen)
+        images = clean_images(Split("pairs", target.train, []), clean_dir, LEAST_SIDE, seed)
+        return cls(target, scale, images, tasks, shown(target.test, scale.side))
 
     def transfer(
         self,
@@ -117,17 +140,34 @@ class Bench:
                 transfer_step(*learning, seed, step, mix.chances)
             else:
                 meta_step(*learning, meta, seed, step, mix.chances)
+            self.after_step()
+
+    def tune(
+        self,
+        network: SameSize,
+        rate: float,
+        seed: int,
+        decay: Literal["paper", "cosine"] = "cosine",
+        after: Callable[[int], None] = lambda steps: None,
+    ) -> None:
+        """Fine-tuning, Eq. (3). `after` is told how many steps are done."""
+        schedule = FinetuneSchedule(self.scale.finetune_steps, self.scale.batch, learning_rate=rate, decay=decay)
+        optimizer = adam(network, rate)
+        for step in range(schedule.steps):
+            finetune_step(network, optimizer, self.target.train, schedule, seed, step)
+            self.after_step()
+            after(step + 1)
 
     def finetune(self, network: SameSize, rate: float, seed: int, points: int = 3) -> dict[str, Any]:
         """Fine-tune, and measure on the unseen images at equally spaced steps. `psnr` is the last, `curve` all."""
         steps = self.scale.finetune_steps
-        schedule = FinetuneSchedule(steps, self.scale.batch, learning_rate=rate, decay="cosine")
-        optimizer = adam(network, rate)
         curve = {}
-        for step in range(steps):
-            finetune_step(network, optimizer, self.target.train, schedule, seed, step)
-            if (step + 1) * points % steps < points:
-                curve[str(step + 1)] = self.psnr(network)
+
+        def measure(done: int) -> None:
+            if done * points % steps < points:
+                curve[str(done)] = self.psnr(network)
+
+        self.tune(network, rate, seed, after=measure)
         return {"psnr": curve[str(steps)], "curve": curve}
 
     def psnr(self, network: SameSize) -> float:

@@ -39,11 +39,15 @@ def demo(
 
 
 def bench(context: typer.Context) -> None:
-    """Run the main job on the real pairs beside the checkout and record it under benchmarks/results/."""
+    """Measure the main job on the real pairs beside the checkout; `bench paper`: the paper's tables and figures."""
     script = Path(__file__).parents[2] / "benchmarks" / "main_job.py"
     if not script.exists():
         raise CommandFailed(f"{script} is missing: benchmarks are part of the source checkout only")
-    run_child(str(script), *context.args)
+    match context.args:
+        case ["paper", *arguments]:
+            run_child("-m", "benchmarks.paper", *arguments)
+        case arguments:
+            run_child(str(script), *arguments)
 
 
 def prior_train(context: typer.Context) -> None:
@@ -57,5 +61,14 @@ def prior_extend(context: typer.Context) -> None:
 
 
 def run_child(*arguments: str) -> NoReturn:
-    """Run Python in a process of its own (this side loads no torch) and end as it ends."""
-    raise typer.Exit(subprocess.run([sys.executable, *arguments], check=False).returncode)
+    """Run Python in a process of its own (this side loads no torch) and end as it ends.
+
+    Ctrl-C reaches that process too, which may have something to keep: it is waited for, not killed.
+    """
+    with subprocess.Popen([sys.executable, *arguments]) as child:
+        while child.returncode is None:
+            try:
+                child.wait()
+            except KeyboardInterrupt:
+                continue
+    raise typer.Exit(child.returncode if child.returncode >= 0 else 128 - child.returncode)  # As a shell says it.

@@ -169,6 +169,35 @@ def test_a_service_that_cannot_start_is_told_with_its_reason(tmp_path: Path, mon
         demo.run_demo(console, None, tmp_path / "out", "quick")
 
 
+KEEPS_WHAT_IT_HAS = """
+import time
+try:
+    print("works", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(0.6)
+    print("kept", flush=True)
+    raise SystemExit(130)
+"""
+
+
+def test_a_benchmark_that_is_interrupted_has_time_to_keep_what_it_has() -> None:
+    parent = "import sys, typer; from app.commands.service import run_child; app = typer.Typer(add_completion=False)\n"
+    parent += "@app.command()\ndef run(): run_child('-c', sys.argv[1])\nsys.exit(app([]))"
+    running = subprocess.Popen(
+        [sys.executable, "-c", parent, KEEPS_WHAT_IT_HAS],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - as below
+    )
+    assert running.stdout is not None
+    assert running.stdout.readline() == "works\n"
+    os.killpg(running.pid, signal.SIGINT)  # As a terminal does: the whole group hears of Ctrl-C.
+    assert running.communicate(timeout=20)[0] == "kept\n"
+    assert running.returncode == 130
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_that_is_interrupted_leaves_nothing_running(tmp_path: Path, number: int) -> None:
     environment = os.environ | {"TMPDIR": str(tmp_path)}

@@ -1,0 +1,64 @@
+"""All tables as one page of Markdown, from the records alone."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from benchmarks.paper import fig4, fig6, fig7, table1, table2, table3
+from benchmarks.paper.records import Report, records, targets
+
+SECTIONS: Final[dict[str, tuple[str, Callable[[Report], str], dict[str, str]]]] = {
+    "table1": (table1.TITLE, table1.table, {}),
+    "table2": (table2.TITLE, table2.table, {}),
+    "table3": (table3.TITLE, table3.table, {}),
+    "fig4": (
+        fig4.TITLE,
+        fig4.table,
+        {"fig4a": "Nodes of auxiliary samples and targets", "fig4b": "Adjacency of nodes"},
+    ),
+    "fig6": (fig6.TITLE, fig6.table, {"fig6": "γ against the gain of pre-training on one task"}),
+    "fig7": (fig7.TITLE, fig7.table, {"fig7": "PSNR by the number of pairs"}),
+}
+EVIDENCE: Final = {  # The kind of record without which a section would be empty.
+    "table1": "training",
+    "table2": "dip",
+    "table3": "memory",
+    "fig4": "graph",
+    "fig6": "one task",
+    "fig7": "training",
+}
+
+
+def measured(report: Report) -> list[str]:
+    """The sections that there are records for."""
+    return [name for name, kind in EVIDENCE.items() if targets(report) and records(report, kind=kind)]
+
+
+def page(report: dict[str, Any], *, figures: bool = True) -> str:
+    """Title, then each section with its tables and figures; `figures` links the pictures beside the page."""
+    parts = ["# The paper's tables and figures", recorded(report)] if figures else [recorded(report)]
+    for name in measured(report):
+        title, table, pictures = SECTIONS[name]
+        parts.append(f"## {title}" if figures else f"**{title}**")
+        if figures:
+            parts += [f"![{words}](figures/{picture}.png)" for picture, words in pictures.items()]
+        parts.append(table(report))
+    return "\n\n".join(parts)
+
+
+def recorded(report: Report) -> str:
+    """What was run, how much of it, where and when."""
+    seeds = sorted({trial["seed"] for trial in report["trials"] if "seed" in trial})
+    machine = report["machine"]
+    plain, deep = report["plain"], report["deep"]
+    unseen = "whole" if plain["side"] is None else f"the middle {plain['side']}×{plain['side']}"
+    ran = f"`{report['command']}`, {report['date'][:10]}, commit `{report['commit']}`"
+    on = f"{machine['cores']} cores of {machine['cpu']}" + (f", {report['accelerator']}" * bool(report["accelerator"]))
+    deep_steps = _steps(deep) + ", both cut down" * report["cut_down"]
+    learnt = f"{report['shots']} pairs; seeds {', '.join(map(str, seeds))}; {_steps(plain)}, RCAN and RDN {deep_steps}"
+    sizes = f"at 1/{report['unshuffle']} and 1/{report['deep_unshuffle']} of the resolution"
+    shown = f"up to {plain['images']} unseen images, {unseen}"
+    return f"{ran}: {on}; {learnt}, {sizes}; {shown}. Of everything but Table 1, the backbone is {report['backbone']}."
+
+
+def _steps(scale: dict[str, Any]) -> str:
+    return f"{scale['transfer_steps']} + {scale['finetune_steps']} steps of {scale['batch']} crops"

@@ -1,0 +1,169 @@
+"""The tables of `drtl bench paper` against means and ranks computed another way."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.paper import fig6, fig7, table1, table2, table3
+from benchmarks.paper.planning import Estimate, Planned, in_words, stages
+
+TARGETS = ("scanner", "zoom")
+SCHEMES = ("baseline", "pretrain", "maml", "drtl-pretrain", "drtl-maml")
+IMAGES = ("a", "b", "c")
+
+
+def quality(rng: np.random.Generator) -> dict[str, Any]:
+    images = {name: {"psnr": float(rng.uniform(20, 40)), "ssim": float(rng.uniform(0.5, 1))} for name in IMAGES}
+    means = {metric: float(np.mean([each[metric] for each in images.values()])) for metric in ("psnr", "ssim")}
+    return means | {"images": images}
+
+
+@pytest.fixture
+def report() -> dict[str, Any]:
+    """Records of three seeds, but for one scheme that lacks the last."""
+    rng = np.random.default_rng(7)
+    trials: list[dict[str, Any]] = []
+    for target in TARGETS:
+        trials.append({"kind": "input", "target": target, "train_pairs": 10} | quality(rng))
+        trials.append({"kind": "dip", "target": target, "seed": 0} | {**quality(rng)})
+        trials[-1]["images"].pop("c")  # DIP is slow, so it restores fewer images.
+        for seed in range(3):
+            for backbone in ("vdsr", "rdn"):
+                for shots in (5, 10):
+                    for scheme in SCHEMES:
+                        if (backbone, scheme, seed) != ("rdn", "maml", 2):
+                            about = {"backbone": backbone, "scheme": scheme, "shots": shots}
+                            trials.append({"kind": "training", **about, "target": target, "seed": seed} | quality(rng))
+            for nodes in (0, 32):
+                about = {"backbone": "vdsr", "memory_nodes": nodes, "shots": 10}
+                trials.append({"kind": "memory", **about, "target": target, "seed": seed} | quality(rng))
+    return {"trials": trials, "shots": 10, "backbone": "vdsr", "cut_down": False}
+
+
+def rows(markdown: str, first: str) -> list[list[str]]:
+    """The cells of all rows that begin so."""
+    lines = [re.split(r"\s*\|\s*", line.strip("| ")) for line in markdown.splitlines() if line.startswith("|")]
+    return [cells[1:] for cells in lines if cells[0] == first]
+
+
+def psnr(report: dict[str, Any], seeds: tuple[int, ...], **about: Any) -> float:
+    found = [t for t in report["trials"] if all(t.get(k) == v for k, v in about.items()) and t["seed"] in seeds]
+    assert len(found) == len(seeds)
+    return float(np.mean([trial["psnr"] for trial in found]))
+
+
+@pytest.mark.parametrize(("backbone", "name", "seeds"), [("vdsr", "VDSR", (0, 1, 2)), ("rdn", "RDN", (0, 1))])
+def test_table_1_has_means_over_the_seeds_that_a_row_shares(
+    report: dict[str, Any], backbone: str, name: str, seeds: tuple[int, ...]
+) -> None:
+    means = np.array(
+        [
+            [psnr(report, seeds, backbone=backbone, scheme=scheme, target=target, shots=10) for scheme in SCHEMES]
+            for target in TARGETS
+        ]
+    )
+    shown = rows(table1.table(report), name)
+    for cells, expected in zip(shown, [*means, means.mean(axis=0)], strict=True):
+        assert [cell.split(" / ")[0] for cell in cells[:5]] == [f"{value:.2f}" for value in expected]
+        base, pretrain, maml, drtl, drtl_maml = expected
+        assert cells[5:] == [f"{drtl - base:+.2f}", f"{drtl - pretrain:+.2f}", f"{drtl_maml - maml:+.2f}"]
+
+
+def test_table_2_compares_on_the_images_that_all_methods_have(report: dict[str, Any]) -> None:
+    for target in TARGETS:
+
+        def mean(target: str = target, **about: Any) -> str:
+            found = [t for t in report["trials"] if (about | {"target": target}).items() <= t.items()]
+            return f"{np.mean([[t['images'][name]['psnr'] for name in 'ab'] for t in found]):.2f}"
+
+        training: dict[str, Any] = {"kind": "training", "backbone": "vdsr", "shots": 10}
+        expected = [
+            mean(kind="input"),
+            mean(scheme="baseline", **training),
+            mean(kind="dip"),
+            mean(scheme="drtl-pretrain", **training),
+        ]
+        assert rows(table2.table(report), target)[0] == expected
+
+
+def test_real_esrgan_has_a_column_where_it_was_measured(report: dict[str, Any]) -> None:
+    assert "| Real-ESRGAN |" not in table2.table(report)
+    for target in TARGETS:
+        measured = quality(np.random.default_rng(1))
+        report["trials"].append({"kind": "real-esrgan", "target": target, "enlarges": 4} | measured)
+    shown = table2.table(report)
+    assert rows(shown, "PSNR (dB)")[0] == ["Input", "Baseline", "DIP", "Real-ESRGAN", "DRTL (PT)"]
+    assert "4 times as large" in shown
+
+
+def test_table_3_shows_what_the_memory_bank_changes(report: dict[str, Any]) -> None:
+    both = np.array(
+        [
+            [psnr(report, (0, 1, 2), kind="memory", memory_nodes=nodes, target=target) for nodes in (32, 0)]
+            for target in TARGETS
+        ]
+    )
+    means = [*both, both.mean(axis=0)]
+    for name, (with_bank, without) in zip([*TARGETS, "mean of targets"], means, strict=True):
+        expected = [f"{with_bank:.2f}", f"{without:.2f}", f"{with_bank - without:+.2f}"]
+        assert rows(table3.table(report), name)[0] == expected
+
+
+def test_fig_7_says_what_fewer_pairs_cost(report: dict[str, Any]) -> None:
+    lost = [
+        [
+            psnr(report, (0, 1, 2), backbone="vdsr", scheme=scheme, target=target, shots=10)
+            - psnr(report, (0, 1, 2), backbone="vdsr", scheme=scheme, target=target, shots=5)
+            for scheme in ("baseline", "drtl-pretrain")
+        ]
+        for target in TARGETS
+    ]
+    shown = fig7.table(report)
+    for target, losses in zip([*TARGETS, "mean of targets"], [*lost, np.mean(lost, axis=0)], strict=True):
+        assert rows(shown, target)[-1] == [f"{value:+.2f}" for value in losses]
+
+
+def ranks(values: list[float]) -> np.ndarray:
+    """1 for the least; equal ones share the mean of their places."""
+    x = np.array(values)
+    return np.array([(x < each).sum() + ((x == each).sum() + 1) / 2 for each in x])
+
+
+tenths = st.integers(-10, 10).map(lambda value: value / 10)  # So that ties are frequent.
+
+
+@given(st.lists(st.tuples(tenths, tenths), min_size=3, max_size=12))
+def test_spearman_is_the_correlation_of_ranks(pairs: list[tuple[float, float]]) -> None:
+    found = fig6.correlation([fig6.Point(str(i), gamma, gain) for i, (gamma, gain) in enumerate(pairs)])
+    x, y = (ranks(list(values)) - (len(pairs) + 1) / 2 for values in zip(*pairs, strict=True))
+    if not x.any() or not y.any():
+        assert found is None
+    else:
+        assert found == pytest.approx(float(x @ y / np.sqrt((x @ x) * (y @ y))), abs=1e-9)
+
+
+def planned(name: str, like: str, cost: float) -> Planned:
+    return Planned({"kind": name}, like, cost, 1, dict)
+
+
+def test_what_two_figures_share_is_planned_once_and_what_is_there_not_at_all() -> None:
+    a, b, c = (planned(name, "x", 1) for name in "abc")
+    found = stages({"one": [a, b], "two": [b, c, c]}, lambda about: about == {"kind": "a"})
+    assert [(stage.name, [each.about["kind"] for each in stage.planned]) for stage in found] == [
+        ("one", ["b"]),
+        ("two", ["c"]),
+    ]
+
+
+def test_time_is_told_by_those_alike_and_else_by_all() -> None:
+    estimate = Estimate()
+    assert estimate.seconds([planned("a", "x", 1)]) is None
+    estimate.learn(planned("a", "x", 10), 20)
+    estimate.learn(planned("b", "y", 10), 100)
+    assert estimate.seconds([planned("c", "x", 5)]) == pytest.approx(10)
+    assert estimate.seconds([planned("c", "z", 5)]) == pytest.approx(30)  # 120 s for 20.
+    assert [in_words(seconds) for seconds in (40, 720, 7_500)] == ["40 s", "12 min", "2 h 05 min"]
