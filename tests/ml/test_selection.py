@@ -36,7 +36,10 @@ def test_of_all_gamma_decides(relation: Relation, select: str) -> None:
     assert selected(relation, select).prototypes.names == NAMES  # type: ignore[arg-type]
 
 
-@given(gamma=st.lists(st.integers(-100, 100).map(lambda percent: percent / 100), min_size=16, max_size=16), k=st.none() | st.integers(1, 30))
+@given(
+    gamma=st.lists(st.integers(-100, 100).map(lambda percent: percent / 100), min_size=16, max_size=16),
+    k=st.none() | st.integers(1, 30),
+)
 @settings(max_examples=50, deadline=None)
 def test_no_distortion_that_is_left_out_is_nearer_than_one_of_the_top_k(gamma: list[float], k: int | None) -> None:
     gamma = [*gamma, 1.0 if min(gamma) < 1 - LEAST_SPREAD else 0.0]  # Neither low nor flat.
