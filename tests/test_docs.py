@@ -153,7 +153,7 @@ def test_every_setting_is_listed_with_its_default() -> None:
     assert set(rows) == {f"DRTL_{name.upper()}" for name in Settings.model_fields}
     for name, field in Settings.model_fields.items():
         if (stated := rows[f"DRTL_{name.upper()}"]).startswith("`") and isinstance(field.default, int | float | str):
-            shown = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
+            shown = f"{field.default:.12g}" if isinstance(field.default, float) else str(field.default)
             assert shown in stated, name
 
 

@@ -13,6 +13,7 @@ from worker.service import Service
 
 log = logging.getLogger(__name__)
 
+EVENT_ROUNDS = 20  # A sweep forgets no more than so many portions: a hundred thousand events a minute.
 WAKE_UPS = 16  # Whoever is woken restores everything that waits, so more than there are workers are wasted.
 
 
@@ -82,6 +83,7 @@ def sweep(service: Service) -> None:
         retention.expire_operations(session, service.settings.result_retention_s)
         retention.expire_idempotency_keys(session, service.settings.idempotency_retention_s)
         retention.expire_deliveries(session, service.settings.webhook_retention_s)
+    forget_progress(service)
     try:
         with service.sessions.begin() as session:
             retention.expire_datasets(session, service.settings.upload_retention_s)
@@ -99,3 +101,11 @@ def sweep(service: Service) -> None:
         log.info("%d blobs removed that nothing named any more", removed)
     service.numbers.put(telemetry.BLOB_BYTES, sum(sizes))
     service.numbers.put(telemetry.BLOBS, len(sizes))
+
+
+def forget_progress(service: Service) -> None:
+    """Forget old events of progress in transactions of a bounded size, and of a bounded number of them at a time."""
+    for _ in range(EVENT_ROUNDS):
+        with service.sessions.begin() as session:
+            if retention.expire_progress(session, service.settings.progress_retention_s) < retention.EVENTS_AT_ONCE:
+                return

@@ -23,6 +23,7 @@ from app.core.tables import (
     Dataset,
     IdempotencyKey,
     Job,
+    JobEvent,
     ModelAlias,
     ModelVersion,
     Operation,
@@ -288,6 +289,7 @@ def expired(holdings: Holdings) -> Finding:
         ("batch", Batch, retention.expired_batches(settings.result_retention_s + slack_s)),
         ("dataset", Dataset, retention.expired_datasets(settings.upload_retention_s + slack_s)),
         ("key", IdempotencyKey, retention.expired_idempotency_keys(settings.idempotency_retention_s + slack_s)),
+        ("event", JobEvent, retention.expired_progress(settings.progress_retention_s + slack_s)),
         ("delivery", WebhookDelivery, retention.expired_deliveries(settings.webhook_retention_s + slack_s)),
     )
     with holdings.read_sessions() as session:
@@ -308,6 +310,9 @@ def expired(holdings: Holdings) -> Finding:
         for _ in range(0, counts["dataset"], retention.DATASETS_AT_ONCE):
             with holdings.sessions.begin() as session:
                 retention.expire_datasets(session, settings.upload_retention_s)
+        for _ in range(0, counts["event"], retention.EVENTS_AT_ONCE):
+            with holdings.sessions.begin() as session:
+                retention.expire_progress(session, settings.progress_retention_s)
         return f"{told} removed"
 
     advice = "The sweep removes them while the service runs: is the clock (beat) running? The repair removes them now."

@@ -5,12 +5,13 @@ The database's clock says what has: a worker whose own is an hour ahead must not
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, or_, select
+from sqlalchemy import ColumnElement, and_, delete, or_, select, text
 from sqlalchemy.orm import Session
 
-from app.core.tables import Batch, Dataset, IdempotencyKey, Job, Operation, WebhookDelivery, utc_ago
+from app.core.tables import Batch, Dataset, IdempotencyKey, Job, JobEvent, Operation, WebhookDelivery, utc_ago
 
 DATASETS_AT_ONCE = 100
+EVENTS_AT_ONCE = 5_000
 
 
 def expired_operations(retention_s: float) -> ColumnElement[bool]:
@@ -35,6 +36,12 @@ def expired_datasets(retention_s: float) -> ColumnElement[bool]:
 def expired_idempotency_keys(retention_s: float) -> ColumnElement[bool]:
     """Old keys: whoever sends one of them again asks for something new."""
     return IdempotencyKey.created_at < utc_ago(retention_s)
+
+
+def expired_progress(retention_s: float) -> ColumnElement[bool]:
+    """Events that told how far a job had come; those of what became of it stay as long as the job."""
+    of_progress = text("job_events.kind IN ('progress', 'preview')")  # As the index says it, or PostgreSQL scans all.
+    return and_(of_progress, JobEvent.created_at < utc_ago(retention_s))
 
 
 def expired_deliveries(retention_s: float) -> ColumnElement[bool]:
@@ -66,3 +73,11 @@ def expire_idempotency_keys(session: Session, retention_s: float) -> None:
 def expire_deliveries(session: Session, retention_s: float) -> None:
     """Forget messages of webhooks, and what came of their attempts."""
     _forget(session, WebhookDelivery, expired_deliveries(retention_s))
+
+
+def expire_progress(session: Session, retention_s: float) -> int:
+    """Forget the oldest events of progress, some at a time. Returns how many."""
+    oldest = select(JobEvent.id).where(expired_progress(retention_s)).order_by(JobEvent.id).limit(EVENTS_AT_ONCE)
+    found = session.scalars(oldest).all()
+    _forget(session, JobEvent, JobEvent.id.in_(found))
+    return len(found)

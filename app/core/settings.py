@@ -93,6 +93,9 @@ class Settings(BaseSettings):
     wait_s: float = Field(120.0, description="How long a request waits for its image before the answer is 202.")
     upload_retention_s: float = 7 * 86_400.0
     result_retention_s: float = 3_600.0
+    progress_retention_s: float = Field(
+        30 * 86_400.0, gt=0, description="Age at which events that only tell of a job's progress are removed."
+    )
     orphan_grace_s: float = Field(3_600.0, description="Age at which a blob that no row names is removed.")
 
     webhook_key: str = Field(

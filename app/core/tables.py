@@ -234,6 +234,15 @@ class JobEvent(Table):
     """Something that happened to a job, in order; what `GET /v1/jobs/{id}/events` replays."""
 
     __tablename__ = "job_events"
+    __table_args__ = (
+        # For the sweep, which asks for the oldest of them; there are hundreds for each of the others.
+        Index(
+            "ix_job_events_progress",
+            "id",
+            sqlite_where=text("kind IN ('progress', 'preview')"),
+            postgresql_where=text("kind IN ('progress', 'preview')"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)

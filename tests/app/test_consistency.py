@@ -24,6 +24,7 @@ from app.core.tables import (
     Dataset,
     IdempotencyKey,
     Job,
+    JobEvent,
     ModelAlias,
     ModelVersion,
     Operation,
@@ -271,16 +272,20 @@ def test_rows_past_their_retention_are_removed_and_the_others_stay(house: House)
     unused.created_at = LONG_AGO
     batch = Batch(id="batch_old", model="m@1", options={}, created_at=LONG_AGO)
     house.add(unused, batch, IdempotencyKey(key="k", fingerprint="f", created_at=LONG_AGO))
+    job = house.job(state="failed")
+    house.add(JobEvent(job_id=job.id, kind="progress", payload={}, created_at=LONG_AGO))
+    house.add(JobEvent(job_id=job.id, kind="failed", payload={}, created_at=LONG_AGO))
     house.add(Webhook(id="wh_1", url="https://lab.example/", events=[], key_fingerprint="f"))
     told: dict[str, Any] = {"webhook_id": "wh_1", "event": "ping", "body": "{}", "due_at": 0.0, "pending_since": 0.0}
     house.add(WebhookDelivery(id="msg_old", state="delivered", finished_at=LONG_AGO, **told))
     house.add(WebhookDelivery(id="msg_new", **told))
     done = mended(house, "retention")
-    assert done == "1 operation, 1 batch, 1 dataset, 1 key, 1 delivery removed"
+    assert done == "1 operation, 1 batch, 1 dataset, 1 key, 1 event, 1 delivery removed"
     with house.holdings.sessions() as session:
         assert session.get(Operation, old.id) is None
         assert session.get(Operation, fresh.id) is not None
         assert session.scalars(select(WebhookDelivery.id)).all() == ["msg_new"]
+        assert session.scalars(select(JobEvent.kind)).all() == ["failed"]
 
 
 def test_a_repair_of_what_has_changed_meanwhile_changes_nothing(house: House) -> None:

@@ -8,13 +8,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
-from app.core import jobs, operations
+from app.core import jobs, operations, retention
 from app.core.folder_storage import FolderStorage
 from app.core.queue import HOUSEKEEPING_QUEUE, INFERENCE_QUEUE, TRAINING_QUEUE
 from app.core.settings import Settings
-from app.core.tables import Batch, Dataset, IdempotencyKey, Job, Operation, Table, utc_now
+from app.core.tables import Batch, Dataset, IdempotencyKey, Job, JobEvent, Operation, Table, utc_now
 from tests.servers import word_of_ends
 from tests.worker.conftest import MakeJob
 from worker import reconciler
@@ -29,9 +29,9 @@ def service(service_settings: Settings) -> Iterator[Service]:
     service.close()
 
 
-def add(service: Service, row: Table) -> None:
+def add(service: Service, *rows: Table) -> None:
     with service.sessions.begin() as session:
-        session.add(row)
+        session.add_all(rows)
 
 
 def operation(**columns: object) -> Operation:
@@ -175,6 +175,41 @@ def test_old_idempotency_keys_may_be_used_anew(service: Service) -> None:
     reconciler.sweep(service)
     with service.sessions() as session:
         assert session.scalars(select(IdempotencyKey.key)).all() == ["young"]
+
+
+def test_old_events_of_progress_go_in_portions_and_what_became_of_the_job_stays(
+    service: Service, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "EVENTS_AT_ONCE", 4)
+    monkeypatch.setattr(reconciler, "EVENT_ROUNDS", 2)
+    job_id, long_ago = make_job(), utc_now() - timedelta(seconds=service.settings.progress_retention_s + 1)
+    kinds = ["started", *["progress", "preview"] * 5, "graph", "succeeded"]
+    add(service, *(JobEvent(job_id=job_id, kind=kind, payload={}, created_at=long_ago) for kind in kinds))
+    add(service, JobEvent(job_id=job_id, kind="progress", payload={"step": 7}))
+
+    def left() -> list[str]:
+        with service.sessions() as session:
+            return list(session.scalars(select(JobEvent.kind).order_by(JobEvent.id)))
+
+    reconciler.sweep(service)
+    assert left() == ["started", "progress", "preview", "graph", "succeeded", "progress"]
+    reconciler.sweep(service)
+    assert left() == ["started", "graph", "succeeded", "progress"]
+
+
+def test_the_oldest_events_of_progress_are_found_by_their_index(service: Service) -> None:
+    dialect = service.engine.dialect
+    oldest = select(JobEvent.id).where(retention.expired_progress(1.0)).order_by(JobEvent.id).limit(5)
+    query = str(oldest.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+    with service.sessions() as session:
+        if dialect.name == "postgresql":
+            for otherwise in ("seqscan", "bitmapscan", "sort"):  # A table of no rows is read whole.
+                session.execute(text(f"SET LOCAL enable_{otherwise} = off"))
+        explain = "EXPLAIN QUERY PLAN " if dialect.name == "sqlite" else "EXPLAIN "
+        plan = "\n".join(str(line) for line in session.execute(text(explain + query)))
+    assert "ix_job_events_progress" in plan, plan
+    assert "Sort" not in plan
+    assert "TEMP B-TREE" not in plan
 
 
 def test_only_old_blobs_that_no_row_names_are_swept(service: Service, make_dataset: Callable[..., str]) -> None:
