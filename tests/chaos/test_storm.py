@@ -15,7 +15,7 @@ NO_WAY = small_disk.way_to_mount() is None
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mode", ["embedded", "cluster"])
 def test_jobs_and_images_come_through_a_storm_of_kills_with_every_message_doubled(mode: Mode, tmp_path: Path) -> None:
-    plan = storm.Plan(mode, seed=1, seconds=12.0, jobs=4, cancelled=1, every_s=1.2, training_workers=2, variants=1)
+    plan = storm.Plan(mode, seed=1, seconds=8.0, jobs=4, cancelled=1, every_s=1.0, training_workers=2, variants=1)
     report = storm.run(plan, tmp_path, print, **instead_of_the_real_one(tmp_path))
     assert sum(report["faults_done"].values()) >= 6
     broken = [verdict for verdict in report["invariants"] if not verdict["held"]]

@@ -35,12 +35,14 @@ def test_a_request_is_found_in_the_logs_of_every_process_that_it_reached_and_sec
             for side, image in (("clean", clean), ("distorted", distorted))
         ]
         form = {"name": "followed", "scheme": "baseline", "finetune_steps": "5", "unshuffle": "4"}
+        service.wait_for_end(service.post_job("first", finetune_steps=1))  # Nobody wakes a worker that is awake.
         answer = service.http.post("/v1/jobs", data=form, files=files, headers={"X-Request-ID": "follow-me"})
         job = service.wait_for_end(answer.json()["id"])
         assert job["state"] == "succeeded", job
 
         def trained() -> list[dict[str, Any]]:
-            return [line for line in lines(service, "worker-training") if "succeeded" in line["message"]]
+            told = lines(service, "worker-training")
+            return [line for line in told if line.get("job_id") == job["id"] and "succeeded" in line["message"]]
 
         eventually(trained, what="the last line of the training")
         asked = [line for line in lines(service, "api") if line.get("request_id") == "follow-me"]
@@ -64,7 +66,7 @@ def test_a_request_is_found_in_the_logs_of_every_process_that_it_reached_and_sec
             ]
             return float(named[0].split()[1])
 
-        assert eventually(steps, what="steps counted in the worker") >= 5
+        assert eventually(steps, what="steps counted in the worker") >= 6
 
 
 def test_no_process_logs_keys_passwords_or_what_clients_call_their_files(tmp_path: Path, postgres_url: str) -> None:
