@@ -199,22 +199,27 @@ def test_every_schema_that_is_referred_to_exists(document: dict[str, Any]) -> No
 
 
 def test_the_service_loads_no_torch_and_starts_quickly() -> None:
-    """The time is the process's own, the best of three. Another test shares the cores, so the limit is twice the usual.
+    """In CPU time, the best of three, and against the libraries alone: machines differ, and others use this one too.
 
     Without OpenTelemetry's SDK, which is an extra, and which the broker's client would load.
     """
     program = (
         "import resource, sys; sys.modules['opentelemetry.sdk'] = None;"
-        "import app.main; used = resource.getrusage(resource.RUSAGE_SELF);"
-        "heavy = {'torch', 'ml', 'worker', 'skimage', 'scipy', 'alembic'} & set(sys.modules);"
+        "import {}; used = resource.getrusage(resource.RUSAGE_SELF);"
+        "heavy = {{'torch', 'ml', 'worker', 'skimage', 'scipy', 'alembic'}} & set(sys.modules);"
         "print(used.ru_utime + used.ru_stime); sys.exit(str(heavy) if heavy else 0)"
     )
-    runs = [
-        subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-        for _ in range(3)
-    ]
-    assert all(run.returncode == 0 for run in runs), runs[0].stderr
-    assert min(float(run.stdout) for run in runs) < 2.0
+    libraries = "fastapi, sqlalchemy.orm, redis.asyncio, celery, PIL.Image, pydantic_settings"
+
+    def seconds(modules: str) -> float:
+        command = [sys.executable, "-c", program.format(modules)]
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        return float(run.stdout)
+
+    measured = [(seconds("app.main"), seconds(libraries)) for _ in range(3)]
+    service, alone = (min(column) for column in zip(*measured, strict=True))
+    assert service < 2.5 * alone
 
 
 def test_an_idle_service_is_small(api_settings: Settings) -> None:
