@@ -150,7 +150,7 @@ def installation(
     try:
         eventually(is_ready, timeout_s=120, what="the service")
         service = Installation(data_dir, process, mode)
-        with httpx.Client(base_url=service.url, timeout=30) as service.http:
+        with httpx.Client(base_url=service.url, timeout=120) as service.http:
             yield service
     finally:
         process.terminate()
