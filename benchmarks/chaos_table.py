@@ -7,8 +7,9 @@ PARTS: Final = ("storm", "duplicates", "clocks", "disk")
 
 
 def chaos_table(report: dict[str, Any]) -> str:
-    """Invariants, then the times that it took to recover."""
-    return "\n".join([*_invariants(report), "", *_times(report), "", *_circumstances(report)])
+    """Invariants, then, of a storm, the times that it took to recover."""
+    times = [*_times(report["storm"]), ""] if "storm" in report else []
+    return "\n".join([*_invariants(report), "", *times, _circumstances(report)])
 
 
 def _invariants(report: dict[str, Any]) -> Iterator[str]:
@@ -33,8 +34,7 @@ def _evidence(facts: dict[str, Any]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in (plain | counted).items())
 
 
-def _times(report: dict[str, Any]) -> Iterator[str]:
-    storm = report["storm"]
+def _times(storm: dict[str, Any]) -> Iterator[str]:
     yield "| after the loss of (or as named) | times | ready after: p50, max | the job steps after: p50, max |"
     yield "|---|---|---|---|"
     for kind, count in storm["faults_done"].items():
@@ -46,10 +46,10 @@ def _cell(found: dict[str, Any] | None) -> str:
     return "" if found is None else f"{found['p50_s']:.2f} s, {found['max_s']:.2f} s"
 
 
-def _circumstances(report: dict[str, Any]) -> Iterator[str]:
-    plan, machine = report["storm"]["plan"], report["machine"]
-    yield (
-        f"`{report['command']}`: {plan['jobs']} jobs, {sum(report['storm']['faults_done'].values())} faults in "
-        f"{plan['seconds']:g} s, seed {plan['seed']}; {machine['cores']} cores ({machine['cpu']}); "
-        f"recorded {report['date'][:10]}."
-    )
+def _circumstances(report: dict[str, Any]) -> str:
+    done = []
+    if storm := report.get("storm"):
+        plan, faults = storm["plan"], sum(storm["faults_done"].values())
+        done = [f"{plan['jobs']} jobs, {faults} faults in {plan['seconds']:g} s, seed {plan['seed']}"]
+    done.append(f"{report['machine']['cores']} cores ({report['machine']['cpu']})")
+    return f"`{report['command']}`: {'; '.join(done)}; recorded {report['date'][:10]}."
