@@ -132,6 +132,7 @@ def gamma_table(graph: Json) -> Group:
     nodes = {node["id"]: node for node in graph["nodes"]}
     pairs = len(nodes[graph["graph"]["target"]].get("samples", []))
     table = titled_table("Which known distortions the target resembles")
+    table.collapse_padding, table.pad_edge = True, False  # The longest name fits into 80 columns.
     for heading in ("", "distortion", "γ", "± std", "min…max", "weight", "strength"):
         table.add_column(heading, justify="left" if heading == "distortion" else "right", no_wrap=True)
     table.add_column("", no_wrap=True)

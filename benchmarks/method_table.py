@@ -59,22 +59,6 @@ def maml_collapse_table(report: dict[str, Any]) -> str:
     )
 
 
-def dip_table(report: dict[str, Any]) -> str:
-    """A target in each row: its input, then the result of each number of steps."""
-    trials, stops = report["trials"], report["stops"]
-    lines = [f"| target (images) | input | {' | '.join(f'{steps} steps' for steps in stops)} | of the last, time |"]
-    lines += ["|---" * (len(stops) + 3) + "|"]
-    for target in dict.fromkeys(trial["target"] for trial in trials):
-        own = [trial for trial in trials if trial["target"] == target]
-        by_stop = [[trial for trial in own if trial["steps"] == steps] for steps in stops]
-        cells = [f"{statistics.fmean(t['psnr'] for t in each):.2f} dB" for each in by_stop]
-        given = f"{statistics.fmean(trial['input_psnr'] for trial in own):.2f} dB"
-        seconds = f"{statistics.fmean(trial['seconds'] for trial in by_stop[-1]):.0f} s"
-        lines.append(f"| {' | '.join([f'{target} ({len(by_stop[0])})', given, *cells, seconds])} |")
-    measured = f"the middle {report['side']}×{report['side']} of each image, seed {report['seed']}"
-    return "\n".join([*lines, "", f"{_dated(report)}, {measured}."])
-
-
 def _mean(trials: list[Trial], target: str, arm: str) -> float | None:
     """Over seeds."""
     found = [trial["psnr"] for trial in trials if (trial["target"], trial["arm"]) == (target, arm)]

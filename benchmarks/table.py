@@ -12,7 +12,7 @@ from doctor_table import doctor_table
 from load_table import hostile_table, load_table
 from main_job_table import main_job_table
 from match_table import match_table, trust_table
-from method_table import dip_table, far_target_table, guidance_table, maml_collapse_table
+from method_table import far_target_table, guidance_table, maml_collapse_table
 from relation_table import leave_one_out_table, unrelated_table
 from restoring_table import restoring_table
 from storage_table import storage_table
@@ -23,7 +23,6 @@ from benchmarks.paper.document import page
 RECORDED = Path(__file__).with_name("results") / "main_job.json"
 TABLES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "chaos": chaos_table,
-    "dip": dip_table,
     "far_target": far_target_table,
     "guidance": guidance_table,
     "hostile_clients": hostile_table,

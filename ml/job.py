@@ -94,8 +94,7 @@ def run_job(
     least_side = PRESETS[options.preset].transfer.crop + 2 * MARGIN
     transfers = options.scheme != "baseline"
     images = clean_images(parts, clean_dir, least_side, options.seed, embedding) if transfers else []
-    race = line_up(options, parts, scale, tasks, prior, images)
-    race.lpips = lpips
+    race = line_up(options, parts, scale, tasks, prior, images, lpips)
     race.enlist(crew)
     if resume is not None:
         race.load(resume)
@@ -152,6 +151,7 @@ def line_up(
     relation: Relation,
     prior: Prior,
     images: Sequence[UInt8[Tensor, "3 _ _"]],
+    lpips: Lpips | None = None,
 ) -> Race:
     """The candidates of a scheme. Fine-tuning from nothing always runs beside them, as the baseline of the report."""
     schedules = PRESETS[options.preset]
@@ -196,7 +196,7 @@ def line_up(
     asked_for_another = options.scheme not in {"auto", "baseline"}
     held_back: frozenset[Start] = frozenset({"scratch"}) if asked_for_another else frozenset()
     plan = f"{CODE_VERSION}/{options}/{prior.version}/{relation.gamma.tolist()}/{[pair.name for pair in parts.train]}"
-    return Race(candidates, parts, images, relation.prototypes.names, options.seed, held_back, plan)
+    return Race(candidates, parts, images, relation.prototypes.names, options.seed, held_back, plan, lpips=lpips)
 
 
 class PhaseClock:

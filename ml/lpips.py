@@ -8,17 +8,15 @@ terms of their own, so an operator names the file: the state of torchvision's `a
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Final, Literal
 
 import torch
 import torchmetrics
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+from ml.foreign_weights import UnusableWeights, read_weights
 from ml.metrics import rounded
 
 Classifier = Literal["alex", "vgg"]
@@ -27,10 +25,6 @@ LINEAR_WEIGHTS: Final = Path(torchmetrics.__path__[0], "functional", "image", "l
 SHIFT: Final = torch.tensor([-0.030, -0.088, -0.188])[:, None, None]
 SCALE: Final = torch.tensor([0.458, 0.448, 0.450])[:, None, None]
 SHORTEST_SIDE: Final = 32  # Less does not reach AlexNet's or VGG's last layer.
-
-
-class UnusableWeights(RuntimeError):
-    """The file is missing, damaged or something else's: the operator's concern, not the user's."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +56,7 @@ class Lpips:
 
 def load_lpips(path: Path) -> Lpips:
     """Read a classifier's weights, safetensors or `.pth`, whose layers say whose they are. Raises UnusableWeights."""
-    state = _read(path)
+    state = read_weights(path)
     classifier: Classifier
     if _shape(state, "features.0.weight") == (64, 3, 11, 11):
         classifier, features, taps = "alex", alexnet_features(), (1, 4, 7, 9, 11)
@@ -109,19 +103,6 @@ def vgg16_features() -> nn.Sequential:
         else:
             layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers)
-
-
-def _read(path: Path) -> Mapping[str, Tensor]:
-    """Tensors by name. A `.pth` is unpickled with nothing but tensors allowed."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
-        raise UnusableWeights(f"{path} cannot be read as weights ({error})") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UnusableWeights(f"{path} holds no weights by name")
-    return state
 
 
 def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, ...]:

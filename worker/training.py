@@ -15,8 +15,9 @@ from app.core.jobs import Lease
 from app.core.storage import StorageDown
 from app.core.tables import Dataset, Job
 from ml.crew import Crew, HelperLost, crew_of
+from ml.foreign_weights import UnusableWeights
 from ml.job import run_job
-from ml.lpips import Lpips, UnusableWeights, load_lpips
+from ml.lpips import Lpips, load_lpips
 from ml.options import TrainingOptions
 from ml.pairs import PairFile
 from ml.report import Outcome

@@ -17,13 +17,14 @@ from benchmarks.paper import fig4, fig6, fig7, table1, table2, table3
 from benchmarks.paper.materials import Materials
 from benchmarks.paper.output import write
 from benchmarks.paper.planning import stages
-from benchmarks.paper.real_esrgan import UnusableWeights, load_real_esrgan
+from benchmarks.paper.real_esrgan import load_real_esrgan
 from benchmarks.paper.running import Ticker, make
 from benchmarks.paper.scales import SCALES, Extent, ScaleName
 from benchmarks.paper.study import Study
 from benchmarks.trials import Trials
-from ml import lpips as perceptual
 from ml.backbones import BACKBONES, BackboneName
+from ml.foreign_weights import UnusableWeights
+from ml.lpips import load_lpips
 from ml.prior import load_prior
 
 PLANS: Final = {
@@ -78,8 +79,8 @@ def paper(
     materials = Materials(folder, extent, photographs, load_prior(prior), ticker)
     try:
         network = load_real_esrgan(real_esrgan) if real_esrgan is not None else None
-        distance = perceptual.load_lpips(lpips) if lpips is not None else None
-    except (UnusableWeights, perceptual.UnusableWeights) as error:
+        distance = load_lpips(lpips) if lpips is not None else None
+    except UnusableWeights as error:
         raise typer.BadParameter(str(error)) from error
     count = seeds or extent.plain.seeds
     study = Study(materials, devices, backbones, ablation_backbone, range(count), shots, network, distance)

@@ -5,28 +5,21 @@ of one size, so the distorted image goes in as it is and the enlarged result is 
 interpolation with antialiasing. It sees no pair of the target.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ml.foreign_weights import UnusableWeights, read_weights
 from ml.precision import device
 
 GROWTH: Final = 32
 RESIDUAL_SCALE: Final = 0.2
 TILE, OVERLAP = 256, 32  # Of the input; larger images would take more memory than a CPU's machine has.
 WRAPPERS: Final = ("params_ema", "params")  # Under which name the published files keep the weights.
-
-
-class UnusableWeights(RuntimeError):
-    """The file is missing, damaged, dangerous, or of another network."""
 
 
 class DenseBlock(nn.Module):
@@ -91,7 +84,7 @@ class RRDBNet(nn.Module):
 
 def load_real_esrgan(path: Path) -> RRDBNet:
     """Read RealESRGAN_x4plus or _x2plus, `.pth` or safetensors; its shapes say which. Raises UnusableWeights."""
-    state = _read(path)
+    state = read_weights(path, WRAPPERS)
     first = state.get("conv_first.weight")
     blocks = {name.split(".")[1] for name in state if name.startswith("body.")}
     if first is None or first.ndim != 4 or first.shape[1] not in {3, 12} or not blocks:
@@ -128,22 +121,3 @@ def restore(network: RRDBNet, image: Float[Tensor, "3 h w"]) -> Float[Tensor, "3
 
 def _rectified(features: Tensor) -> Tensor:
     return F.leaky_relu(features, 0.2)
-
-
-def _read(path: Path) -> Mapping[str, Tensor]:
-    """Tensors by name. A `.pth` is unpickled with nothing but tensors allowed, so it cannot run code."""
-    try:
-        state = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, UnpicklingError, SafetensorError) as error:
-        raise UnusableWeights(f"{path} cannot be read as weights ({error})") from error
-    for name in WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(name), dict):
-            state = state[name]
-            break
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UnusableWeights(f"{path} holds no weights by name")
-    return state

@@ -62,6 +62,25 @@ def test_the_graph_is_a_table_ranked_by_gamma_with_the_verdict_in_words() -> Non
     assert examples.GRAPH["graph"]["sentence"][:40] in " ".join(text.split())
 
 
+def test_the_graph_of_the_whole_catalogue_fits_into_80_columns() -> None:
+    catalogue = whole_catalogue()
+    text = shown(terminal.gamma_table(catalogue))
+    for place, name in enumerate(catalogue["graph"]["ranking"], start=1):
+        assert f" {place}  {name} " in text
+    assert "0.90" in text
+    assert "0.50…0.95" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def whole_catalogue() -> dict[str, Any]:
+    """With as many distortions as ship, and as long a name as theirs."""
+    names = ["downscale_antialias", *(f"kind_{place:02}" for place in range(16))]
+    facts = {"gamma": 0.9, "gamma_std": 0.07, "gamma_min": 0.5, "gamma_max": 0.95, "weight": 0.2, "psnr_db": 23.7}
+    target = {"id": "target", "psnr_db": 27.7, "samples": [[0, 0]]}
+    nodes = [*({"id": name} | facts for name in names), target]
+    return {"graph": {"target": "target", "ranking": names, "sentence": "Like all."}, "nodes": nodes}
+
+
 def test_the_metrics_name_the_held_out_pairs_and_the_gain() -> None:
     text = shown(terminal.metrics_table(examples.METRICS))
     assert "009, 010" in text
@@ -189,7 +208,7 @@ def test_a_benchmark_that_is_interrupted_has_time_to_keep_what_it_has() -> None:
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - as below
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - in a shell's background SIGINT is ignored
     )
     assert running.stdout is not None
     assert running.stdout.readline() == "works\n"

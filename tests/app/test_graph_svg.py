@@ -81,7 +81,7 @@ def test_no_label_covers_another_and_all_stay_in_the_panel(gammas: list[float]) 
 
 @pytest.mark.parametrize("count", [1, 7, 10, 11, 17])
 def test_every_distortion_has_a_node_a_bar_and_a_row_of_cosines(count: int) -> None:
-    svg = ET.fromstring(draw(graph_of([0.9 - 0.04 * place for place in range(count)]), "scanner"))  # noqa: S314
+    svg = ET.fromstring(draw(graph_of([0.9 - 0.04 * place for place in range(count)]), "scanner"))  # noqa: S314 - our own
     assert sum((circle.get("class") or "").startswith("node") for circle in svg.iter(f"{SVG}circle")) == count
     words = [text.text for text in svg.iter(f"{SVG}text")]
     for name in NAMES[:count]:
@@ -89,12 +89,12 @@ def test_every_distortion_has_a_node_a_bar_and_a_row_of_cosines(count: int) -> N
 
 
 def test_distortions_that_are_not_learnt_from_are_hollow_and_the_drawing_says_so() -> None:
-    svg = ET.fromstring(draw(graph_of([0.9, 0.8, 0.7], selected=2), "scanner"))  # noqa: S314
+    svg = ET.fromstring(draw(graph_of([0.9, 0.8, 0.7], selected=2), "scanner"))  # noqa: S314 - our own
     circles = [circle.get("class") for circle in svg.iter(f"{SVG}circle")]
     assert circles.count("node left-out") == 1
     assert circles.count("node") == 2
     assert any("Hollow" in (text.text or "") for text in svg.iter(f"{SVG}text"))
-    whole = ET.fromstring(draw(graph_of([0.9, 0.8, 0.7]), "scanner"))  # noqa: S314
+    whole = ET.fromstring(draw(graph_of([0.9, 0.8, 0.7]), "scanner"))  # noqa: S314 - our own
     assert not any("Hollow" in (text.text or "") for text in whole.iter(f"{SVG}text"))
 
 

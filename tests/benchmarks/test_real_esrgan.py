@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from benchmarks.paper.real_esrgan import OVERLAP, TILE, RRDBNet, UnusableWeights, load_real_esrgan, restore
+from benchmarks.paper.real_esrgan import OVERLAP, TILE, RRDBNet, load_real_esrgan, restore
 from ml.backbones import parameter_count
+from ml.foreign_weights import UnusableWeights
 
 
 def small(scale: int) -> RRDBNet:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -73,10 +74,12 @@ def reference_node(drn: DistortionRelationNetwork, clean: Array, distorted: Arra
 
 @pytest.mark.parametrize("memory_nodes", [0, 4])
 @pytest.mark.parametrize("affinity", ["scaled", "literal"])
-def test_the_forward_pass_equals_a_numpy_reference(affinity: str, memory_nodes: int, seeded: Seeded) -> None:
+def test_the_forward_pass_equals_a_numpy_reference(
+    affinity: Literal["scaled", "literal"], memory_nodes: int, seeded: Seeded
+) -> None:
     """With a memory bank and without one."""
     torch.manual_seed(0)
-    drn = DistortionRelationNetwork(DrnShape(1 / 32, 8, memory_nodes, affinity)).eval()  # type: ignore[arg-type]
+    drn = DistortionRelationNetwork(DrnShape(1 / 32, 8, memory_nodes, affinity)).eval()
     with torch.no_grad():
         drn.memory.mul_(0.3)
         drn.affinity.log_a.fill_(0.4)

@@ -10,8 +10,9 @@ import torchmetrics.functional.image.lpips as reference
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ml.foreign_weights import UnusableWeights
 from ml.images import from_uint8, to_uint8
-from ml.lpips import Lpips, UnusableWeights, alexnet_features, load_lpips, vgg16_features
+from ml.lpips import Lpips, alexnet_features, load_lpips, vgg16_features
 
 Seeded = Callable[[int], torch.Generator]
 FEATURES = {"alex": alexnet_features, "vgg": vgg16_features}

@@ -1,6 +1,6 @@
 """Meta-learning (Eq. 4, 5, 10, Algorithm 3) against references that share no code with it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -262,9 +262,11 @@ def test_tasks_are_visited_in_proportion_to_their_chances(seeded: Seeded) -> Non
 def test_a_step_sees_as_many_samples_as_one_of_pre_training(step_of: Step, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = []
 
-    def counted(*arguments: object) -> AuxiliaryBatch:
-        counts.append(len(arguments[3]))  # type: ignore[arg-type]
-        return auxiliary_batch(*arguments)  # type: ignore[arg-type]
+    def counted(
+        images: Sequence[Tensor], tasks: Sequence[str], side: int, generators: Sequence[torch.Generator]
+    ) -> AuxiliaryBatch:
+        counts.append(len(generators))
+        return auxiliary_batch(images, tasks, side, generators)
 
     monkeypatch.setattr("ml.meta.auxiliary_batch", counted)
     step_of(torch.ones(4))

@@ -33,7 +33,7 @@ def test_no_preset_shakes_weights_that_know_something_more_than_those_that_do_no
 )
 def test_values_that_no_training_can_use_are_refused(options: dict[str, float], argument: str) -> None:
     with pytest.raises(ValueError, match=argument):
-        TrainingOptions(**options)  # type: ignore[arg-type]
+        TrainingOptions(**options)  # type: ignore[arg-type]  # Values of several options, by turns.
 
 
 def test_the_service_offers_what_the_method_knows() -> None:

@@ -9,7 +9,7 @@ from ml.distortions import DISTORTIONS, PAPERS
 from ml.guidance import task_shares
 from ml.options import TrainingOptions
 from ml.relation import LEAST_RELATION, LEAST_SPREAD, NONE_OF_THESE, Prototypes, Relation, node_link_graph
-from ml.selection import selected
+from ml.selection import Select, selected
 
 NAMES = list(DISTORTIONS)
 
@@ -32,8 +32,8 @@ def test_the_papers_seven_are_the_default_whatever_their_gamma(relation: Relatio
 
 
 @pytest.mark.parametrize("select", ["all", "top-k"])
-def test_of_all_gamma_decides(relation: Relation, select: str) -> None:
-    assert selected(relation, select).prototypes.names == NAMES  # type: ignore[arg-type]
+def test_of_all_gamma_decides(relation: Relation, select: Select) -> None:
+    assert selected(relation, select).prototypes.names == NAMES
 
 
 @given(
