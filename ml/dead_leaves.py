@@ -5,6 +5,7 @@ a regularity prior for image restoration neural networks", SSVM 2021 (radii by a
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -13,16 +14,24 @@ from torch import Generator, Tensor
 from ml.distortions.kinds import uniform
 from ml.distortions.resampling import resize
 
+BETWEEN_TICKS = 200  # leaves
 OVERSAMPLING = 2  # Leaves are drawn at twice the size, so that their edges are antialiased like a camera's.
 
 
-def dead_leaves(size: int, generator: Generator, *, leaves: int = 1200) -> Float[Tensor, "3 {size} {size}"]:
-    """A square image of overlapping, shaded and striped ellipses, `size` pixels wide, values in [0, 1]."""
+def dead_leaves(
+    size: int, generator: Generator, *, leaves: int = 1200, tick: Callable[[], None] = lambda: None
+) -> Float[Tensor, "3 {size} {size}"]:
+    """A square image of overlapping, shaded and striped ellipses, `size` pixels wide, values in [0, 1].
+
+    Calls `tick` every so many leaves, for it takes a second.
+    """
     side = size * OVERSAMPLING
     canvas = torch.full((3, side, side), 0.5)
     mood = torch.rand(3, generator=generator)  # Photographs have a palette; independent colours would be confetti.
     smallest, largest = 2.0 * OVERSAMPLING, side / 2.5
-    for _ in range(leaves):
+    for leaf_number in range(leaves):
+        if leaf_number % BETWEEN_TICKS == 0:
+            tick()
         # Inverse-transform sampling of p(r) ~ r^-3 between the two limits.
         u = uniform(0, 1, generator)
         radius = (smallest**-2 - u * (smallest**-2 - largest**-2)) ** -0.5

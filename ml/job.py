@@ -129,17 +129,17 @@ def clean_images(
     """What auxiliary distortions are applied to: the operator's folder, the target's own clean images, dead leaves.
 
     Images of less than `least_side` pixels are left out: a training crop with its margin must fit in. Calls `tick`
-    before each image that takes time.
+    every so often.
     """
     operators = (
         load_folder(clean_dir, MOST_CLEAN_IMAGES, generator_for(seed, "clean", 0), tick)
         if clean_dir is not None
         else []
     )
-    generated = []
-    for index in range(DEAD_LEAVES):
-        tick()
-        generated.append(to_uint8(dead_leaves(DEAD_LEAVES_SIDE, generator_for(seed, "leaves", index))))
+    generated = [
+        to_uint8(dead_leaves(DEAD_LEAVES_SIDE, generator_for(seed, "leaves", index), tick=tick))
+        for index in range(DEAD_LEAVES)
+    ]
     images = operators + [pair.clean for pair in parts.train] + generated
     return [image for image in images if min(image.shape[1:]) >= least_side]
 

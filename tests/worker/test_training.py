@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -137,21 +138,21 @@ def test_a_job_is_cancelled_in_every_phase(
     assert kinds[-2:] == ["cancelling", "cancelled"]
 
 
-def test_a_job_of_many_pairs_computes_no_longer_than_two_seconds_without_looking_whether_it_is_cancelled(
+def test_a_job_of_many_pairs_computes_no_longer_than_a_second_without_looking_whether_it_is_cancelled(
     service: Service, make_dataset: Callable[..., str], make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In seconds of the processor, for others may use it, too; where they do, the same work takes up to three times as
-    many. 0.6 s are usual."""
+    """In seconds of the processor, for others may use it, too; torch's compiler is loaded before, as in a worker."""
+    import_module("torch._dynamo")
     looked: list[float] = []
     check = Heartbeat.check
     monkeypatch.setattr(Heartbeat, "check", lambda self: (looked.append(time.process_time()), check(self))[1])
-    make_job(make_dataset(12), transfer_steps=1, finetune_steps=3)
+    make_job(make_dataset(12), transfer_steps=1, finetune_steps=3, unshuffle=4)
     looked.append(time.process_time())
     training.run_next(service, "task")
     looked.append(time.process_time())
     gaps = [later - earlier for earlier, later in itertools.pairwise(looked)]
     assert len(gaps) > 30
-    assert max(gaps) < 2.0
+    assert max(gaps) < 1.0
 
 
 def test_mistakes_in_the_pairs_are_told_and_not_tried_again(service: Service, make_job: MakeJob) -> None:
