@@ -63,8 +63,10 @@ class Deliverer:
         ):
             while not shutdown.is_set():
                 landed = anyio.Event()
+                # Counted before looking: what lands during the look may have hidden what is due, by its lock.
+                idle = not on_their_way
                 claims = await anyio.to_thread.run_sync(self._claim, AT_ONCE - on_their_way)
-                if not claims and not on_their_way:
+                if idle and not claims:
                     return
                 on_their_way += len(claims)
                 for claim in claims:

@@ -183,7 +183,8 @@ def test_anothers_thing_takes_the_database_as_long_as_one_that_never_was(
             ask(tenants.bob, method, path, values)
         finally:
             event.remove(Engine, "before_cursor_execute", note)
-        sent.append([statement for statement in statements if "api_keys" not in statement])
+        # Not what notes, when there is time, that the key was used; nor the transactions' ends, which it sends as well.
+        sent.append([each for each in statements if "api_keys" not in each and each not in ("BEGIN", "COMMIT")])
     assert sent[0] == sent[1]
 
 

@@ -16,7 +16,7 @@ from redis import Redis
 from sqlalchemy import select
 
 from app.core import jobs, telemetry, webhooks
-from app.core.deliveries import PER_WEBHOOK
+from app.core.deliveries import PER_WEBHOOK, Claim
 from app.core.owners import look_as
 from app.core.queue import HOUSEKEEPING_QUEUE
 from app.core.settings import Settings
@@ -169,6 +169,31 @@ def test_a_slow_receiver_is_asked_little_at_a_time_and_holds_nobody_up(service: 
         assert slow.most == PER_WEBHOOK
         assert max(message.at for message in quick.messages) < min(m.at for m in sluggish.messages[4:])
         assert time.monotonic() - began < 5.0
+
+
+class Hidden(Deliverer):
+    """Sees nothing at its second look, during which the last lands: a lock hides what is due, as PostgreSQL's do."""
+
+    looks = 0
+
+    def _claim(self, at_most: int) -> list[Claim]:
+        self.looks += 1
+        if self.looks != 2:
+            return super()._claim(at_most)
+        assert eventually(lambda: states(self.service).count("delivered") == PER_WEBHOOK)
+        time.sleep(0.2)  # A message's task ends a moment after its row says so.
+        return []
+
+
+def test_a_sender_looks_once_more_where_the_last_landed_while_it_looked(service: Service) -> None:
+    with receiver() as there:
+        there.respond = Slow(0.1)
+        hook(service, there, events=["job.failed"])
+        for number in range(PER_WEBHOOK + 1):
+            run_job(service, f"job-{number}")
+        Hidden(service).run()
+        assert len(there.messages) == PER_WEBHOOK + 1
+    assert states(service) == ["delivered"] * (PER_WEBHOOK + 1)
 
 
 def test_senders_of_several_processes_send_nothing_twice(service: Service, settings: Settings) -> None:
