@@ -22,11 +22,11 @@ def nothing(*_: Any, **__: Any) -> Outcome:
     return Outcome(b"no weights", {"scale": 1}, METRICS, "gain", "It was not trained.", {})
 
 
-def train(job_id: str) -> None:
+def train(_job_id: str) -> None:
     from worker import training  # Loads torch, as in the real one.
 
     try:
-        training.run_next(production.service(), current_task.request.id, production.origin(job_id), nothing)
+        training.run_next(production.service(), current_task.request.id, nothing)
     finally:
         production.service().numbers.flush()
 

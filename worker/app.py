@@ -16,7 +16,7 @@ from celery import bootsteps, current_task, signals
 from app.core import jobs, logs, queue, tracing
 from app.core.settings import settings
 from worker import devices, onnx_export, reconciler
-from worker.lease import Origin, shutdown
+from worker.lease import shutdown
 from worker.service import Service
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def train(job_id: str) -> None:
+def train(_job_id: str) -> None:
     """Train the job that has waited longest: which one the message meant does not matter."""
     from worker import training  # Loads torch.
 
@@ -38,7 +38,7 @@ def train(job_id: str) -> None:
         return  # This worker stops; the job waits for another.
     with slot:
         try:
-            training.run_next(service(), current_task.request.id, origin(job_id))
+            training.run_next(service(), current_task.request.id)
         finally:
             service().numbers.flush()  # This child ends now.
             tracing.flush()
@@ -50,15 +50,9 @@ def training_slots() -> list[devices.Slot]:
     return devices.of_this_machine(settings())
 
 
-def super_resolve(operation_id: str) -> None:
+def super_resolve(_operation_id: str) -> None:
     """Restore the images that wait."""
-    inference().run_waiting(origin(operation_id))
-
-
-def origin(identifier: str) -> Origin:
-    """What the message says about the request that it came from. The work that is then taken may be another's."""
-    headers = current_task.request.headers or {}
-    return Origin(identifier, headers.get(queue.REQUEST_ID), tracing.carried_in(headers))
+    inference().run_waiting()
 
 
 def export_onnx(reference: str) -> None:

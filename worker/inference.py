@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.core import logs, operations, repository, telemetry, tracing
 from app.core.errors import LeaseLost, OperationCancelled, TooLarge
 from app.core.operations import OperationLease
+from app.core.origin import REQUEST_ID
 from app.core.owners import look_as
 from app.core.storage import StorageDown
 from app.core.tables import ModelVersion, Operation
@@ -24,7 +25,7 @@ from ml.precision import device
 from ml.restore import Restored, RestoreOptions, Restorer, describe_file, load_restorer
 from worker.batcher import Batcher
 from worker.failures import diagnose
-from worker.lease import NOBODY, Heartbeat, Origin, WorkerStopping, shutdown
+from worker.lease import Heartbeat, WorkerStopping, shutdown
 from worker.service import PATIENCE_S, DatabaseDown, Service
 from worker.watch import watch_accelerator
 
@@ -88,12 +89,12 @@ class Inference:
     def _note_batch(self, tiles: int) -> None:
         self.service.numbers.observe(telemetry.TILE_BATCH_SIZE, tiles)
 
-    def run_waiting(self, origin: Origin = NOBODY) -> None:
+    def run_waiting(self) -> None:
         """Restore everything that is queued, unless enough threads are doing so already."""
         torch.set_num_threads(1)  # Of this thread, which prepares tiles; the network has the batcher's.
         while self._places.acquire(blocking=False):
             try:
-                while self._run_next(origin):
+                while self._run_next():
                     pass
             finally:
                 self._places.release()
@@ -102,7 +103,7 @@ class Inference:
                 if shutdown.is_set() or not operations.waiting(session, most_pixels):
                     return
 
-    def _run_next(self, origin: Origin) -> bool:
+    def _run_next(self) -> bool:
         """Restore the image whose turn it is, if one waits that there is room for."""
         if shutdown.is_set():
             return False
@@ -112,9 +113,9 @@ class Inference:
             if lease is None:
                 return False
             if lease.pixels > LARGE_PIXELS:
-                self._run(lease, origin)
+                self._run(lease)
                 return True
-        self._run(lease, origin)
+        self._run(lease)
         return True
 
     @contextmanager
@@ -128,16 +129,10 @@ class Inference:
         finally:
             self._large_places.release()
 
-    def _run(self, lease: OperationLease, origin: Origin) -> None:
+    def _run(self, lease: OperationLease) -> None:
         with (
-            logs.about(request_id=origin.of(lease.operation_id), operation_id=lease.operation_id),
-            tracing.span(
-                "restore",
-                origin.trace_of(lease.operation_id),
-                "CONSUMER",
-                operation_id=lease.operation_id,
-                pixels=lease.pixels,
-            ),
+            logs.about(request_id=lease.origin.get(REQUEST_ID), operation_id=lease.operation_id),
+            tracing.span("restore", lease.origin, "CONSUMER", operation_id=lease.operation_id, pixels=lease.pixels),
         ):
             self._attempt(lease)
 

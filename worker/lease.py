@@ -4,9 +4,8 @@ import logging
 import mmap
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import copy_context
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -21,26 +20,6 @@ LOOK_EVERY_S = 0.3  # A cancelled job shall stop within a second; to look takes 
 
 class WorkerStopping(Exception):
     """This worker is being stopped; the work goes back to the queue."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The work that a message was sent for, with id and trace of the request that made it, where they are known."""
-
-    identifier: str = ""
-    request_id: str | None = None
-    trace: Mapping[str, str] = field(default_factory=dict)
-
-    def of(self, identifier: str) -> str | None:
-        """The request's id, where the work that was taken is the work that the message meant."""
-        return self.request_id if identifier == self.identifier else None
-
-    def trace_of(self, identifier: str) -> Mapping[str, str]:
-        """The request's trace, as above; otherwise a trace of its own begins."""
-        return self.trace if identifier == self.identifier else {}
-
-
-NOBODY = Origin()
 
 
 class ShutdownFlag:

@@ -12,6 +12,7 @@ from typing import Any
 from app.core import jobs, logs, repository, telemetry, tracing
 from app.core.errors import JobCancelled, LeaseLost
 from app.core.jobs import Lease
+from app.core.origin import REQUEST_ID
 from app.core.storage import StorageDown
 from app.core.tables import Dataset, Job
 from ml.crew import Crew, HelperLost, crew_of
@@ -23,7 +24,7 @@ from ml.pairs import PairFile
 from ml.report import Outcome
 from worker.failures import diagnose
 from worker.follower import JobFollower, finite
-from worker.lease import NOBODY, Heartbeat, Origin, WorkerStopping
+from worker.lease import Heartbeat, WorkerStopping
 from worker.service import PATIENCE_S, DatabaseDown, Service
 from worker.watch import watch_accelerator
 
@@ -34,15 +35,15 @@ log = logging.getLogger(__name__)
 Method = Callable[..., Outcome]
 
 
-def run_next(service: Service, task_id: str, origin: Origin = NOBODY, method: Method = run_job) -> None:
+def run_next(service: Service, task_id: str, method: Method = run_job) -> None:
     """Train the job that has waited longest, if any waits. Raises what was not foreseen, after failing the job."""
     lease = service.write(lambda session: jobs.claim_next(session, task_id, service.settings.lease_s))
     if lease is None:
         return
     about: dict[str, Any] = {"job_id": lease.job_id, "attempt": lease.attempt}
     with (
-        logs.about(request_id=origin.of(lease.job_id), **about),
-        tracing.span("train", origin.trace_of(lease.job_id), "CONSUMER", **about),
+        logs.about(request_id=lease.origin.get(REQUEST_ID), **about),
+        tracing.span("train", lease.origin, "CONSUMER", **about),
     ):
         run(service, lease, method)
 

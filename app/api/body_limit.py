@@ -1,6 +1,8 @@
 """Refuses request bodies that are too large, that stall, or that trickle, while they stream in."""
 
+import random
 import time
+from typing import Final
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
@@ -11,7 +13,8 @@ from app.api import problems
 from app.core.errors import TooLarge
 from app.core.settings import Settings
 
-SMALL_BYTES = 1 << 20
+SMALL_BYTES: Final = 1 << 20
+SPREAD: Final = 0.25  # Of the patience, so that a thousand clients that stall together are refused one after the other.
 
 
 class BodyLimit:
@@ -29,9 +32,9 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         limit = self.settings.max_upload_bytes if scope["method"] == "POST" else SMALL_BYTES
-        stall_s = self.settings.upload_stall_s
+        stall_s = self.settings.upload_stall_s * random.uniform(1.0, 1.0 + SPREAD)
         detail = f"A request may have at most {limit} bytes."
-        stalled = f"The upload sent nothing for {stall_s:g} s."
+        stalled = f"The upload sent nothing for {self.settings.upload_stall_s:g} s."
         trickled = f"The upload is slower than {self.settings.upload_bytes_per_s} bytes per second."
         headers = Headers(scope=scope)
         declared = headers.get("content-length", "0")

@@ -5,7 +5,8 @@ token, and every write of a worker names that token, so a worker that lost its l
 """
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import CursorResult, Update, func, select, update
@@ -24,6 +25,7 @@ class Lease:
     job_id: str
     token: str
     attempt: int
+    origin: Mapping[str, Any] = field(default_factory=dict)  # See `app.core.origin`.
 
 
 def _changed(session: Session, statement: Update) -> bool:
@@ -61,12 +63,12 @@ def claim_next(session: Session, task_id: str, lease_s: float) -> Lease | None:
             started_at=func.coalesce(Job.started_at, utc_ago()),
         )
         if _changed(session, taken):  # Otherwise it was cancelled in this moment.
-            attempt, charge_s = session.execute(select(Job.attempt, Job.charge_s).where(Job.id == job_id)).one()
+            row = session.execute(select(Job.attempt, Job.charge_s, Job.origin).where(Job.id == job_id)).one()
             if not chosen.resumes:
                 training_queue.come_in(session, chosen.owner, chosen.turn)
-                training_queue.move_on(session, chosen.owner, charge_s)
-            record(session, job_id, "started", attempt=attempt)
-            return Lease(job_id, token, attempt)
+                training_queue.move_on(session, chosen.owner, row.charge_s)
+            record(session, job_id, "started", attempt=row.attempt)
+            return Lease(job_id, token, row.attempt, row.origin or {})
     return None
 
 

@@ -3,7 +3,8 @@ queued → running (→ cancelling) → succeeded | failed | cancelled.
 """
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import CursorResult, Update, func, select, update
@@ -22,6 +23,7 @@ class OperationLease:
     operation_id: str
     token: str
     pixels: int = 0
+    origin: Mapping[str, Any] = field(default_factory=dict)  # See `app.core.origin`.
 
 
 def _changed(session: Session, statement: Update) -> bool:
@@ -50,8 +52,9 @@ def claim_next(session: Session, lease_s: float, most_pixels: int | None = None)
         started_at=func.coalesce(Operation.started_at, utc_ago()),
     )
     without_sync = {"synchronize_session": False}
-    claimed = session.execute(taken.returning(Operation.id, Operation.pixels), execution_options=without_sync).first()
-    return None if claimed is None else OperationLease(claimed.id, token, claimed.pixels)
+    wanted = (Operation.id, Operation.pixels, Operation.origin)
+    claimed = session.execute(taken.returning(*wanted), execution_options=without_sync).first()
+    return None if claimed is None else OperationLease(claimed.id, token, claimed.pixels, claimed.origin or {})
 
 
 def _write(session: Session, lease: OperationLease, **values: Any) -> None:

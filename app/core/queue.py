@@ -7,8 +7,6 @@ from kombu.exceptions import OperationalError
 from redis import ConnectionPool, Redis
 from redis.exceptions import RedisError
 
-from app.core import logs, tracing
-
 log = logging.getLogger(__name__)
 
 TRAIN = "drtl.train"
@@ -20,7 +18,6 @@ SWEEP = "drtl.sweep"
 TRAINING_QUEUE = "training"
 INFERENCE_QUEUE = "inference"
 HOUSEKEEPING_QUEUE = "housekeeping"
-REQUEST_ID = "drtl_request_id"  # header of a message
 ROUND_MARK = "drtl:reconciled"
 DONE_CHANNEL = "drtl:done"  # of the broker; its messages are identifiers of what has ended
 DELIVERED_S = 2 * 3600  # Celery delivers again what nobody has acknowledged for an hour.
@@ -69,8 +66,7 @@ class Queue:
 
     def _send(self, task: str, identifier: str) -> None:
         try:
-            # Of whom the work came, for the logs and the traces.
-            self.celery.send_task(task, args=[identifier], headers={REQUEST_ID: logs.request_id(), **tracing.carrier()})
+            self.celery.send_task(task, args=[identifier])
             log.info("sent %s for %s", task, identifier)
         except (OperationalError, RedisError, OSError) as error:
             # Whatever it was about, it will be sent again: by the reconciler, or by the next request for an export.

@@ -27,6 +27,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
+from app.core import origin
+
 JobState = str  # queued, running, cancelling, succeeded, failed, cancelled
 ACTIVE: Final = ("queued", "running", "cancelling")
 ENDED: Final = ("succeeded", "failed", "cancelled")
@@ -191,6 +193,7 @@ class Job(Owned, Table):
     name: Mapped[str] = mapped_column(String(64))
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
     options: Mapped[dict[str, Any]]
+    origin: Mapped[dict[str, Any] | None] = mapped_column(default=origin.current)  # None: older than the column.
     state: Mapped[JobState] = mapped_column(String(16), default="queued")
     phase: Mapped[str | None] = mapped_column(String(16))
     progress: Mapped[float] = mapped_column(Float, default=0.0)
@@ -318,6 +321,7 @@ class Operation(Owned, Table):
     output_blob: Mapped[str | None] = mapped_column(String(64), index=True)
     trust_blob: Mapped[str | None] = mapped_column(String(64), index=True)
     options: Mapped[dict[str, Any]]
+    origin: Mapped[dict[str, Any] | None] = mapped_column(default=origin.current)  # as a job's
     pixels: Mapped[int] = mapped_column(BigInteger, default=0)  # of the input
     stored_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # of the input's file
     turn: Mapped[float] = mapped_column(Float, default=time.time)  # The queue's order; see `app.core.turns`.

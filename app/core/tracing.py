@@ -131,7 +131,7 @@ class Steps(ExitStack):
 
 
 def carrier() -> dict[str, str]:
-    """The trace that is under way, as headers of a message."""
+    """The trace that is under way, as it is handed on."""
     carried: dict[str, str] = {}
     if _tracing is not None:
         _tracing.propagator.inject(carried)
@@ -139,7 +139,7 @@ def carrier() -> dict[str, str]:
 
 
 def carried_in(headers: Mapping[str, Any]) -> dict[str, str]:
-    """The trace that a request or a message belongs to, out of its headers."""
+    """The trace that a request belongs to, out of its headers."""
     return {name: str(headers[name]) for name in CARRIED if headers.get(name)}
 
 

@@ -192,7 +192,8 @@ def test_anothers_thing_takes_the_database_as_long_as_one_that_never_was(
 def test_anothers_id_as_a_cursor_is_a_place_in_time_and_no_more(tenants: Tenants, list_of: str) -> None:
     names = {"datasets": "dataset_id", "jobs": "job_id", "operations": "operation_id", "batches": "batch_id"}
     foreign = tenants.values[names[list_of]]
-    neighbour = foreign[:-1] + ("0" if foreign[-1] != "0" else "1")
+    kind, _, number = foreign.partition("_")
+    neighbour = f"{kind}_{int(number, 16) - 1:0{len(number)}x}"  # Before it, so that Alice's own is not behind it.
     for client in (tenants.bob, tenants.alice):
         answers = [client.get(f"/v1/{list_of}", params={"after": after}).json() for after in (foreign, neighbour)]
         assert answers[0] == answers[1] == {"items": [], "next": None}

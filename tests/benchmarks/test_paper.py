@@ -139,8 +139,12 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_records(
         return fresh(*arguments, **options)
 
     monkeypatch.setattr(schemes, "fresh", interrupted)
-    with pytest.raises(typer.Exit) as stopped:
-        run(folders, tmp_path, only="table1", **targets)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # What runs in the background may ignore it.
+    try:
+        with pytest.raises(typer.Exit) as stopped:
+            run(folders, tmp_path, only="table1", **targets)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert stopped.value.exit_code == 130
     assert "3 records are kept" in capsys.readouterr().err  # The input and two trainings.
     kept = json.loads((tmp_path / "records.json").read_text())["trials"]

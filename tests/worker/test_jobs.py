@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, null, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.core import jobs, repository
+from app.core import jobs, logs, repository
 from app.core.errors import JobCancelled, LeaseLost
 from app.core.jobs import Lease
+from app.core.origin import REQUEST_ID
 from app.core.tables import Job, JobEvent, ModelAlias, ModelVersion, database_now
 from tests.worker.conftest import MakeJob
 
@@ -66,6 +67,30 @@ def test_the_oldest_job_is_claimed_first(
     dataset = make_dataset()
     made = sorted(make_job(dataset) for _ in range(3))
     assert [claim(database).job_id for _ in made] == made
+
+
+def test_every_attempt_knows_the_request_that_its_job_came_from(
+    database: Database, make_dataset: Callable[..., str], make_job: MakeJob
+) -> None:
+    """Whatever has woken the worker: a message meant for another job, the reconciler's, or one sent again."""
+    dataset = make_dataset()
+    for request_id in ("r1", "r2"):
+        with logs.about(request_id=request_id):
+            make_job(dataset)
+    make_job(dataset)  # Not by a request.
+    first = claim(database)
+    assert [first.origin, claim(database).origin, claim(database).origin] == [
+        {REQUEST_ID: "r1"},
+        {REQUEST_ID: "r2"},
+        {},
+    ]
+    with database.begin() as session:
+        jobs.release(session, first)
+    again = claim(database)
+    assert (again.job_id, again.origin) == (first.job_id, first.origin)
+    with database.begin() as session:  # As rows are that are older than the column.
+        session.execute(update(Job).values(origin=null(), state="queued"))
+    assert claim(database).origin == {}
 
 
 def test_a_message_delivered_twice_finds_nothing_the_second_time(database: Database, make_job: MakeJob) -> None:

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis.strategies import floats, lists
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.core import operations
+from app.core import logs, operations
 from app.core.errors import LeaseLost, OperationCancelled
 from app.core.operations import OperationLease
+from app.core.origin import REQUEST_ID
 from app.core.tables import Batch, Operation
 from app.core.turns import PACE, turns, work
 
@@ -61,6 +62,15 @@ def test_many_workers_claim_each_operation_once(database: Database, make_operati
     with ThreadPoolExecutor(6) as pool:
         claimed = [operation_id for mine in pool.map(work, range(6)) for operation_id in mine]
     assert sorted(claimed) == sorted(made)
+
+
+def test_an_operation_that_is_claimed_tells_of_the_request_that_it_came_from(
+    database: Database, make_operation: MakeOperation
+) -> None:
+    with logs.about(request_id="r1"):
+        make_operation()
+    make_operation()
+    assert [claim(database).origin, claim(database).origin] == [{REQUEST_ID: "r1"}, {}]
 
 
 @pytest.mark.parametrize(
