@@ -25,7 +25,7 @@ import typer
 from main_job import commit, machine
 from sqlalchemy import func, select
 
-from app.core.database import open_database, sessions
+from app.core.database import open_database, read_sessions, sessions
 from app.core.folder_storage import FolderStorage
 from app.core.tables import Job
 from tests.app.material import pair_files
@@ -163,14 +163,15 @@ def jobs_per_s(running: RunningApi, post: Requests, jobs: int, workers: int) -> 
     with ExitStack() as stack:
         for number in range(workers):
             stack.enter_context(worker(running, number))
-        with sessions(engine)() as session:
+        read = read_sessions(engine)  # What would write holds the workers up, from one look to the next.
 
-            def all_ended() -> bool:
-                session.rollback()
+        def all_ended() -> bool:
+            with read() as session:
                 return not session.scalar(select(func.count()).where(Job.state.in_(("queued", "running"))))
 
-            eventually(all_ended, timeout_s=600, every_s=0.2, what="the end of all jobs")
-            ended = select(Job.started_at, Job.finished_at).where(Job.state == "succeeded", Job.started_at.is_not(None))
+        eventually(all_ended, timeout_s=600, every_s=0.2, what="the end of all jobs")
+        ended = select(Job.started_at, Job.finished_at).where(Job.state == "succeeded", Job.started_at.is_not(None))
+        with read() as session:
             times = session.execute(ended.order_by(Job.id.desc()).limit(jobs)).all()
     engine.dispose()
     assert len(times) == jobs
