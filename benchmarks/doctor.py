@@ -43,6 +43,7 @@ from ml.metrics import psnr
 from ml.model_file import unpack
 from ml.options import TrainingOptions
 from ml.pairs import PairFile
+from ml.preview import Preview
 from ml.tiling import restore_tiled
 
 SIDE = 416  # of what is examined, in pixels
@@ -271,6 +272,8 @@ class _Unwatched:
     def graph(self, graph: dict[str, Any]) -> None: ...
 
     def checkpoint(self, write: Callable[[Path], None]) -> None: ...
+
+    def preview(self, look: Callable[[], Preview]) -> None: ...
 
 
 def training(target: Path, count: int, steps: int, seed: int) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from migrations import migrate
 from ml.backbones import build
 from ml.checkpoint import Trainee, adam
 from ml.crew import crew_of
+from ml.guidance import TaskMix
 from ml.images import decode, to_uint8
 from ml.options import PRESETS
 from ml.pairs import TargetPair, split
@@ -311,11 +312,10 @@ def stepped(steps: int, seed: int) -> dict[str, Any]:
             with crew_of(size, threads) as crew:
                 network = build("vdsr", 2, seed)
                 schedules = PRESETS[preset]
-                gamma = torch.tensor([0.5, 0.5])
                 lane = Candidate(
                     "guided-transfer",
                     Trainee(network, adam(network, 1e-4)),
-                    gamma,
+                    TaskMix(torch.tensor([0.5, 0.5])),
                     schedules.transfer,
                     schedules.finetune,
                 )

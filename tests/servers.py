@@ -281,6 +281,7 @@ def embedded_service(data_dir: Path, **environment: str) -> Iterator[RunningServ
         "DRTL_HEARTBEAT_S": "0.5",
         "DRTL_RECONCILE_EVERY_S": "0.5",
         "DRTL_CHECKPOINT_EVERY_S": "0.2",
+        "DRTL_CHECKPOINT_SHARE": "1",  # A disk that happens to be slow leaves no attempt without one.
         "DRTL_TRAINING_THREADS": "1",
         "DRTL_INFERENCE_THREADS": "1",
     }

@@ -100,7 +100,9 @@ class JobFollower:
             # A full disk costs the next attempt some time, but must not cost the user the job.
             log.warning("job %s: checkpoint not stored: %s", self.lease.job_id, error)
         finished = time.monotonic()
-        self.next_checkpoint = finished + max(self.service.settings.checkpoint_every_s, 20 * (finished - started))
+        settings = self.service.settings
+        rest = (finished - started) * (1 / settings.checkpoint_share - 1)
+        self.next_checkpoint = finished + max(settings.checkpoint_every_s, rest)
         if stopping:
             raise WorkerStopping(self.lease.job_id)
 

@@ -14,7 +14,7 @@ from app.core.errors import TooLarge
 from app.core.settings import Settings
 
 SMALL_BYTES: Final = 1 << 20
-SPREAD: Final = 0.25  # Of the patience, so that a thousand clients that stall together are refused one after the other.
+SPREAD: Final = 0.5  # Of the patience, so that a thousand clients that stall together are refused one after the other.
 
 
 class BodyLimit:

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     reconcile_every_s: float = 2.0
     sweep_every_s: float = Field(60.0, description="How often what has outlived its retention is removed.")
     checkpoint_every_s: float = 10.0
+    checkpoint_share: float = Field(
+        0.05, gt=0, le=1, description="Most of a training's time that saving its state may take."
+    )
     max_attempts: int = 4
     cancel_grace_s: float = Field(2.0, description="After this a cancelled job's process is killed.")
     wait_s: float = Field(120.0, description="How long a request waits for its image before the answer is 202.")

@@ -50,6 +50,7 @@ def chaos(
     }
     path = output or REPOSITORY / f"benchmarks/results/chaos_{mode}.json"
     with tempfile.TemporaryDirectory(prefix="drtl-chaos-") as temporary:
+        Path(temporary).chmod(0o711)  # PostgreSQL runs as nobody where we are root, and may be asked to live in here.
         place = folder or Path(temporary)
         for part in parts.split(","):
             say(f"--- {part}")

@@ -15,7 +15,7 @@ from tests.servers import RunningService, embedded_service, eventually, is_alive
 pytestmark = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="the kernel's process table is read")
 
 STEPS = 40
-BETWEEN_CHECKPOINTS = 20  # Steps on an idle machine; a checkpoint may cost no more than a twentieth of the time.
+BETWEEN_CHECKPOINTS = 20  # Steps, at most, on a machine that is busy.
 
 
 def assert_succeeded_once(service: RunningService, job_id: str, name: str, attempt: int) -> None:

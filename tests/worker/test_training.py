@@ -225,6 +225,26 @@ def test_a_full_disk_costs_checkpoints_but_not_the_job(service_settings: Setting
     opened.close()
 
 
+@pytest.mark.parametrize(("share", "stored"), [(1.0, 2), (1e-5, 1)])
+def test_checkpoints_take_no_more_than_their_share_of_the_time(
+    service_settings: Settings,
+    make_job: MakeJob,
+    monkeypatch: pytest.MonkeyPatch,
+    share: float,
+    stored: int,
+) -> None:
+    """At a share of 1 there is one after each step; at 10⁻⁵ what one takes is far longer than the rest of the job."""
+    opened = Service.open(service_settings.model_copy(update={"checkpoint_every_s": 0.0, "checkpoint_share": share}))
+    written: list[Path] = []
+    store = JobFollower._store
+    monkeypatch.setattr(JobFollower, "_store", lambda self, write: (written.append(self.scratch), store(self, write)))
+    job_id = make_job(**SHORT | {"finetune_steps": 2})
+    training.run_next(opened, "task")
+    assert read(opened, job_id).state == "succeeded"
+    assert len(written) == stored
+    opened.close()
+
+
 def test_a_checkpoint_that_is_lost_or_damaged_is_not_used(service: Service, tmp_path: Path) -> None:
     assert isinstance(service.storage, FolderStorage)
     saved = service.storage.put(io.BytesIO(b"a checkpoint"))
