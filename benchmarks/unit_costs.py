@@ -28,8 +28,9 @@ from redis import Redis
 from redis.exceptions import ConnectionError as Disconnected
 from sqlalchemy import insert, text
 
-from app.core import jobs, training_queue
-from app.core.database import open_database, sessions
+from app.core import jobs, repository, training_queue
+from app.core.database import open_database, read_sessions, sessions
+from app.core.folder_storage import FolderStorage
 from app.core.tables import Dataset, Job, TrainingShare, new_id
 from migrations import migrate
 from ml.backbones import build
@@ -108,6 +109,10 @@ def job_of_the_default_kind(service: RunningService, seed: int) -> dict[str, Any
             whole[what] = {name: round(at_all_steps(least.get(name, 0), longer[what].get(name, 0))) for name in names}
         else:
             whole[what] = round(at_all_steps(least, longer[what]), 2)
+    # What a job's rows name at its end does not depend on its steps, and the second job's pairs are stored already.
+    whole["blob_bytes"] = short["blob_bytes"]
+    # Nor do messages: one, and another for each round of the reconciler in which no worker has taken the job yet.
+    whole["messages"] = max(short["messages"], longer["messages"])
     return whole | {
         "measured": {str(share): part for share, part in zip(SHARES_OF_STEPS, (short, longer), strict=True)}
     }
@@ -163,8 +168,17 @@ def state_of(service: RunningService) -> dict[str, Any]:
         },
         "rows": rows,
         "database_bytes": (pages - free) * size,
-        "blob_bytes": sum(path.stat().st_size for path in (service.data_dir / "blobs").rglob("*") if path.is_file()),
+        "blob_bytes": named_bytes(service.data_dir),
     }
+
+
+def named_bytes(data_dir: Path) -> int:
+    """Bytes of the blobs that rows name; what waits for the next sweep is left out."""
+    engine = open_database(f"sqlite:///{data_dir / 'drtl.sqlite3'}")
+    with read_sessions(engine)() as session:
+        named = repository.referenced_blobs(session)
+    engine.dispose()
+    return sum(file.size_bytes for file in FolderStorage(data_dir / "blobs").inventory() if file.key in named)
 
 
 class Messages:

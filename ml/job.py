@@ -84,11 +84,12 @@ def run_job(
         follower.progress("embedding", SHARES["embedding"])
 
     relation = relate(prior.drn.to(device()), prior.prototypes, parts.train, options.seed, embedding)
+    embedding()
     tasks = selected(relation, options.select)
     shares = task_shares(tasks, options.acting)
     graph = node_link_graph(relation, prior.version, tasks, shares, asdict(options.acting))
     follower.graph(graph)
-    reference = fingerprint(as_sent(files, parts.train, scale))
+    reference = fingerprint(as_sent(files, parts.train, scale), embedding)
 
     clock.enter("training")
     least_side = PRESETS[options.preset].transfer.crop + 2 * MARGIN

@@ -1,6 +1,6 @@
 """How close an image's distortion is to what a model was trained on, from the image alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -54,13 +54,19 @@ class Match:
     sentence: str
 
 
-def fingerprint(images: Sequence[UInt8[Tensor, "3 _ _"]]) -> MatchReference | None:
+def fingerprint(
+    images: Sequence[UInt8[Tensor, "3 _ _"]], tick: Callable[[], None] = lambda: None
+) -> MatchReference | None:
     """The reference of a model that was trained on these distorted images, at the size at which they are sent in.
 
     None where there are fewer than two windows, since nothing then says how far an image of the same kind may lie.
+    Calls `tick` before each image.
     """
-    large = [image for image in images if min(image.shape[1:]) >= SHORTEST_SIDE]
-    of_image = [describe_each(windows_of(from_uint8(image))).double() for image in large]  # (n, 25) each
+    of_image = []  # (n, 25) each
+    for image in images:
+        tick()
+        if min(image.shape[1:]) >= SHORTEST_SIDE:
+            of_image.append(describe_each(windows_of(from_uint8(image))).double())
     if not of_image or sum(map(len, of_image)) < 2:
         return None
     # One image alone is judged by its own windows.

@@ -35,7 +35,7 @@ from drtl_client.errors import Problem
 from tests.images import image_pairs
 from tests.servers import eventually, start
 
-SIZE_BYTES: Final = 96 * 2**20
+SIZE_MIB: Final[dict[Mode, int]] = {"embedded": 96, "cluster": 192}  # PostgreSQL with its data is on it there, too.
 LONG: Final = 4 * STEPS  # Steps of a job that the disk runs full under.
 NO_DISK: Final = "no small disk can be had here: neither mount nor unshare -rm is permitted"
 
@@ -68,9 +68,9 @@ def tried(mode: Mode, folder: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
+def small_disk(folder: Path, size_mib: int) -> Iterator[Path]:
     folder.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE_BYTES}", "none", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "none", folder], check=True)
     try:
         yield folder
     finally:
@@ -128,7 +128,7 @@ def rows(service: Installation) -> dict[str, int]:
 
 def scenario(mode: Mode, folder: Path) -> Iterator[Verdict]:
     pairs, image = pair_files(folder / "pairs"), image_pairs(1, 120)[0][2]
-    with small_disk(folder / "disk") as disk:
+    with small_disk(folder / "disk", SIZE_MIB[mode]) as disk:
         temporary = disk / "tmp"
         temporary.mkdir()
         places = {"CHAOS_TMPDIR": str(temporary), "TMPDIR": str(temporary)}
