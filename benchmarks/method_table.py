@@ -43,6 +43,22 @@ def far_target_table(report: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{_recorded(report)}; the input of `{target}` has {given:.2f} dB."])
 
 
+def prior_start_table(report: dict[str, Any]) -> str:
+    """PSNR on unseen images after shares of the fine-tuning: a start on a target in each row, steps in the columns."""
+    trials = report["trials"]
+    steps = sorted({step for trial in trials for step in trial["curve"]}, key=int)
+    lines = [f"| target | start, learning rate | {' | '.join(f'{step} steps' for step in steps)} |"]
+    lines += ["|---" * (len(steps) + 2) + "|"]
+    for target, start in dict.fromkeys((trial["target"], trial["start"]) for trial in trials):
+        of_row = [trial for trial in trials if (trial["target"], trial["start"]) == (target, start)]
+        means = [[trial["curve"][step] for trial in of_row if step in trial["curve"]] for step in steps]
+        cells = [f"{statistics.fmean(values):.2f}" if values else "" for values in means]
+        named = f"{start}, {of_row[0]['rate']:g}"
+        lines.append(f"| {' | '.join([target, named, *cells])} |")
+    inputs = ", ".join(f"{target} {psnr:.2f}" for target, psnr in report["inputs"].items())
+    return "\n".join([*lines, "", f"{_recorded(report)}; inputs in dB: {inputs}."])
+
+
 def maml_collapse_table(report: dict[str, Any]) -> str:
     """Before and after fine-tuning, and the L1 loss with either kind of statistics."""
     head = ["network", "order", "inner rate", "query L1", "L1 by batch statistics", "by kept ones"]

@@ -12,7 +12,7 @@ from doctor_table import doctor_table
 from load_table import hostile_table, load_table
 from main_job_table import main_job_table
 from match_table import match_table, trust_table
-from method_table import far_target_table, guidance_table, maml_collapse_table
+from method_table import far_target_table, guidance_table, maml_collapse_table, prior_start_table
 from relation_table import leave_one_out_table, unrelated_table
 from restoring_table import restoring_table
 from storage_table import storage_table
@@ -31,6 +31,7 @@ TABLES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "maml_collapse": maml_collapse_table,
     "match": match_table,
     "paper": partial(page, figures=False),
+    "prior_start": prior_start_table,
     "storage": storage_table,
     "trust": trust_table,
     "unit_costs": unit_costs_table,
