@@ -18,7 +18,7 @@ from migrations.online import LOCK_TIMEOUT
 
 log = logging.getLogger(__name__)
 
-_ADVISORY_LOCK: Final = 0x6472746C  # "drtl"; any number that nothing else in the database locks.
+_ADVISORY_LOCK: Final = 0x6472_746D  # Any number that nothing else in the database locks, as claims do the one before.
 _PATIENCE_S: Final = 600.0  # For locks that others hold.
 _LOCK_NOT_AVAILABLE, _DEADLOCK = "55P03", "40P01"
 

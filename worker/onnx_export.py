@@ -21,25 +21,22 @@ log = logging.getLogger(__name__)
 
 LONGEST_S: Final = 300.0
 
-_in_the_making: set[str] = set()
-_looking = threading.Lock()
+_one_at_a_time = threading.Lock()  # The threads are there for images and for the rounds of housekeeping.
 
 
 def export(service: Service, reference: str) -> None:
-    """Make, store and note the file of `name@version`, unless it is there or being made in this process.
+    """Make, store and note the file of `name@version`, unless this process is making one, be it another's.
 
+    Whoever waits for it asks again, and is told to.
     What may go well another time (a lost database, a full disk, a killed child) is logged and raised, and the next
     request tries anew; that the model cannot be exported is noted for whoever asks.
     """
-    with _looking:
-        if reference in _in_the_making:
-            return
-        _in_the_making.add(reference)
+    if not _one_at_a_time.acquire(blocking=False):
+        return
     try:
         _export(service, reference)
     finally:
-        with _looking:
-            _in_the_making.discard(reference)
+        _one_at_a_time.release()
         service.queue.notify_done(reference)
 
 

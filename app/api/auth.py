@@ -82,7 +82,8 @@ MONITOR: Final = Principal(EVERYTHING)
 async def principal(request: Request) -> Principal:
     """Whoever sends the request, if they may make this call. Raises Unauthorized or MissingScope.
 
-    It runs before the body is read. What it has to look up, it looks up in a thread, and remembers for a second.
+    It runs before an upload is read; JSON of up to a mebibyte has been by then. What it has to look up, it looks up in
+    a thread, and remembers for a second.
     """
     path = request.scope["route"].path
     if path in FOR_EVERYBODY:

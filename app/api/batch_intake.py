@@ -38,7 +38,9 @@ def make_batch(options: BatchIn, upload: Upload, services: Services) -> tuple[Ba
     """
     with services.read_sessions() as look:
         model = resolve(look, options.model)
-        require_room_for_bytes(look, services.limits, sum(file.size for file in upload.files))
+    files = files_of(upload, services.settings)
+    with services.read_sessions() as look:
+        require_room_for_bytes(look, services.limits, sum(file.size for file in files))
     batch = Batch(id=new_id("batch"), model=options.model, options=options.model_dump(exclude={"model"}))
     images: list[Operation] = []
     queued: list[tuple[Operation, int]] = []
@@ -47,7 +49,7 @@ def make_batch(options: BatchIn, upload: Upload, services: Services) -> tuple[Ba
     def choose(image: ImageFacts) -> OutputFormat:
         return options.output or offered(image)[0]
 
-    for position, file in enumerate(files_of(upload, services.settings)):
+    for position, file in enumerate(files):
         try:
             operation, work = take_in(file, options, choose, model, services, durable=False)
             queued.append((operation, work))

@@ -1,6 +1,7 @@
 """Refuses request bodies that are too large, that stall, or that trickle, while they stream in."""
 
 import random
+import re
 import time
 from typing import Final
 
@@ -14,12 +15,15 @@ from app.core.errors import TooLarge
 from app.core.settings import Settings
 
 SMALL_BYTES: Final = 1 << 20
+UPLOADS: Final = re.compile(r"/v1/(?:jobs|datasets|batches|models/[^/]+/super-resolve)/?")
 SPREAD: Final = 0.5  # Of the patience, so that a thousand clients that stall together are refused one after the other.
 
 
 class BodyLimit:
-    """ASGI middleware. Only POST brings images, so every other body is held to a mebibyte.
+    """ASGI middleware. Few calls take images, so every other body is held to a mebibyte.
 
+    Their bodies are read, parsed even, before anybody has asked who sends them: FastAPI does so for every call that
+    takes JSON.
     A declared `Content-Length` is judged before a byte is read; a body without one is cut off where it is too long.
     """
 
@@ -31,7 +35,8 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        limit = self.settings.max_upload_bytes if scope["method"] == "POST" else SMALL_BYTES
+        brings_images = scope["method"] == "POST" and UPLOADS.fullmatch(scope["path"]) is not None
+        limit = self.settings.max_upload_bytes if brings_images else SMALL_BYTES
         stall_s = self.settings.upload_stall_s * random.uniform(1.0, 1.0 + SPREAD)
         detail = f"A request may have at most {limit} bytes."
         stalled = f"The upload sent nothing for {self.settings.upload_stall_s:g} s."

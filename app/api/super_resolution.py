@@ -16,6 +16,7 @@ from app.api.openapi import form
 from app.api.operations import IMAGE_OUT, RESULT_REFUSALS, send_result
 from app.api.preferences import Preferences, preferences
 from app.api.problems import problems
+from app.api.quotas import require_room_for_bytes
 from app.api.schemas.restoring import OperationOut, OutputFormat, RestoreOptions
 from app.api.schemas.wire import REFERENCE_PATTERN
 from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, spooled
@@ -169,6 +170,7 @@ def accept_image(
     """Keep the image, and have it restored. Raises what is wrong with the image or with what is asked for."""
     with services.read_sessions() as look:
         version = resolve(look, model)
+        require_room_for_bytes(look, services.limits, upload.files[0].size)
 
     def by_accept(image: ImageFacts) -> OutputFormat:
         offers = {MEDIA_TYPES[output]: output for output in offered(image)}

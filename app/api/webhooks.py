@@ -1,6 +1,7 @@
 """`/v1/webhooks`: addresses that hear of jobs, and what was sent to them."""
 
-from typing import Annotated
+import threading
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Body, Path, Query, Response
 
@@ -18,7 +19,8 @@ from app.api.schemas.webhooks import (
 )
 from app.api.schemas.wire import Page
 from app.core import deliveries, webhooks
-from app.core.errors import BadRequest, BadWebhookUrl, Conflict, NotFound, OverQuota, Unprocessable
+from app.core.errors import BadRequest, BadWebhookUrl, Conflict, NotFound, OverQuota, Unavailable, Unprocessable
+from app.core.settings import Settings
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 
@@ -27,6 +29,23 @@ DELIVERY_ID = r"^msg_[0-9a-f]{1,35}$"
 WebhookId = Annotated[str, Path(pattern=WEBHOOK_ID, examples=[examples.WEBHOOK["id"]])]
 OptionalRotation = Annotated[Rotation | None, Body(examples=[{"keep_previous_s": 86_400}])]
 DeliveryId = Annotated[str, Path(pattern=DELIVERY_ID, examples=[examples.DELIVERY["id"]])]
+
+
+LOOK_UPS: Final = threading.BoundedSemaphore(8)
+
+
+def require_receiver(url: str, settings: Settings) -> None:
+    """Raise BadWebhookUrl unless messages could be sent there, or Unavailable where too many names are looked up.
+
+    Names whose servers do not answer take the resolver many seconds each, and its caller's thread with them, of which
+    everybody else needs some.
+    """
+    if not LOOK_UPS.acquire(blocking=False):
+        raise Unavailable("Too many names are being looked up at this moment.", retry_after_s=5)
+    try:
+        webhooks.receivers(settings).check(url)
+    finally:
+        LOOK_UPS.release()
 
 
 @router.post("", status_code=201, responses=problems(BadRequest, OverQuota, Conflict, BadWebhookUrl, Unprocessable))
@@ -38,7 +57,7 @@ def create_webhook(
     Messages follow the Standard Webhooks specification: verify `webhook-signature`, answer with any 2xx within seconds,
     and expect a message twice now and then, under the same `webhook-id`.
     """
-    webhooks.receivers(services.settings).check(asked.url)
+    require_receiver(asked.url, services.settings)
     made = webhooks.register(session, services.settings, asked.url, asked.events, asked.description)
     session.commit()
     response.headers["Location"] = f"/v1/webhooks/{made.id}"
@@ -79,7 +98,7 @@ def change_webhook(
     webhook = webhooks.get(session, webhook_id)
     session.commit()  # Names are looked up without a transaction.
     if "url" in changes:
-        webhooks.receivers(services.settings).check(changes["url"])
+        require_receiver(changes["url"], services.settings)
     webhooks.change(session, webhook, changes)
     session.commit()
     return WebhookOut.of(webhook)

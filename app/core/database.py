@@ -12,15 +12,18 @@ def open_database(url: str) -> Engine:
     """An engine for `url`. SQLite gets WAL, a busy timeout and write locks taken at BEGIN.
 
     A deferred SQLite transaction that reads first and writes later can fail at once with "database is locked",
-    busy timeout or not; BEGIN IMMEDIATE waits in line instead.
+    busy timeout or not; BEGIN IMMEDIATE waits in line instead. Errors name no values of statements: they would go
+    to the log, secrets and receivers' addresses among them.
     """
     if make_url(url).get_backend_name() != "sqlite":
         timeout = {"connect_timeout": 5}  # Seconds; a server that is gone must not hold requests for minutes.
-        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=timeout)
+        return create_engine(
+            url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=timeout, hide_parameters=True
+        )
     database = make_url(url).database
     if database:
         Path(database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": 30.0, "check_same_thread": False})
+    engine = create_engine(url, connect_args={"timeout": 30.0, "check_same_thread": False}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def set_pragmas(connection: Any, _record: Any) -> None:

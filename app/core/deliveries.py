@@ -69,6 +69,8 @@ def publish(session: Session, event: JobEvent) -> None:
         select(Webhook.id, Webhook.events, Job.owner, Job.name, Job.state, Job.attempt)
         .join(Job, Job.owner == Webhook.owner)
         .where(Job.id == event.job_id, Webhook.disabled_at.is_(None))
+        # One that is being deleted is waited for, and not found: a message of it would break the job's own transaction.
+        .with_for_update(read=True, key_share=True, of=Webhook)
     ).all()
     listening = [row for row in found if name in row.events]
     if not listening:

@@ -12,6 +12,7 @@ from app.core.tables import Batch, Dataset, IdempotencyKey, Job, JobEvent, Opera
 
 DATASETS_AT_ONCE = 100
 EVENTS_AT_ONCE = 5_000
+BATCHES_AT_ONCE = 1_000
 
 
 def expired_operations(retention_s: float) -> ColumnElement[bool]:
@@ -54,9 +55,14 @@ def _forget(session: Session, table: type[Any], which: ColumnElement[bool]) -> N
 
 
 def expire_operations(session: Session, retention_s: float) -> None:
-    """Forget ended operations, and batches when the last of theirs has expired; their images go with the blobs."""
+    """Forget ended operations, and batches when the last of theirs has expired; their images go with the blobs.
+
+    The keys by which batches were ordered go, too: whoever sends one of them again gets a new batch.
+    """
     _forget(session, Operation, expired_operations(retention_s))
-    _forget(session, Batch, expired_batches(retention_s))  # Their operations go with them.
+    expired = session.scalars(select(Batch.id).where(expired_batches(retention_s)).limit(BATCHES_AT_ONCE)).all()
+    _forget(session, IdempotencyKey, IdempotencyKey.made_id.in_(expired))
+    _forget(session, Batch, Batch.id.in_(expired))  # Their operations go with them.
 
 
 def expire_datasets(session: Session, retention_s: float) -> None:

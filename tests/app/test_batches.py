@@ -1,6 +1,7 @@
 """Batches over HTTP: taken in, followed, cancelled, fetched as a zip. The test plays the worker by hand."""
 
 import io
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.core import operations
+from app.core import operations, retention
 from app.core.settings import Settings
 from app.core.tables import Operation
 from app.main import create_app
@@ -183,6 +184,25 @@ def test_the_same_key_makes_one_batch(client: httpx.Client, hands: Hands, stored
     problem(post("monday", GOOD[:2]), 422, "idempotency-mismatch")
     problem(post("tuesday", [("a.png", b"text")]), 415, "unsupported-media")
     accepted(post("tuesday", GOOD[:1]))
+
+
+def test_a_key_whose_batch_has_expired_makes_a_new_one(
+    client: httpx.Client, hands: Hands, rows: sessionmaker[Session]
+) -> None:
+    def post() -> httpx.Response:
+        return client.post(
+            PATH, files=[("images", GOOD[0])], data={"model": "scanner"}, headers={"Idempotency-Key": "monday"}
+        )
+
+    first = accepted(post())
+    hands.succeed(hands.claim())
+    time.sleep(0.05)
+    with rows.begin() as session:
+        retention.expire_operations(session, 0.01)
+    problem(client.get(f"{PATH}/{first['id']}"), 404, "not-found")
+    again = post()
+    assert accepted(again)["id"] != first["id"]
+    assert "idempotency-replayed" not in again.headers
 
 
 # Following

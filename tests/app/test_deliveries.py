@@ -363,3 +363,30 @@ def test_webhooks_of_others_are_neither_seen_nor_told_of_ones_jobs(rows: session
     assert not written(rows)
     with ViewedSessions(rows, View("bob"))() as session:
         assert session.get(Webhook, webhook_id) is None
+
+
+def test_a_webhook_that_is_being_deleted_breaks_no_job_that_ends_meanwhile(rows: sessionmaker[Session]) -> None:
+    webhook_id = hook(rows)
+    job_id = queued(rows, "scanner")
+    with rows.begin() as session:
+        lease = jobs.claim_next(session, "task", 60)
+    assert lease is not None
+    deleting = rows()
+    deleting.delete(deleting.get_one(Webhook, webhook_id))
+    deleting.flush()
+    ended: list[str] = []
+
+    def end() -> None:
+        with rows.begin() as session:
+            jobs.fail(session, lease, "bad-input", "No.")
+        ended.append(job_id)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    thread.join(0.5)
+    assert not ended  # It waits for what becomes of the webhook.
+    deleting.commit()
+    deleting.close()
+    thread.join(20)
+    assert ended == [job_id]
+    assert not written(rows)

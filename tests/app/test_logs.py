@@ -5,13 +5,17 @@ import json
 import logging
 import sys
 from contextvars import copy_context
+from pathlib import Path
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from app.core import logs
+from app.core.database import open_database
 from app.core.logs import JsonFormatter, TextFormatter
 from app.core.settings import Settings
 from app.main import create_app
@@ -137,3 +141,11 @@ def test_in_json_each_request_is_a_line_by_its_route_without_what_the_client_wro
     assert 0 < line["seconds"] < 10
     assert "private" not in json.dumps(line)
     assert any(document["logger"].startswith("uvicorn") for document in documents)
+
+
+def test_a_statement_that_fails_names_no_values(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'some.sqlite3'}")
+    with engine.connect() as connection, pytest.raises(OperationalError) as failed:
+        connection.execute(text("INSERT INTO missing VALUES (:url)"), {"url": "https://hooks.example/secret-path"})
+    assert "secret-path" not in str(failed.value)
+    engine.dispose()

@@ -20,8 +20,10 @@ from psycopg.sql import SQL, Identifier
 from sqlalchemy import Connection, Engine, MetaData, Table, event, text
 from sqlalchemy.exc import PendingRollbackError
 
+import migrations
+from app.core import jobs
 from app.core import tables as schema
-from app.core.database import open_database
+from app.core.database import open_database, sessions
 from migrations import alembic_config, migrate, revisions
 from tests.app.migration_rows import Row, blob, insert, insert_rows, rows_of, tables_of
 from tests.servers import create_postgres_database, eventually
@@ -43,6 +45,15 @@ def engine(url: str) -> Iterator[Engine]:
     engine = open_database(url)
     yield engine
     engine.dispose()
+
+
+def test_a_worker_claims_a_job_while_somebody_migrates(engine: Engine, url: str) -> None:
+    """Or the index that is built meanwhile would wait for the claim, and the claim for whoever builds it."""
+    migrate(url)
+    with engine.connect() as migrating, sessions(engine).begin() as session:
+        migrating.execute(text("SELECT pg_advisory_lock(:number)"), {"number": migrations._ADVISORY_LOCK})
+        session.execute(text("SET LOCAL lock_timeout = '2s'"))
+        assert jobs.claim_next(session, "task", 60.0) is None
 
 
 def sql_of(before: str, after: str, *, back: bool = False) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,11 +13,13 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import jobs, keys, usage
 from app.core.database import open_database, sessions
+from app.core.folder_storage import FolderStorage
+from app.core.owners import look_as
 from app.core.queue import Queue
 from app.core.settings import Settings
 from app.main import create_app
 from tests.app.conftest import connected, problem
-from tests.app.material import encoded, pair_files, pixels
+from tests.app.material import encoded, pair_files, pixels, zipped
 from tests.app.test_tenants import fill
 
 LimitedClient = Callable[..., httpx.Client]
@@ -163,12 +166,29 @@ def test_pairs_and_bytes_beyond_the_quota_are_not_kept(with_limits: LimitedClien
     assert len(small.get("/v1/datasets").json()["items"]) == 1
 
 
+def test_images_beyond_the_quota_of_bytes_are_refused_packed_or_not(
+    with_limits: LimitedClient, database: sessionmaker[Session], settings: Settings
+) -> None:
+    assert settings.blob_dir is not None
+    fill(database, FolderStorage(settings.blob_dir), "archive")
+    with database() as session:
+        look_as(session, "archive")
+        kept = usage.stored_bytes(session)
+    small = with_limits("archive", stored_bytes=kept + len(IMAGE) + 100)
+    plain = encoded(np.random.default_rng(0).integers(0, 2, (800, 800, 3), np.uint8), "BMP")  # A bit in a byte.
+    packed = zipped([("plain.bmp", plain)])
+    assert len(packed) < len(IMAGE) < len(plain) // 2
+    in_zip = small.post("/v1/batches?model=scanner", content=packed, headers={"Content-Type": "application/zip"})
+    problem(in_zip, 403, "over-quota")
+    path = "/v1/models/scanner/super-resolve"
+    assert small.post(path, content=IMAGE, headers=LATER).status_code == 202
+    problem(small.post(path, content=IMAGE, headers=LATER), 403, "over-quota")
+
+
 def test_pixels_beyond_the_days_quota_are_refused_for_all_keys_of_the_owner(
     with_limits: LimitedClient, database: sessionmaker[Session], settings: Settings
 ) -> None:
     one, other = with_limits("lens", megapixels_per_day=1), with_limits("lens", megapixels_per_day=1)
-    from app.core.folder_storage import FolderStorage
-
     assert settings.blob_dir is not None
     fill(database, FolderStorage(settings.blob_dir), "lens")
 

@@ -12,6 +12,7 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
+from app.api.body_limit import UPLOADS
 from app.api.images import opened
 from app.core.errors import TooLarge
 from app.core.settings import Settings
@@ -388,7 +389,7 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(client: httpx.
         client.post("/v1/datasets", content=breaking(), headers=ZIP)
 
 
-@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/datasets"])
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/datasets", "/v1/webhooks", "/v1/webhooks/wh_1/secret"])
 def test_long_json_is_refused(client: httpx.Client, path: str) -> None:
     answer = client.post(path, content=b"[" * (2 << 20), headers={"Content-Type": "application/json"})
     problem(answer, 413, "too-large")
@@ -397,3 +398,12 @@ def test_long_json_is_refused(client: httpx.Client, path: str) -> None:
 def test_a_long_body_of_a_put_is_refused(client: httpx.Client) -> None:
     body: dict[str, Any] = {"version": 1, "more": "x" * (2 << 20)}
     problem(client.put("/v1/models/scanner/aliases/beta", json=body), 413, "too-large")
+
+
+def test_only_what_takes_images_takes_long_bodies(client: httpx.Client) -> None:
+    """Bodies are read before keys are, wherever a call takes JSON alone."""
+    for path, calls in client.get("/openapi.json").json()["paths"].items():
+        for method, call in calls.items():
+            kinds = set(call.get("requestBody", {}).get("content", {}))
+            takes_images = bool(kinds - {"application/json"})
+            assert takes_images == (method == "post" and UPLOADS.fullmatch(path) is not None), (method, path, kinds)

@@ -1,11 +1,13 @@
 """`/v1/webhooks` over HTTP, with a real receiver at the other end."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import httpx
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.api.webhooks import LOOK_UPS
 from app.core.queue import HOUSEKEEPING_QUEUE
 from app.core.settings import Settings
 from app.core.tables import Dataset, Job
@@ -97,6 +99,16 @@ def test_an_address_inside_is_refused_when_it_is_given_and_when_it_is_changed(
     path = hooks.post("/v1/webhooks", json={"url": there.url}).headers["location"]
     problem(hooks.patch(path, json={"url": url}), 422, "bad-webhook-url")
     assert hooks.get(path).json()["url"] == there.url
+
+
+def test_names_that_nobody_resolves_take_few_threads(hooks: httpx.Client, there: Receiver) -> None:
+    with ExitStack() as others:
+        for _ in range(8):
+            others.enter_context(LOOK_UPS)
+        refused = hooks.post("/v1/webhooks", json={"url": there.url})
+        problem(refused, 503, "unavailable")
+        assert int(refused.headers["Retry-After"]) > 0
+    assert hooks.post("/v1/webhooks", json={"url": there.url}).status_code == 201
 
 
 def test_a_service_as_it_comes_sends_to_public_receivers_by_https_only(api_settings: Settings, there: Receiver) -> None:

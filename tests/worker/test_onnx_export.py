@@ -98,6 +98,7 @@ def test_a_message_that_comes_while_the_file_is_made_starts_nothing(
     first.start()
     assert begun.wait(30)
     onnx_export.export(service, registered)
+    onnx_export.export(service, "another@1")  # Nor another's: the threads are needed for images.
     go_on.set()
     first.join()
     assert started == 1
