@@ -160,11 +160,10 @@ def test_a_cancelled_image_frees_the_worker_within_two_seconds(service: RunningS
     location = submitted(service, large)
     eventually(lambda: state_of(service, location)["progress"] > 0.01, timeout_s=60, what="progress")
     assert service.http.post(f"{location}/cancel").status_code == 202
-    worker = psutil.Process(service.announced()["processes"]["worker-inference"])
-    asked, computed = time.monotonic(), worker.cpu_times().user
+    asked = time.monotonic()
     eventually(lambda: state_of(service, location)["state"] == "cancelled", timeout_s=20, what="its end")
-    # It computes on one thread, which others may have kept waiting.
-    assert min(time.monotonic() - asked, worker.cpu_times().user - computed) < STOPS_WITHIN_S
+    assert time.monotonic() - asked < STOPS_WITHIN_S
+    worker = psutil.Process(service.announced()["processes"]["worker-inference"])
     time.sleep(0.5)
     worker.cpu_percent()
     time.sleep(1.0)

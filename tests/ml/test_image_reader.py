@@ -362,7 +362,7 @@ def test_a_file_cut_off_at_any_percent_is_refused_unless_every_pixel_is_there(ki
 def test_a_file_with_flipped_bits_is_refused_or_read(kind: str) -> None:
     random = np.random.default_rng(7)
     refused = 0
-    for _ in range(100):
+    for _ in range(200):
         file = bytearray(KINDS[kind])
         for position in random.integers(0, len(file), random.integers(1, 9)):
             file[position] ^= 1 << int(random.integers(8))
@@ -373,7 +373,7 @@ def test_a_file_with_flipped_bits_is_refused_or_read(kind: str) -> None:
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_a_file_with_a_damaged_header_is_refused_or_read(kind: str) -> None:
     random = np.random.default_rng(8)
-    for _ in range(100):
+    for _ in range(200):
         file = bytearray(KINDS[kind])
         for position in random.integers(0, min(120, len(file)), random.integers(1, 4)):
             file[position] = int(random.choice([0, 1, 127, 128, 255, random.integers(256)]))
