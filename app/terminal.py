@@ -133,7 +133,7 @@ def gamma_table(graph: Json) -> Group:
     pairs = len(nodes[graph["graph"]["target"]].get("samples", []))
     table = titled_table("Which known distortions the target resembles")
     table.collapse_padding, table.pad_edge = True, False  # The longest name fits into 80 columns.
-    for heading in ("", "distortion", "γ", "± std", "min…max", "weight", "strength"):
+    for heading in ("", "distortion", "γ", "± std", "gain", "weight", "strength"):
         table.add_column(heading, justify="left" if heading == "distortion" else "right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for rank, name in enumerate(graph["graph"]["ranking"], start=1):
@@ -143,7 +143,7 @@ def gamma_table(graph: Json) -> Group:
             name,
             f"{node['gamma']:.2f}",
             f"{node['gamma_std']:.2f}",
-            f"{node['gamma_min']:.2f}…{node['gamma_max']:.2f}",
+            "–" if node.get("gain_db") is None else f"{node['gain_db']:+.2f} dB",
             f"{node['weight']:.0%}",
             f"{node['psnr_db']:.1f} dB",
             Text("█" * round(BAR_CELLS * max(0.0, node["gamma"])), style="cyan" if rank == 1 else "blue"),

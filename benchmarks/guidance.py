@@ -1,4 +1,4 @@
-"""How γ had best act: weights, sharpened weights, sampling, the nearest tasks alone; against γ ≡ 1, under equal steps.
+"""How the relation had best act: by gain or γ, as weights or chances, sharpened, the best alone; against γ ≡ 1.
 
 `python benchmarks/guidance.py [--scale quick|standard]` transfers from nothing, as the paper does, or with `--init
 prior` from the shipped weights; it fine-tunes, and measures on unseen images of every target. Interrupted, it goes on
@@ -20,20 +20,22 @@ from ml.precision import device
 from ml.prior import Prior, load_prior
 from ml.relation import relate
 from ml.selection import selected
+from ml.transferability import assessed
 
 # None is γ ≡ 1; every arm but `baseline` then runs the same steps on as many samples.
+LIKE: Final = "likeness"
 ARMS: Final[dict[str, Guidance | None]] = {
     "uniform": None,
-    "weight": Guidance("weight"),
-    "weight, τ 0.3": Guidance("weight", temperature=0.3),
-    "weight, τ 0.1": Guidance("weight", temperature=0.1),
-    "sample": Guidance("sample"),
-    "sample, τ 0.3": Guidance("sample", temperature=0.3),
-    "sample, τ 0.1": Guidance("sample", temperature=0.1),
-    "weight, top 3": Guidance("weight", top_k=3),
-    "sample, top 3": Guidance("sample", top_k=3),
-    "sample, τ 0.1, top 3": Guidance("sample", temperature=0.1, top_k=3),
-    "nearest alone": Guidance("sample", top_k=1),
+    "gain, sample": Guidance("sample"),
+    "gain, sample, τ 0.25 dB": Guidance("sample", temperature=0.25),
+    "gain, weight": Guidance("weight"),
+    "best gain alone": Guidance("sample", top_k=1),
+    "γ, weight": Guidance("weight", prefer=LIKE),
+    "γ, weight, τ 0.1": Guidance("weight", temperature=0.1, prefer=LIKE),
+    "γ, sample": Guidance("sample", prefer=LIKE),
+    "γ, sample, τ 0.1": Guidance("sample", temperature=0.1, prefer=LIKE),
+    "γ, sample, τ 0.1, top 3": Guidance("sample", temperature=0.1, top_k=3, prefer=LIKE),
+    "nearest by γ alone": Guidance("sample", top_k=1, prefer=LIKE),
 }
 
 
@@ -64,7 +66,8 @@ def measure(
 
 def compare(trials: Trials, bench: Bench, target: Device, prior: Prior, init: str, seed: int) -> None:
     """All arms of one target and seed, and fine-tuning without a transfer."""
-    relation = selected(relate(prior.drn.to(device()), prior.prototypes, target.train, seed), "paper")
+    related = selected(relate(prior.drn.to(device()), prior.prototypes, target.train, seed), "paper")
+    relation = assessed(related, prior.experts, target.train, seed)
     quick = PRESETS["quick"]
 
     def start() -> SameSize:

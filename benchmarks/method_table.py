@@ -28,6 +28,34 @@ def guidance_table(report: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{_recorded(report)}, {start}."])
 
 
+def auto_race_table(report: dict[str, Any]) -> str:
+    """PSNR on unseen images: a scheme in each row, a target in each column; then what `auto` lost and computed."""
+    trials, targets = report["trials"], list(report["inputs"])
+    schemes = list(dict.fromkeys(trial["scheme"] for trial in trials))
+
+    def mean_of(what: str, target: str, scheme: str) -> float:
+        own = [trial[what] for trial in trials if (trial["target"], trial["scheme"]) == (target, scheme)]
+        return statistics.fmean(own)
+
+    lines = [f"| scheme of the job | {' | '.join(targets)} | training steps |", "|---" * (len(targets) + 2) + "|"]
+    inputs = [f"{report['inputs'][target]:.2f}" for target in targets]
+    lines.append(f"| input | {' | '.join(inputs)} | – |")
+    for scheme in schemes:
+        cells = [f"{mean_of('psnr', target, scheme):.2f}" for target in targets]
+        steps = statistics.fmean(mean_of("steps", target, scheme) for target in targets)
+        lines.append(f"| {' | '.join([scheme, *cells])} | {steps:.0f} |")
+    others = [scheme for scheme in schemes if scheme != "auto"]
+    best = [max(mean_of("psnr", target, scheme) for scheme in others) for target in targets]
+    lost = [f"{mean_of('psnr', target, 'auto') - most:+.2f}" for target, most in zip(targets, best, strict=True)]
+    lines.append(f"| auto − the best of the others | {' | '.join(lost)} | |")
+    chosen = [
+        "; ".join(t["chosen"] for t in trials if (t["target"], t["scheme"]) == (target, "auto")) for target in targets
+    ]
+    lines.append(f"| what auto chose | {' | '.join(chosen)} | |")
+    start = {"scratch": "transfer from nothing", "prior": "transfer from the shipped prior"}[report["init"]]
+    return "\n".join([*lines, "", f"{_recorded(report)}, {start}, unshuffle {report['unshuffle']}."])
+
+
 def far_target_table(report: dict[str, Any]) -> str:
     """PSNR on unseen images after shares of the fine-tuning."""
     trials = report["trials"]

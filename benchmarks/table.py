@@ -12,7 +12,7 @@ from doctor_table import doctor_table
 from load_table import hostile_table, load_table
 from main_job_table import main_job_table
 from match_table import match_table, trust_table
-from method_table import far_target_table, guidance_table, maml_collapse_table, prior_start_table
+from method_table import auto_race_table, far_target_table, guidance_table, maml_collapse_table, prior_start_table
 from relation_table import leave_one_out_table, unrelated_table
 from restoring_table import restoring_table
 from storage_table import storage_table
@@ -22,6 +22,7 @@ from benchmarks.paper.document import page
 
 RECORDED = Path(__file__).with_name("results") / "main_job.json"
 TABLES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
+    "auto_race": auto_race_table,
     "chaos": chaos_table,
     "far_target": far_target_table,
     "guidance": guidance_table,

@@ -1,7 +1,7 @@
 """How γ acts on a transfer: which auxiliary tasks take part, how often each is drawn, what its samples weigh."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from jaxtyping import Float
@@ -10,20 +10,25 @@ from torch import Tensor
 from ml.relation import Relation
 
 Acting = Literal["weight", "sample"]
+Preference = Literal["transferability", "likeness"]
+GAIN_TEMPERATURE_DB: Final = 0.1  # A task whose expert gains 0.23 dB less has a tenth of the share.
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """What a user may choose about γ.
+    """What a user may choose about how the relation acts.
 
     `by` weight: tasks are drawn alike and their losses weighted; by sample: they are drawn in that proportion and weigh
-    alike. `temperature` sharpens γ to softmax(γ/τ), where None leaves it as it is; only the `top_k` nearest tasks take
-    part, where None lets all. Raises ValueError for a temperature or a number of tasks that is not positive.
+    alike. `prefer` says for what: transferability, the gain in dB of the tasks' experts on the pairs, or likeness, the
+    paper's γ. `temperature` τ makes shares of either as softmax(·/τ); None is `GAIN_TEMPERATURE_DB` for gains and
+    leaves γ as it is. Only the `top_k` best tasks take part, where None lets all. Raises ValueError for a temperature
+    or a number of tasks that is not positive.
     """
 
-    by: Acting = "weight"
+    by: Acting = "sample"
     temperature: float | None = None
     top_k: int | None = None
+    prefer: Preference = "transferability"
 
     def __post_init__(self) -> None:
         if self.temperature is not None and not self.temperature > 0:
@@ -53,18 +58,27 @@ def task_shares(relation: Relation, guidance: Guidance) -> Float[Tensor, "k"]:
     """The share of each task in a guided transfer; they sum to one.
 
     A target that is related to nothing, or to everything alike (`Relation.verdict`), gives all tasks the same share
-    whatever the options: sharpened, differences that mean nothing would decide. A task of γ ≤ 0 has none.
+    whatever the options: sharpened, differences that mean nothing would decide. A task of γ ≤ 0 has none where likeness
+    is preferred.
     """
     shares = relation.weights
     if relation.verdict == "unrelated":
         return shares
-    if guidance.temperature is not None:
+    gain_db = relation.gain_db if preference(relation, guidance) == "transferability" else None
+    if gain_db is not None:
+        shares = (gain_db.double() / (guidance.temperature or GAIN_TEMPERATURE_DB)).softmax(dim=0).float()
+    elif guidance.temperature is not None:
         logits = (relation.gamma.double() / guidance.temperature).masked_fill(relation.gamma <= 0, -torch.inf)
         shares = logits.softmax(dim=0).float()
     if guidance.top_k is not None and guidance.top_k < len(shares):
-        nearest = relation.gamma.topk(guidance.top_k).indices
-        shares = torch.zeros_like(shares).index_copy(0, nearest, shares[nearest] / shares[nearest].sum())
+        best = (relation.gamma if gain_db is None else gain_db).topk(guidance.top_k).indices
+        shares = torch.zeros_like(shares).index_copy(0, best, shares[best] / shares[best].sum())
     return shares
+
+
+def preference(relation: Relation, guidance: Guidance) -> Preference:
+    """What decides: likeness where that is chosen, or where the prior has no experts to assess tasks by."""
+    return "likeness" if relation.gain_db_of_pair is None else guidance.prefer
 
 
 def guided(relation: Relation, guidance: Guidance) -> TaskMix:

@@ -14,12 +14,12 @@ from ml.checkpoint import Trainee, adam
 from ml.crew import ALONE, Crew
 from ml.dead_leaves import dead_leaves
 from ml.evaluate import quality_of_input
-from ml.guidance import TaskMix, guided, task_shares, uniform
+from ml.guidance import TaskMix, guided, preference, task_shares, uniform
 from ml.images import load_folder, to_uint8
 from ml.lpips import Lpips
 from ml.match import fingerprint
 from ml.meta import MetaSchedule
-from ml.options import PRESETS, TrainingOptions
+from ml.options import GUIDED, PRESETS, TrainingOptions
 from ml.pairs import PairFile, Split, as_sent, decode_pairs, split
 from ml.precision import device
 from ml.preview import Preview, Viewpoint
@@ -30,6 +30,7 @@ from ml.report import CODE_VERSION, Outcome, judge
 from ml.sampling import generator_for
 from ml.selection import selected
 from ml.transfer import MARGIN
+from ml.transferability import assessed
 
 DEAD_LEAVES, DEAD_LEAVES_SIDE = 6, 320
 MOST_CLEAN_IMAGES = 64  # Of the operator's folder, in memory at a time; 64 photographs of 2K are about 0.5 GiB.
@@ -86,8 +87,11 @@ def run_job(
     relation = relate(prior.drn.to(device()), prior.prototypes, parts.train, options.seed, embedding)
     embedding()
     tasks = selected(relation, options.select)
+    if options.scheme in GUIDED:
+        tasks = assessed(tasks, prior.experts, parts.train, options.seed, embedding)
     shares = task_shares(tasks, options.acting)
-    graph = node_link_graph(relation, prior.version, tasks, shares, asdict(options.acting))
+    acted = asdict(options.acting) | {"prefer": preference(tasks, options.acting)}
+    graph = node_link_graph(relation, prior.version, tasks, shares, acted)
     follower.graph(graph)
     reference = fingerprint(as_sent(files, parts.train, scale), embedding)
 
@@ -196,7 +200,8 @@ def line_up(
             pass
     asked_for_another = options.scheme not in {"auto", "baseline"}
     held_back: frozenset[Start] = frozenset({"scratch"}) if asked_for_another else frozenset()
-    plan = f"{CODE_VERSION}/{options}/{prior.version}/{relation.gamma.tolist()}/{[pair.name for pair in parts.train]}"
+    related = f"{relation.gamma.tolist()}/{None if relation.gain_db is None else relation.gain_db.tolist()}"
+    plan = f"{CODE_VERSION}/{options}/{prior.version}/{related}/{[pair.name for pair in parts.train]}"
     return Race(candidates, parts, images, relation.prototypes.names, options.seed, held_back, plan, lpips=lpips)
 
 

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from ml.backbones import BackboneName
 from ml.finetune import FinetuneSchedule
-from ml.guidance import Acting, Guidance
+from ml.guidance import Acting, Guidance, Preference
 from ml.losses import LossName
 from ml.meta import MetaSchedule, Order
 from ml.selection import TOP, Select
@@ -14,14 +14,16 @@ from ml.transfer import TransferSchedule
 
 Preset = Literal["quick", "standard", "paper"]
 Scheme = Literal["auto", "baseline", "pretrain", "maml", "drtl-pretrain", "drtl-maml"]
+GUIDED: Final[frozenset[Scheme]] = frozenset({"auto", "drtl-pretrain", "drtl-maml"})  # Where the relation acts.
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
     """What a user may choose; `None` leaves it to the preset.
 
-    `select` and `top_k` say which known distortions take part, `guidance` and `temperature` how γ acts, `maml_order`
-    and `inner_rate` how the meta-learned schemes look ahead. Raises ValueError for values that no training can use.
+    `select` and `top_k` say which known distortions take part, `prefer`, `guidance` and `temperature` how the relation
+    acts, `maml_order` and `inner_rate` how the meta-learned schemes look ahead. Raises ValueError for values that no
+    training can use.
     """
 
     preset: Preset = "quick"
@@ -34,9 +36,10 @@ class TrainingOptions:
     finetune_steps: int | None = None
     loss: LossName = "l1"
     select: Select = "paper"
-    guidance: Acting = "weight"
+    guidance: Acting = "sample"
     temperature: float | None = None
     top_k: int | None = None
+    prefer: Preference = "transferability"
     maml_order: Order | None = None
     inner_rate: float | None = None
 
@@ -49,7 +52,7 @@ class TrainingOptions:
     def acting(self) -> Guidance:
         """How γ acts."""
         most = TOP if self.select == "top-k" and self.top_k is None else self.top_k
-        return Guidance(self.guidance, self.temperature, most)
+        return Guidance(self.guidance, self.temperature, most, self.prefer)
 
     def meta(self, preset: MetaSchedule) -> MetaSchedule:
         """The meta-learning of a preset with what was chosen instead."""

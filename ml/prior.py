@@ -1,6 +1,6 @@
 """The prior: everything learned before a job begins, as one versioned safetensors bundle."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from ml.backbones import SameSize, build
 from ml.distortions import DISTORTIONS
 from ml.drn import DistortionRelationNetwork, DrnShape
 from ml.relation import Prototypes
+from ml.transferability import fresh_expert
 
 SHIPPED = Path(__file__).with_name("default_prior.safetensors")
 
@@ -20,7 +21,8 @@ SHIPPED = Path(__file__).with_name("default_prior.safetensors")
 class Prior:
     """A trained DRN with its memory bank, the auxiliary prototypes, and weights per backbone pre-trained on all tasks.
 
-    `thetas` is keyed by `theta_name`; `card` says what it was trained on, how long, and under which licences.
+    `thetas` is keyed by `theta_name`; `card` says what it was trained on, how long, and under which licences. `experts`
+    has a network for each distortion, trained on it alone; none in bundles older than these.
     """
 
     version: str
@@ -28,6 +30,7 @@ class Prior:
     prototypes: Prototypes
     thetas: dict[str, dict[str, Tensor]]
     card: dict[str, Any]
+    experts: dict[str, SameSize] = field(default_factory=dict)
 
     def has_theta(self, backbone: str, unshuffle: int) -> bool:
         return theta_name(backbone, unshuffle) in self.thetas
@@ -46,7 +49,10 @@ def theta_name(backbone: str, unshuffle: int) -> str:
 
 
 def save_prior(path: Path, prior: Prior) -> None:
-    """Write the bundle. The DRN is kept in half precision (round its weights before the prototypes are computed)."""
+    """Write the bundle. The DRN is kept in half precision (round its weights before the prototypes are computed).
+
+    So are the experts, of which nothing was computed yet.
+    """
     tensors = {f"drn.{name}": halved(value) for name, value in prior.drn.state_dict().items()}
     tensors |= {
         "prototypes.vectors": prior.prototypes.vectors,
@@ -55,11 +61,14 @@ def save_prior(path: Path, prior: Prior) -> None:
     }
     for theta, state in prior.thetas.items():
         tensors |= {f"theta.{theta}.{name}": value for name, value in state.items()}
+    for name, expert in prior.experts.items():
+        tensors |= {f"expert.{name}.{key}": halved(value) for key, value in expert.state_dict().items()}
     facts = {
         "version": prior.version,
         "drn": asdict(prior.drn.shape),
         "names": prior.prototypes.names,
         "thetas": sorted(prior.thetas),
+        "experts": sorted(prior.experts),
         "card": prior.card,
     }
     checkpoint.save(path, tensors, facts)
@@ -99,7 +108,11 @@ def _read(path: Path) -> Prior:
     for theta, state in thetas.items():
         backbone, unshuffle = theta.rsplit("-u", 1)
         build(backbone, int(unshuffle), seed=0).load_state_dict(state)
-    return Prior(facts["version"], drn.eval(), prototypes, thetas, facts["card"])
+    experts = {}
+    for name in facts.get("experts", []):
+        experts[name] = fresh_expert(seed=0).eval()
+        experts[name].load_state_dict(checkpoint.under(tensors, f"expert.{name}."))
+    return Prior(facts["version"], drn.eval(), prototypes, thetas, facts["card"], experts)
 
 
 def halved(value: Tensor) -> Tensor:

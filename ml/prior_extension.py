@@ -1,7 +1,8 @@
 """Teaches a prior to rank distortions that came after it: `python -m ml.prior_extension --clean DIR --output FILE`.
 
-The network embeds any distortion, those that it was not trained on too. So only prototypes are computed, in a minute or
-two; the network, the weights of the backbones and the prototypes that there are stay as they are.
+The network embeds any distortion, those that it was not trained on too. So prototypes are computed, and an expert is
+trained for each distortion that has none, in about two minutes each; the network, the weights of the backbones, the
+prototypes and the experts that there are stay as they are.
 """
 
 from datetime import UTC, datetime
@@ -14,7 +15,16 @@ import typer
 from ml.clusters import silhouettes
 from ml.distortions import DISTORTIONS
 from ml.prior import SHIPPED, Prior, load_prior, save_prior
-from ml.prior_training import GENERATED, PROTOTYPE_SAMPLES, generated_images, load_photographs, version_of
+from ml.prior_training import (
+    EXPERT_STEPS,
+    GENERATED,
+    PROTOTYPE_SAMPLES,
+    generated_images,
+    load_photographs,
+    train_experts,
+    training_bars,
+    version_of,
+)
 from ml.relation import compute_prototypes
 
 
@@ -24,6 +34,7 @@ def extend_prior(
     prior: Annotated[Path, typer.Option(help="The bundle to extend; by default the one that ships.")] = SHIPPED,
     licence: Annotated[str, typer.Option(help="Terms of the photographs, for the card.")] = "unknown",
     seed: int = 0,
+    expert_steps: Annotated[int, typer.Option(help="Of each distortion's expert.", min=0)] = EXPERT_STEPS,
     threads: Annotated[int, typer.Option(help="0 lets torch decide.")] = 0,
 ) -> None:
     """Add prototypes of all distortions that this code knows and the bundle does not.
@@ -34,19 +45,29 @@ def extend_prior(
         torch.set_num_threads(threads)
     known = load_prior(prior)
     missing = [name for name in DISTORTIONS if name not in known.prototypes.names]
-    if not missing:
-        typer.echo(f"{prior} knows all {len(known.prototypes.names)} distortions already.")
+    names = [*known.prototypes.names, *missing]
+    without_expert = [name for name in names if name not in known.experts]
+    if not missing and not without_expert:
+        typer.echo(f"{prior} knows all {len(names)} distortions already, and has an expert for each.")
         raise typer.Exit
+    work = output.with_name(f"{output.name}.work")
+    work.mkdir(parents=True, exist_ok=True)
     photographs = load_photographs(clean)
     images = photographs + generated_images(seed)
-    added = compute_prototypes(known.drn, images, missing, PROTOTYPE_SAMPLES, seed)
-    prototypes = known.prototypes.joined_by(added)
+    prototypes = known.prototypes
+    if missing:
+        prototypes = prototypes.joined_by(compute_prototypes(known.drn, images, missing, PROTOTYPE_SAMPLES, seed))
+    with training_bars() as progress:
+        trained = train_experts(without_expert, images, seed, expert_steps, work, progress)
+    experts = known.experts | trained
     today = datetime.now(UTC).date().isoformat()
     kept_together = silhouettes(prototypes.samples)
     extension = {
         "date": today,
         "of": known.version,
         "tasks": missing,
+        "experts": without_expert,
+        "expert_steps": expert_steps,
         "photographs": len(photographs),
         "generated": GENERATED,
         "licence": licence,
@@ -55,11 +76,12 @@ def extend_prior(
         "silhouettes": {name: round(kept_together[prototypes.names.index(name)], 3) for name in prototypes.names},
     }
     card = known.card | {"extensions": [*known.card.get("extensions", []), extension]}
-    version = version_of(today, prototypes, known.thetas)
-    save_prior(output, Prior(version, known.drn, prototypes, known.thetas, card))
+    version = version_of(today, prototypes, known.thetas, experts)
+    save_prior(output, Prior(version, known.drn, prototypes, known.thetas, card, experts))
     typer.echo(
         f"Wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), version {version}: "
-        f"{len(missing)} more distortions, {', '.join(missing)}."
+        f"{len(missing)} more distortions{''.join(f', {name}' for name in missing)}; "
+        f"{len(without_expert)} more experts."
     )
 
 

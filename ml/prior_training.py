@@ -3,7 +3,7 @@
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from ml import checkpoint
-from ml.backbones import BACKBONES, build
+from ml.backbones import BACKBONES, SameSize, build
 from ml.checkpoint import Trainee, adam
 from ml.dead_leaves import dead_leaves
 from ml.distortions import DISTORTIONS, PAPERS
@@ -24,15 +24,19 @@ from ml.drn import DistortionRelationNetwork, DrnShape
 from ml.edges import Edges
 from ml.images import load_folder, to_uint8
 from ml.precision import device
-from ml.prior import Prior, round_to_half, save_prior, theta_name
+from ml.prior import Prior, halved, round_to_half, save_prior, theta_name
 from ml.relation import PATCH, PATCH_MARGIN, Prototypes, compute_prototypes, drn_step
 from ml.sampling import generator_for
 from ml.transfer import TransferSchedule, transfer_step
+from ml.transferability import fresh_expert
 
 SAVE_EVERY_S = 60.0
 PROTOTYPE_SAMPLES = 64
 DEAD_LEAVES = 12
 DEAD_LEAVES_SIDE = 512
+EXPERT_STEPS = 640
+EXPERT_BATCH = 8
+EXPERT_RATE = 5e-4
 GENERATED = f"{DEAD_LEAVES} dead-leaves images of {DEAD_LEAVES_SIDE}×{DEAD_LEAVES_SIDE}"
 
 
@@ -45,6 +49,7 @@ def train_prior(
     theta_steps: int = 30_000,
     batch: int = 8,
     learning_rate: float = 4e-4,
+    expert_steps: Annotated[int, typer.Option(help="Of each distortion's expert.", min=0)] = EXPERT_STEPS,
     unshuffle: int = 2,
     backbone: Annotated[list[str] | None, typer.Option(help="Give it once for each; by default vdsr.")] = None,
     learn: Annotated[
@@ -57,7 +62,7 @@ def train_prior(
     edges: Annotated[Edges, typer.Option(help="How nodes are compared, in training and as γ.")] = "cosine",
     threads: Annotated[int, typer.Option(help="0 lets torch decide.")] = 0,
 ) -> None:
-    """Train the DRN, its memory bank, and backbones on auxiliary tasks; prototypes of all known distortions with it.
+    """Train the DRN, its memory bank, and backbones on auxiliary tasks; prototypes and experts of all distortions.
 
     Progress is saved beside the output every minute; the same command resumes from there and ends with the same bits.
     """
@@ -72,14 +77,7 @@ def train_prior(
     images = photographs + generated_images(seed)
     tasks = list(PAPERS if learn == "paper" else DISTORTIONS)
     shape = DrnShape(memory_nodes=memory_nodes, affinity=affinity, edges=edges)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
-    ) as progress:
+    with training_bars() as progress:
         drn, drn_loss = _train_drn(shape, images, tasks, seed, drn_steps, work, progress)
         round_to_half(drn)
         prototypes = compute_prototypes(drn, images, list(DISTORTIONS), PROTOTYPE_SAMPLES, seed)
@@ -87,8 +85,12 @@ def train_prior(
         thetas, losses = {}, {}
         for name in backbones:
             theta = theta_name(name, unshuffle)
-            trained = _train_theta(name, unshuffle, images, tasks, seed, schedule, work, progress)
-            thetas[theta], losses[theta] = trained
+            network = build(name, unshuffle, seed)  # type: ignore[arg-type]  # the keys of BACKBONES
+            losses[theta] = _train_network(
+                network, f"{name}, all tasks", images, tasks, seed, schedule, work / f"{theta}.safetensors", progress
+            )
+            thetas[theta] = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
+        experts = train_experts(list(DISTORTIONS), images, seed, expert_steps, work, progress)
     card: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "photographs": len(photographs),
@@ -102,10 +104,11 @@ def train_prior(
         "theta_batch": batch,
         "theta_learning_rate": learning_rate,
         "theta_loss": losses,
+        "expert_steps": expert_steps,
         "torch": torch.__version__,
     }
-    version = version_of(card["date"], prototypes, thetas)
-    save_prior(output, Prior(version, drn, prototypes, thetas, card))
+    version = version_of(card["date"], prototypes, thetas, experts)
+    save_prior(output, Prior(version, drn, prototypes, thetas, card, experts))
     typer.echo(f"Wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), version {version}.")
 
 
@@ -122,12 +125,53 @@ def generated_images(seed: int) -> list[UInt8[Tensor, "3 _ _"]]:
     ]
 
 
-def version_of(date: str, prototypes: Prototypes, thetas: dict[str, dict[str, Tensor]]) -> str:
+def training_bars() -> Progress:
+    """A bar for each network in training, with its loss."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+    )
+
+
+def train_experts(
+    names: Sequence[str],
+    images: Sequence[UInt8[Tensor, "3 _ _"]],
+    seed: int,
+    steps: int,
+    work: Path,
+    progress: Progress,
+) -> dict[str, SameSize]:
+    """A network for each distortion, trained on it alone at a constant rate, as a job transfers.
+
+    Kept in `work` on the way, and gone on with.
+    """
+    schedule = TransferSchedule(steps, EXPERT_BATCH, learning_rate=EXPERT_RATE)
+    experts = {}
+    for name in names:
+        expert, saved = fresh_expert(seed), work / f"expert-{name}.safetensors"
+        _train_network(expert, f"expert, {name}", images, [name], seed, schedule, saved, progress, decay=False)
+        experts[name] = expert.cpu().eval()
+    return experts
+
+
+def version_of(
+    date: str,
+    prototypes: Prototypes,
+    thetas: dict[str, dict[str, Tensor]],
+    experts: Mapping[str, SameSize],
+) -> str:
     """The date with a digest of what jobs compare with and start from."""
     digest = hashlib.sha256(prototypes.vectors.numpy().tobytes())
     for name in sorted(thetas):
         for value in thetas[name].values():
             digest.update(value.numpy().tobytes())
+    for name in sorted(experts):
+        for value in experts[name].state_dict().values():
+            digest.update(halved(value).numpy().tobytes())  # As they are kept.
     return f"{date}-{digest.hexdigest()[:8]}"
 
 
@@ -163,27 +207,33 @@ def _train_drn(
     return drn.cpu(), loss
 
 
-def _train_theta(
-    backbone: str,
-    unshuffle: int,
+def _train_network(
+    network: SameSize,
+    label: str,
     images: Sequence[Tensor],
     tasks: Sequence[str],
     seed: int,
     schedule: TransferSchedule,
-    work: Path,
+    saved: Path,
     progress: Progress,
-) -> tuple[dict[str, Tensor], float]:
-    network = build(backbone, unshuffle, seed).to(device())  # type: ignore[arg-type]  # the keys of BACKBONES
+    *,
+    decay: bool = True,
+) -> float:
+    """Train on all tasks alike, going on from `saved` where that is. Returns the running loss.
+
+    With `decay` the rate rises for 200 steps and falls as a cosine.
+    """
+    network.to(device())
     trainee = Trainee(network, adam(network, schedule.learning_rate))
-    saved = work / f"{theta_name(backbone, unshuffle)}.safetensors"
     loss = _resume(trainee, saved)
-    bar = progress.add_task(f"{backbone}, all tasks", total=schedule.steps, completed=trainee.step, loss=loss)
+    bar = progress.add_task(label, total=schedule.steps, completed=trainee.step, loss=loss)
     last_save = time.monotonic()
     uniform = torch.ones(len(tasks), device=device())
     while trainee.step < schedule.steps:
-        warmup = min(1.0, (trainee.step + 1) / 200)
-        for group in trainee.optimizer.param_groups:
-            group["lr"] = schedule.learning_rate * warmup * (1 + math.cos(math.pi * trainee.step / schedule.steps)) / 2
+        if decay:
+            share = min(1.0, (trainee.step + 1) / 200) * (1 + math.cos(math.pi * trainee.step / schedule.steps)) / 2
+            for group in trainee.optimizer.param_groups:
+                group["lr"] = schedule.learning_rate * share
         value = transfer_step(network, trainee.optimizer, images, tasks, uniform, schedule, seed, trainee.step)
         loss = value if math.isnan(loss) else 0.99 * loss + 0.01 * value
         trainee.step += 1
@@ -191,7 +241,7 @@ def _train_theta(
         if time.monotonic() - last_save > SAVE_EVERY_S or trainee.step == schedule.steps:
             checkpoint.save(saved, trainee.tensors(), {"step": trainee.step, "loss": loss})
             last_save = time.monotonic()
-    return {name: value.cpu().contiguous() for name, value in network.state_dict().items()}, loss
+    return loss
 
 
 def _resume(trainee: Trainee, saved: Path) -> float:

@@ -73,6 +73,7 @@ class Relation:
     in_areas: float = 0.0  # Shares of the difference that the nodes do not tell of, the median over the pairs.
     displaced: float = 0.0
     gamma_of_all: Float[Tensor, "n"] | None = None  # To all that are known, where this is the relation to some of them.
+    gain_db_of_pair: Float[Tensor, "p k"] | None = None  # What each task's expert gains on each pair, where there are.
 
     def only(self, names: Sequence[str]) -> "Relation":
         """The target among some of the distortions, which is what a job learns from."""
@@ -83,7 +84,13 @@ class Relation:
             gamma=self.gamma[places],
             gamma_of_pair=self.gamma_of_pair[:, places],
             gamma_of_all=self.gamma if self.gamma_of_all is None else self.gamma_of_all,
+            gain_db_of_pair=None if self.gain_db_of_pair is None else self.gain_db_of_pair[:, places],
         )
+
+    @property
+    def gain_db(self) -> Float[Tensor, "k"] | None:
+        """Transferability: the mean over the pairs of what a read-out of each task's expert gains."""
+        return None if self.gain_db_of_pair is None else self.gain_db_of_pair.mean(dim=0)
 
     @property
     def weights(self) -> Float[Tensor, "k"]:
@@ -266,6 +273,15 @@ def in_words(relation: Relation) -> str:
     return f"{near}; least like {DISTORTIONS[names[last]].words} (γ {gamma[last]:.2f})."
 
 
+def _promise(tasks: Relation) -> str:
+    """What is best practised, as a further sentence; none where nothing is preferred or nothing is known of gains."""
+    if tasks.gain_db is None or tasks.verdict == "unrelated":
+        return ""
+    best = int(tasks.gain_db.argmax())
+    words = DISTORTIONS[tasks.prototypes.names[best]].words
+    return f" Learning to undo {words} promises to help most ({tasks.gain_db[best]:+.1f} dB at a first look)."
+
+
 def node_link_graph(
     relation: Relation,
     prior_version: str,
@@ -276,7 +292,7 @@ def node_link_graph(
     """The graph as JSON that networkx's `node_link_graph` loads; nodes carry a 2-D projection, links the cosine.
 
     `tasks` is the target among those distortions that are learnt from, by default all; others weigh nothing. `shares`
-    are those of these in a guided transfer, which became of γ by `guidance`; by default γ's own.
+    are those of these in a guided transfer, which became of the relation by `guidance`; by default γ's own.
     """
     tasks = tasks or relation
     share_of = dict.fromkeys(relation.prototypes.names, 0.0)
@@ -294,7 +310,8 @@ def node_link_graph(
 
     positions = project(nodes)
     order = relation.gamma.argsort(descending=True).tolist()
-    spread = relation.gamma_of_pair
+    spread, gains = relation.gamma_of_pair, tasks.gain_db_of_pair
+    gains_of = {} if gains is None else dict(zip(tasks.prototypes.names, gains.T, strict=True))  # name → (p,)
     auxiliary = [
         {
             "id": name,
@@ -306,6 +323,8 @@ def node_link_graph(
             "gamma_std": float(spread[:, i].std(correction=0)),
             "gamma_min": float(spread[:, i].min()),
             "gamma_max": float(spread[:, i].max()),
+            "gain_db": float(gains_of[name].mean()) if name in gains_of else None,
+            "gain_db_std": float(gains_of[name].std(correction=0)) if name in gains_of else None,
             "rank": order.index(i) + 1,
             "selected": share_of[name] > 0,
             "weight": share_of[name],
@@ -340,7 +359,7 @@ def node_link_graph(
         "guidance": None if guidance is None else dict(guidance),
         "in_areas": round(relation.in_areas, 4),
         "displaced": round(relation.displaced, 4),
-        "sentence": in_words(relation) + ("" if tasks.verdict == relation.verdict else NONE_OF_THESE),
+        "sentence": in_words(relation) + ("" if tasks.verdict == relation.verdict else NONE_OF_THESE) + _promise(tasks),
         "prior": prior_version,
         "ranking": [prototypes.names[i] for i in order],
         "projection": "pca",

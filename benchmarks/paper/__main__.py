@@ -24,6 +24,7 @@ from benchmarks.paper.study import Study
 from benchmarks.trials import Trials
 from ml.backbones import BACKBONES, BackboneName
 from ml.foreign_weights import UnusableWeights
+from ml.guidance import Preference
 from ml.lpips import load_lpips
 from ml.prior import load_prior
 
@@ -55,6 +56,9 @@ def paper(
     shots: Annotated[int, typer.Option(min=1, help="Pairs of each target, but for Fig. 7.")] = 10,
     clean: Annotated[Path | None, typer.Option(help="Photographs that auxiliary distortions are applied to.")] = None,
     prior: Annotated[Path | None, typer.Option(help="Another prior than the one that ships.")] = None,
+    prefer: Annotated[Preference, typer.Option(help="By what guided schemes prefer auxiliary tasks.")] = (
+        "transferability"
+    ),
     real_esrgan: Annotated[Path | None, typer.Option(help=ESRGAN_HELP)] = None,
     lpips: Annotated[
         Path | None, typer.Option(help="Weights of torchvision's alexnet or vgg16, to measure LPIPS.")
@@ -83,7 +87,7 @@ def paper(
     except UnusableWeights as error:
         raise typer.BadParameter(str(error)) from error
     count = seeds or extent.plain.seeds
-    study = Study(materials, devices, backbones, ablation_backbone, range(count), shots, network, distance)
+    study = Study(materials, devices, backbones, ablation_backbone, range(count), shots, prefer, network, distance)
     trials = Trials(
         folder / "records.json",
         compared(scale, extent, study),
@@ -146,6 +150,7 @@ def compared(scale: ScaleName, extent: Extent, study: Study) -> dict[str, Any]:
         **asdict(extent),
         "shots": study.shots,
         "backbone": study.backbone,
+        "prefer": study.prefer,
         "prior": study.materials.prior.version,
         "clean": clean.resolve().name if clean is not None else None,
     }

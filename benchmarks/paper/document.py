@@ -15,7 +15,7 @@ SECTIONS: Final[dict[str, tuple[str, Callable[[Report], str], dict[str, str]]]] 
         fig4.table,
         {"fig4a": "Nodes of auxiliary samples and targets", "fig4b": "Adjacency of nodes"},
     ),
-    "fig6": (fig6.TITLE, fig6.table, {"fig6": "γ against the gain of pre-training on one task"}),
+    "fig6": (fig6.TITLE, fig6.table, {"fig6": "The relation against the gain of pre-training on one task"}),
     "fig7": (fig7.TITLE, fig7.table, {"fig7": "PSNR by the number of pairs"}),
 }
 EVIDENCE: Final = {  # The kind of record without which a section would be empty.
@@ -57,7 +57,9 @@ def recorded(report: Report) -> str:
     learnt = f"{report['shots']} pairs; seeds {', '.join(map(str, seeds))}; {_steps(plain)}, RCAN and RDN {deep_steps}"
     sizes = f"at 1/{report['unshuffle']} and 1/{report['deep_unshuffle']} of the resolution"
     shown = f"up to {plain['images']} unseen images, {unseen}"
-    return f"{ran}: {on}; {learnt}, {sizes}; {shown}. Of everything but Table 1, the backbone is {report['backbone']}."
+    guided = f"; guided by {report['prefer']}" if "prefer" in report else ""
+    of = f"Of everything but Table 1, the backbone is {report['backbone']}."
+    return f"{ran}: {on}; {learnt}, {sizes}{guided}; {shown}. {of}"
 
 
 def _steps(scale: dict[str, Any]) -> str:

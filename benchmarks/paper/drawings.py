@@ -80,7 +80,9 @@ def adjacency(matrix: Adjacency) -> Figure:
 
 
 def transferability(found: Mapping[str, Mapping[str, Mapping[str, Sequence[Point]]]]) -> Figure:
-    """Fig. 6: γ of every auxiliary task against what pre-training on it alone gives: network × edges → target → points.
+    """Fig. 6: the relation of every auxiliary task against what pre-training on it alone gives.
+
+    `found` is network → measure → target → points; networks with fewer measures leave panels empty.
 
     Gains of different targets differ by decibels, so each target's are shown about their mean.
     """
@@ -91,8 +93,11 @@ def transferability(found: Mapping[str, Mapping[str, Mapping[str, Sequence[Point
         for row, (network, by_edges) in enumerate(found.items()):
             for column, (edge, by_target) in enumerate(by_edges.items()):
                 _points(panels[row][column], by_target)
-                panels[row][column].set_title(f"{edge} edges,\n{network}", fontsize=9)
-                panels[row][column].set_xlabel("γ (no unit)")
+                read_out = edge == "read-out"
+                panels[row][column].set_title(f"{edge}{' edges' * (not read_out)},\n{network}", fontsize=9)
+                panels[row][column].set_xlabel("gain of the read-out (dB)" if read_out else "γ (no unit)")
+            for panel in panels[row][len(by_edges) :]:
+                panel.set_axis_off()
             panels[row][0].set_ylabel("PSNR about the target's mean (dB)")
         return figure
 
@@ -100,7 +105,7 @@ def transferability(found: Mapping[str, Mapping[str, Mapping[str, Sequence[Point
 def _points(axes: Axes, by_target: Mapping[str, Sequence[Point]]) -> None:
     for place, (target, points) in enumerate(by_target.items()):
         middle = sum(point.gain_db for point in points) / max(1, len(points))
-        shown = [(point.gamma, point.gain_db - middle) for point in points]
+        shown = [(point.relation, point.gain_db - middle) for point in points]
         rho = correlation(points)
         label = f"{target}, ρ {rho:.2f}" if rho is not None else target
         colour = "black" if target == MEAN else COLOURS[TELLING_APART[place % len(TELLING_APART)]]

@@ -22,6 +22,7 @@ from ml.prior import Prior
 from ml.prior_training import generated_images, load_photographs
 from ml.relation import Relation, compute_prototypes, relate
 from ml.selection import selected
+from ml.transferability import assessed
 
 MEMORY_NODES = DrnShape().memory_nodes
 
@@ -50,11 +51,12 @@ class Materials:
         return shown(target.test, self.extent.plain.side)
 
     def relation(self, target: Device, seed: int, shots: int) -> Relation:
-        """By the shipped prior, to the paper's distortions."""
+        """By the prior, to the paper's distortions, with what their experts gain."""
         key = (target.name, seed, shots)
         if key not in self._relations:
             related = relate(self.prior.drn.to(device()), self.prior.prototypes, target.train[:shots], seed)
-            self._relations[key] = selected(related, "paper")
+            related = assessed(selected(related, "paper"), self.prior.experts, target.train[:shots], seed)
+            self._relations[key] = related
         return self._relations[key]
 
     def own_relation(self, memory_nodes: int, edges: Edges, target: Device, seed: int, shots: int) -> Relation:

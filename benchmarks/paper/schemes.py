@@ -9,7 +9,7 @@ from benchmarks.paper.networks import fresh
 from benchmarks.paper.scales import Extent
 from benchmarks.trials import Bench
 from ml.backbones import BackboneName, SameSize
-from ml.guidance import TaskMix, guided, uniform
+from ml.guidance import Preference, TaskMix, guided, uniform
 from ml.meta import MetaSchedule
 from ml.options import TrainingOptions
 from ml.precision import device
@@ -30,11 +30,11 @@ class Training:
     meta: bool = False
 
 
-def training_of(scheme: Scheme, backbone: BackboneName, seed: int, relation: Relation) -> Training:
-    """γ acts as it does in a job that chooses nothing."""
+def training_of(scheme: Scheme, backbone: BackboneName, seed: int, relation: Relation, prefer: Preference) -> Training:
+    """The relation acts as it does in a job that chooses nothing else."""
     if scheme == "baseline":
         return Training(backbone, seed)
-    mix = guided(relation, TrainingOptions().acting) if scheme in GUIDED else uniform(relation)
+    mix = guided(relation, TrainingOptions(prefer=prefer).acting) if scheme in GUIDED else uniform(relation)
     return Training(backbone, seed, mix, meta=scheme in META)
 
 

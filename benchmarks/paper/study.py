@@ -20,6 +20,7 @@ from ml.dip import deep_image_prior
 from ml.distortions import PAPERS
 from ml.edges import EDGES, Edges, similarity
 from ml.evaluate import quality_of
+from ml.guidance import Preference
 from ml.lpips import Lpips
 from ml.precision import device
 from ml.relation import Relation, node_link_graph
@@ -30,7 +31,10 @@ SECOND_ORDER = 2.5  # A step of MAML against one of pre-training.
 
 @dataclass(frozen=True)
 class Study:
-    """What was asked for; `backbones` are those of Table 1, `backbone` is that of everything else."""
+    """What was asked for; `backbones` are those of Table 1, `backbone` is that of everything else.
+
+    `prefer` is by what guided schemes prefer tasks; Table 3 compares relation networks, and is always by likeness.
+    """
 
     materials: Materials
     targets: Sequence[Device]
@@ -38,6 +42,7 @@ class Study:
     backbone: BackboneName
     seeds: Sequence[int]
     shots: int
+    prefer: Preference = "transferability"
     real_esrgan: RRDBNet | None = None
     lpips: Lpips | None = None
     tasks: ClassVar[Sequence[str]] = PAPERS
@@ -70,7 +75,8 @@ class Study:
         pairs = self.shots_of(target, shots or self.shots)
 
         def run() -> dict[str, Any]:
-            training = training_of(scheme, backbone, seed, self.materials.relation(target, seed, pairs))
+            relation = self.materials.relation(target, seed, pairs)
+            training = training_of(scheme, backbone, seed, relation, self.prefer)
             return self._train(target, pairs, training)
 
         about: About = {"kind": "training", "backbone": backbone, "scheme": scheme, "shots": pairs}
@@ -93,7 +99,7 @@ class Study:
 
         def run() -> dict[str, Any]:
             relation = self.materials.own_relation(memory_nodes, "cosine", target, seed, pairs)
-            training = training_of("drtl-maml", self.backbone, seed, relation)
+            training = training_of("drtl-maml", self.backbone, seed, relation, "likeness")
             return self._train(target, pairs, training) | {"gamma": by_name(relation), "fallback": relation.fallback}
 
         about: About = {"kind": "memory", "backbone": self.backbone, "memory_nodes": memory_nodes, "shots": pairs}
@@ -114,6 +120,21 @@ class Study:
 
         about: About = {"kind": "graph", "target": target.name, "shots": pairs, "seed": seed}
         return Planned(about, "graph", 1e9 * pairs, 0, run)
+
+    def read_out(self, target: Device, seed: int) -> Planned:
+        """What a read-out of each task's expert gains on the pairs (Fig. 6)."""
+        pairs = self.shots_of(target, self.shots)
+
+        def run() -> dict[str, Any]:
+            relation = self.materials.relation(target, seed, pairs)
+            if relation.gain_db is None:
+                raise ValueError(
+                    f"prior: {self.materials.prior.version} has no experts; `drtl prior extend` trains them"
+                )
+            return {"gain_db": dict(zip(relation.prototypes.names, relation.gain_db.tolist(), strict=True))}
+
+        about: About = {"kind": "read-out", "target": target.name, "shots": pairs, "seed": seed}
+        return Planned(about, "read-out", 1e9 * pairs, 0, run)
 
     def relation_network(self, memory_nodes: int, edges: Edges, seed: int) -> Planned:
         """A relation network trained for the occasion, all under the same steps."""

@@ -54,17 +54,18 @@ class SameSize(nn.Module):
             return in_windows(self._whole, image, part, self.window)
         r = self.unshuffle
         cells = Part(part.top // r, -(-part.bottom // r), part.left // r, -(-part.right // r))
-        residual = F.pixel_shuffle(_run(self.body, self._cells(image), cells), r)
+        residual = F.pixel_shuffle(_run(self.body, self.cells(image), cells), r)
         top, left = part.top - cells.top * r, part.left - cells.left * r
         residual = residual[..., top : top + part.height, left : left + part.width]
         return image[..., part.top : part.bottom, part.left : part.right] + residual
 
     def _whole(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         height, width = image.shape[-2:]
-        residual = F.pixel_shuffle(self.body(self._cells(image)), self.unshuffle)
+        residual = F.pixel_shuffle(self.body(self.cells(image)), self.unshuffle)
         return image + residual[..., :height, :width]
 
-    def _cells(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h2 w2"]:
+    def cells(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h2 w2"]:
+        """The image at 1/`unshuffle` of the resolution, as the body sees it; the border is repeated where need be."""
         r = self.unshuffle
         padded = F.pad(image, (0, -image.shape[3] % r, 0, -image.shape[2] % r), mode="replicate")
         return F.pixel_unshuffle(padded, r)

@@ -68,14 +68,14 @@ def test_the_graph_of_the_whole_catalogue_fits_into_80_columns() -> None:
     for place, name in enumerate(catalogue["graph"]["ranking"], start=1):
         assert f" {place}  {name} " in text
     assert "0.90" in text
-    assert "0.50…0.95" in text
+    assert "+1.25 dB" in text
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
 def whole_catalogue() -> dict[str, Any]:
     """With as many distortions as ship, and as long a name as theirs."""
     names = ["downscale_antialias", *(f"kind_{place:02}" for place in range(16))]
-    facts = {"gamma": 0.9, "gamma_std": 0.07, "gamma_min": 0.5, "gamma_max": 0.95, "weight": 0.2, "psnr_db": 23.7}
+    facts = {"gamma": 0.9, "gamma_std": 0.07, "gain_db": 1.25, "weight": 0.2, "psnr_db": 23.7}
     target = {"id": "target", "psnr_db": 27.7, "samples": [[0, 0]]}
     nodes = [*({"id": name} | facts for name in names), target]
     return {"graph": {"target": "target", "ranking": names, "sentence": "Like all."}, "nodes": nodes}

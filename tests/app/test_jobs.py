@@ -111,11 +111,11 @@ def test_every_network_may_be_asked_for_at_every_resolution(client: httpx.Client
 
 
 def test_how_gamma_acts_and_how_meta_learning_looks_ahead_may_be_asked_for(client: httpx.Client) -> None:
-    chosen = {"scheme": "drtl-maml", "guidance": "sample", "temperature": 0.1, "top_k": 3}
+    chosen = {"scheme": "drtl-maml", "prefer": "likeness", "guidance": "weight", "temperature": 0.1, "top_k": 3}
     chosen |= {"maml_order": "first", "inner_rate": 0.02}
     options = accepted(post_job(client, **chosen))["options"]
     assert {name: options[name] for name in chosen} == chosen
-    assert accepted(post_job(client, name="plain"))["options"].items() >= {"guidance": "weight", "top_k": None}.items()
+    assert accepted(post_job(client, name="plain"))["options"].items() >= {"guidance": "sample", "top_k": None}.items()
 
 
 def test_an_unknown_backbone_is_pointed_at_and_nothing_is_stored(client: httpx.Client, stored: Counted) -> None:
@@ -140,6 +140,7 @@ def test_an_unknown_backbone_is_pointed_at_and_nothing_is_stored(client: httpx.C
         ({"finetune_steps": "0"}, "/finetune_steps"),
         ({"scheme": "reptile"}, "/scheme"),
         ({"guidance": "both"}, "/guidance"),
+        ({"prefer": "gamma"}, "/prefer"),
         ({"temperature": "0"}, "/temperature"),
         ({"temperature": "nan"}, "/temperature"),
         ({"top_k": "0"}, "/top_k"),

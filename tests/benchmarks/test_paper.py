@@ -215,7 +215,7 @@ def test_every_scheme_draws_as_many_crops_in_as_many_steps(folders: Path, monkey
     for scheme in COLUMNS:
         drawn |= {"auxiliary": 0, "target": 0}
         steps.clear()
-        _, facts = schemes.train(bench, schemes.training_of(scheme, "vdsr", 0, relation), extent)
+        _, facts = schemes.train(bench, schemes.training_of(scheme, "vdsr", 0, relation, "transferability"), extent)
         assert drawn == {"auxiliary": facts["transfer_samples"], "target": facts["finetune_samples"]}
         seen[scheme] = (len(steps), *drawn.values())
     assert seen.pop("baseline") == (2, 0, 8)
@@ -228,7 +228,7 @@ def test_every_backbone_learns_by_every_kind_of_step(folders: Path, backbone: Ba
     materials = Materials(folders, extent, folders / "clean", load_prior(), lambda: None)
     target = real_device(folders / "targets" / "zoom", 2, 1)
     bench, relation = materials.bench(target, 0, 2, extent.deep), materials.relation(target, 0, 2)
-    training = schemes.training_of("drtl-maml", backbone, 0, relation)
+    training = schemes.training_of("drtl-maml", backbone, 0, relation, "transferability")
     trained, _ = schemes.train(bench, training, extent)
     before = networks.fresh(backbone, 4, 0, cut_down=True)
     changed = [

@@ -167,3 +167,24 @@ def test_time_is_told_by_those_alike_and_else_by_all() -> None:
     assert estimate.seconds([planned("c", "x", 5)]) == pytest.approx(10)
     assert estimate.seconds([planned("c", "z", 5)]) == pytest.approx(30)  # 120 s for 20.
     assert [in_words(seconds) for seconds in (40, 720, 7_500)] == ["40 s", "12 min", "2 h 05 min"]
+
+
+def test_fig_6_ranks_by_gamma_and_by_what_the_experts_gain() -> None:
+    """On one target γ is the reverse of what transfers, and the read-out is in its order, but for one pair of seven."""
+    tasks = [f"task {place}" for place in range(7)]
+    seven = dict(zip(tasks, range(7), strict=True))
+    read_out = seven | {tasks[2]: 3, tasks[3]: 2}
+    about = {"target": "zoom", "shots": 10, "seed": 0}
+    trials: list[dict[str, Any]] = [
+        {"kind": "input", "target": "zoom", "train_pairs": 10, "psnr": 20.0, "ssim": 0.5},
+        {"kind": "graph", "gamma": {edges: {t: 1 - seven[t] / 10 for t in tasks} for edges in fig6.EDGES}, **about},
+        {"kind": "read-out", "gain_db": {task: float(gain) for task, gain in read_out.items()}, **about},
+        *({"kind": "one task", "backbone": "vdsr", "task": t, "psnr": 21.0 + seven[t], **about} for t in tasks),
+    ]
+    report = {"trials": trials, "shots": 10, "backbone": "vdsr"}
+    shown = fig6.table(report)
+    assert rows(shown, "cosine, the shipped prior")[0][0] == "-1.00"
+    assert rows(shown, "read-out, of the shipped experts")[0][0] == f"{1 - 6 * 2 / (7 * 48):.2f}"
+    assert rows(shown, "task 2")[0] == ["0.800", "+3.00", "+3.00"]
+    del trials[2]
+    assert rows(fig6.table(report), "task 2")[0] == ["0.800", "–", "+3.00"]

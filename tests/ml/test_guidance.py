@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ml.distortions import DISTORTIONS
-from ml.guidance import Guidance, guided, task_shares, uniform
+from ml.guidance import Guidance, guided, preference, task_shares, uniform
 from ml.relation import LEAST_RELATION, LEAST_SPREAD, Prototypes, Relation
 
 GAMMAS = st.lists(st.floats(-1, 1, width=32), min_size=2, max_size=7)
@@ -18,15 +18,63 @@ GUIDANCES = st.builds(
     by=st.sampled_from(["weight", "sample"]),
     temperature=st.none() | st.floats(1e-3, 100),
     top_k=st.none() | st.integers(1, 9),
+    prefer=st.sampled_from(["transferability", "likeness"]),
 )
+GAINS = st.lists(st.floats(-3, 9, width=32), min_size=2, max_size=7)
 
 
-def related_by(gamma: list[float]) -> Relation:
-    """A relation with the given γ."""
+def related_by(gamma: list[float], gain_db: list[float] | None = None) -> Relation:
+    """A relation with the given γ, and gains where there are experts."""
     k, d = len(gamma), 4
     unit = torch.nn.functional.normalize(torch.ones(k, d), dim=1)
     prototypes = Prototypes(list(DISTORTIONS)[:k], unit, unit[:, None].expand(k, 2, d), torch.full((k,), 25.0))
-    return Relation(prototypes, unit[0], unit[:1], torch.tensor(gamma), torch.tensor([gamma]), 30.0)
+    gains = None if gain_db is None else torch.tensor([gain_db])
+    return Relation(
+        prototypes, unit[0], unit[:1], torch.tensor(gamma), torch.tensor([gamma]), 30.0, gain_db_of_pair=gains
+    )
+
+
+@given(gains=GAINS, guidance=GUIDANCES.filter(lambda guidance: guidance.prefer == "transferability"))
+@settings(max_examples=200, deadline=None)
+def test_with_experts_a_task_that_gains_more_never_has_less_whatever_it_looks_like(
+    gains: list[float], guidance: Guidance
+) -> None:
+    assume(len(set(gains)) == len(gains))
+    gamma = [0.9 - 0.1 * sorted(gains).index(gain) for gain in gains]  # The most alike gains least.
+    assume(max(gamma) - min(gamma) >= LEAST_SPREAD)
+    shares = task_shares(related_by(gamma, gains), guidance).tolist()
+    assert sum(shares) == pytest.approx(1, abs=1e-5)
+    ordered = [share for _, share in sorted(zip(gains, shares, strict=True))]
+    assert all(lower <= higher + 1e-6 for lower, higher in pairwise(ordered))
+    assert ordered[-1] > 0
+
+
+def test_shares_by_transferability_are_the_softmax_of_decibels() -> None:
+    gains = np.array([0.64, 0.95, 0.74])
+    relation = related_by([0.9, 0.3, 0.6], gains.tolist())
+    for tau, guidance in ((0.1, Guidance()), (0.5, Guidance(temperature=0.5))):
+        expected = np.exp(gains / tau) / np.exp(gains / tau).sum()
+        assert task_shares(relation, guidance).numpy() == pytest.approx(expected, rel=1e-4)
+
+
+def test_likeness_may_be_preferred_and_is_where_there_are_no_experts() -> None:
+    gamma, gains = [0.6, 0.3, 0.1], [0.1, 0.2, 2.0]
+    likeness = torch.tensor([0.6, 0.3, 0.1])
+    chosen, without = Guidance(prefer="likeness"), Guidance()
+    assert torch.allclose(task_shares(related_by(gamma, gains), chosen), likeness)
+    assert torch.allclose(task_shares(related_by(gamma), without), likeness)
+    assert preference(related_by(gamma, gains), chosen) == preference(related_by(gamma), without) == "likeness"
+    assert preference(related_by(gamma, gains), without) == "transferability"
+
+
+def test_the_top_k_by_transferability_are_those_that_gain_most() -> None:
+    shares = task_shares(related_by([0.9, 0.5, 0.2], [0.1, 0.3, 0.2]), Guidance(top_k=2))
+    assert shares[0] == 0
+    assert shares[1] > shares[2] > 0
+
+
+def test_of_a_target_that_is_like_nothing_known_gains_prefer_no_task() -> None:
+    assert task_shares(related_by([0.05, 0.02], [0.1, 3.0]), Guidance()).tolist() == [0.5, 0.5]
 
 
 @given(gamma=GAMMAS, guidance=GUIDANCES)
@@ -93,15 +141,23 @@ def test_of_fewer_tasks_than_asked_for_all_take_part() -> None:
     assert torch.equal(task_shares(relation, Guidance(top_k=9)), relation.weights)
 
 
-def test_by_default_gamma_itself_is_the_weight_and_tasks_are_drawn_alike() -> None:
-    relation = related_by([0.6, 0.3, 0.1])
+def test_by_default_tasks_are_drawn_by_their_shares_and_weigh_alike() -> None:
+    relation = related_by([0.6, 0.3, 0.1], [0.2, 0.1, 0.3])
     mix = guided(relation, Guidance())
+    assert mix.gamma.tolist() == [1, 1, 1]
+    assert mix.chances is not None
+    assert torch.equal(mix.chances, task_shares(relation, Guidance()))
+
+
+def test_as_a_weight_gamma_itself_weighs_and_tasks_are_drawn_alike() -> None:
+    relation = related_by([0.6, 0.3, 0.1])
+    mix = guided(relation, Guidance("weight"))
     assert torch.equal(mix.gamma, relation.weights)
     assert mix.chances is None
 
 
 def test_tasks_without_a_weight_are_not_drawn() -> None:
-    mix = guided(related_by([0.6, -0.2, 0.3]), Guidance())
+    mix = guided(related_by([0.6, -0.2, 0.3]), Guidance("weight"))
     assert mix.chances is not None
     assert mix.chances.tolist() == [0.5, 0, 0.5]
 

@@ -15,8 +15,9 @@ from safetensors.torch import load
 from torch import Tensor
 
 from ml import job
-from ml.backbones import BACKBONES
+from ml.backbones import BACKBONES, SameSize
 from ml.descriptor import describe
+from ml.distortions import DISTORTIONS
 from ml.evaluate import mean, quality_of
 from ml.guidance import Guidance, guided, task_shares
 from ml.images import decode, load_folder, to_uint8
@@ -31,6 +32,7 @@ from ml.prior import Prior, UnusablePrior, save_prior
 from ml.race import Race
 from ml.relation import Relation, relate
 from ml.report import Outcome
+from ml.transferability import fresh_expert
 from ml.windows import windows_of
 
 pytestmark = pytest.mark.usefixtures("tiny_jobs")
@@ -71,6 +73,14 @@ class Recorder:
 def prior_path(tiny_prior: Prior, tmp_path: Path) -> Path:
     save_prior(tmp_path / "prior.safetensors", tiny_prior)
     return tmp_path / "prior.safetensors"
+
+
+@pytest.fixture
+def experts(prior_path: Path, tiny_prior: Prior) -> dict[str, SameSize]:
+    """An untrained expert for each distortion, which the prior of the jobs then has."""
+    made = {name: fresh_expert(place).eval() for place, name in enumerate(tiny_prior.prototypes.names)}
+    save_prior(prior_path, replace(tiny_prior, experts=made))
+    return made
 
 
 @pytest.fixture
@@ -136,11 +146,50 @@ def test_how_gamma_acts_is_written_into_the_graph_and_the_card(
     shares = task_shares(relation, Guidance(temperature=0.1, top_k=2)).tolist()
     assert sum(share > 0 for share in shares) == 2
     (graph,) = recorder.graphs
-    assert graph["graph"]["guidance"] == {"by": "weight", "temperature": 0.1, "top_k": 2}
+    chosen = {"by": "sample", "temperature": 0.1, "top_k": 2, "prefer": "likeness"}  # This prior has no experts.
+    assert graph["graph"]["guidance"] == chosen
+    assert all(node.get("gain_db") is None for node in graph["nodes"])
     assert [node["weight"] for node in graph["nodes"] if node["kind"] == "auxiliary"] == pytest.approx(shares)
     assert [link["weight"] for link in graph["links"] if link["target"] == "target"] == pytest.approx(shares)
     assert outcome.card["task_weights"] == pytest.approx(dict(zip(relation.prototypes.names, shares, strict=True)))
     assert (outcome.card["options"]["temperature"], outcome.card["options"]["top_k"]) == (0.1, 2)
+
+
+def test_with_experts_the_job_prefers_what_helps_and_says_so(
+    run: Callable[..., Outcome], pair_files: PairFiles, experts: dict[str, SameSize], relation: Relation
+) -> None:
+    recorder = Recorder()
+    outcome = run(pair_files(4), recorder, scheme="drtl-pretrain", finetune_steps=2)
+    (graph,) = recorder.graphs
+    assert graph["graph"]["guidance"]["prefer"] == "transferability"
+    nodes = {node["id"]: node for node in graph["nodes"] if node["kind"] == "auxiliary"}
+    assert nodes.keys() == experts.keys()
+    gains = {name: node["gain_db"] for name, node in nodes.items()}
+    weights = {name: node["weight"] for name, node in nodes.items()}
+    assert sorted(gains, key=gains.__getitem__) == sorted(weights, key=weights.__getitem__)
+    assert all(node["gain_db_std"] >= 0 for node in nodes.values())
+    best = max(gains, key=gains.__getitem__)
+    assert (
+        f"Learning to undo {DISTORTIONS[best].words} promises to help most ({gains[best]:+.1f} dB"
+        in (graph["graph"]["sentence"])
+    )
+    assert outcome.card["task_weights"] == pytest.approx(weights)
+    likeness = Recorder()
+    run(pair_files(4), likeness, scheme="drtl-pretrain", finetune_steps=2, prefer="likeness")
+    assert likeness.graphs[0]["graph"]["guidance"]["prefer"] == "likeness"
+    shares = task_shares(relation, Guidance(prefer="likeness")).tolist()
+    assert [node["weight"] for node in likeness.graphs[0]["nodes"][:-1]] == pytest.approx(shares)
+
+
+def test_a_job_with_experts_resumes_to_the_same_bits(
+    run: Callable[..., Outcome], pair_files: PairFiles, experts: dict[str, SameSize], tmp_path: Path
+) -> None:
+    assert experts
+    files = pair_files(4, 50, 60)
+    whole = run(files, Recorder(), scheme="drtl-pretrain")
+    with pytest.raises(InterruptedError):
+        run(files, Recorder(tmp_path, stop_after=2), scheme="drtl-pretrain")
+    assert run(files, resume=tmp_path / "1", scheme="drtl-pretrain").weights == whole.weights
 
 
 def test_the_card_of_a_model_without_transfer_names_no_tasks(
@@ -446,7 +495,8 @@ def test_guided_transfer_is_weighted_by_the_relation_and_uniform_transfer_by_not
     guided = lined_up(scheme="drtl-pretrain").candidates[1]
     uniform = lined_up(scheme="pretrain").candidates[1]
     assert guided.mix is not None
-    assert torch.equal(guided.mix.gamma, relation.weights)
+    assert guided.mix.chances is not None
+    assert torch.equal(guided.mix.chances, relation.weights)
     assert uniform.mix is not None
     assert uniform.mix.gamma.tolist() == [1, 1, 1]
 

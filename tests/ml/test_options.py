@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from app.api.schemas.jobs import JobOptions
-from ml.guidance import Acting
+from ml.guidance import Acting, Preference
 from ml.options import PRESETS, Scheme, TrainingOptions
 
 
@@ -38,8 +38,12 @@ def test_values_that_no_training_can_use_are_refused(options: dict[str, float], 
 
 def test_the_service_offers_what_the_method_knows() -> None:
     """`app` cannot import `ml`, so what may be chosen is written down twice."""
-    offered = {name: get_args(JobOptions.model_fields[name].annotation) for name in ("scheme", "guidance")}
-    assert offered == {"scheme": get_args(Scheme), "guidance": get_args(Acting)}
+    offered = {name: get_args(JobOptions.model_fields[name].annotation) for name in ("scheme", "guidance", "prefer")}
+    assert offered == {
+        "scheme": get_args(Scheme),
+        "guidance": get_args(Acting),
+        "prefer": get_args(Preference),
+    }
     defaults = TrainingOptions()
-    for name in ("scheme", "guidance", "temperature", "top_k", "maml_order", "inner_rate"):
+    for name in ("scheme", "prefer", "guidance", "temperature", "top_k", "maml_order", "inner_rate"):
         assert JobOptions.model_fields[name].default == getattr(defaults, name), name

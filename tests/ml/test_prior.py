@@ -13,6 +13,7 @@ from ml.drn import DistortionRelationNetwork
 from ml.pairs import TargetPair
 from ml.prior import Prior, UnusablePrior, load_prior, round_to_half, save_prior
 from ml.relation import relate
+from ml.transferability import fresh_expert
 
 pytestmark = pytest.mark.usefixtures("tiny_jobs")  # The prior below fits their small backbone.
 
@@ -47,6 +48,23 @@ def test_pre_trained_weights_come_back_exactly(
     assert loaded.has_theta("vdsr", 2)
     assert loaded.start(network, "vdsr")
     assert all(torch.equal(value, tiny_prior.thetas["vdsr-u2"][name]) for name, value in network.state_dict().items())
+
+
+def test_experts_come_back_in_half_precision_and_an_older_bundle_has_none(
+    path: Path, tiny_prior: Prior, tmp_path: Path
+) -> None:
+    assert load_prior(path).experts == {}
+    experts = {"noise": fresh_expert(1), "mild": fresh_expert(2)}
+    save_prior(tmp_path / "experts", replace(tiny_prior, experts=experts))
+    loaded = load_prior(tmp_path / "experts").experts
+    assert loaded.keys() == experts.keys()
+    for name, expert in experts.items():
+        assert not loaded[name].training
+        for key, value in expert.state_dict().items():
+            assert torch.equal(loaded[name].state_dict()[key], value.half().float())
+    tensors, facts = checkpoint.load(path)
+    checkpoint.save(tmp_path / "older", tensors, {name: fact for name, fact in facts.items() if name != "experts"})
+    assert load_prior(tmp_path / "older").experts == {}
 
 
 def test_where_the_prior_knows_nothing_of_a_backbone_the_network_stays_as_it_is(

@@ -18,6 +18,7 @@ from ml.distortions import DISTORTIONS
 from ml.prior import Prior, load_prior, save_prior, theta_name
 from ml.prior_extension import extend_prior
 from ml.relation import compute_prototypes
+from ml.transferability import fresh_expert
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def old(tiny_prior: Prior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 def extended(old: Path, clean: Path) -> Prior:
     output = old.with_name("new.safetensors")
-    extend_prior([clean], output, old, licence="CC BY 4.0")
+    extend_prior([clean], output, old, licence="CC BY 4.0", expert_steps=1)
     return load_prior(output)
 
 
@@ -93,6 +94,30 @@ def test_an_added_prototype_is_the_one_that_the_network_gives(
     assert torch.allclose(
         after.prototypes.vectors[after.prototypes.names.index("speckle")], alone.vectors[0], atol=1e-6
     )
+
+
+def test_experts_are_trained_where_there_is_none_and_kept_where_there_is(
+    old: Path, clean: Path, tiny_prior: Prior
+) -> None:
+    kept = fresh_expert(77)
+    save_prior(old, replace(load_prior(old), experts={"noise": kept}))
+    after = extended(old, clean)
+    assert after.experts.keys() == DISTORTIONS.keys()
+    for name, value in kept.state_dict().items():
+        assert torch.equal(after.experts["noise"].state_dict()[name], value.half().float())
+    assert set(after.card["extensions"][0]["experts"]) == DISTORTIONS.keys() - {"noise"}
+    assert (after.experts["blur"].body[-1].weight != 0).any()  # type: ignore[index]  # It starts at zero.
+
+
+def test_a_bundle_that_lacks_nothing_but_experts_keeps_its_prototypes(old: Path, clean: Path) -> None:
+    whole = extended(old, clean)
+    older = old.with_name("older.safetensors")
+    save_prior(older, replace(whole, experts={}))
+    again = extended(older, clean)
+    assert again.prototypes.names == whole.prototypes.names
+    assert torch.equal(again.prototypes.vectors, whole.prototypes.vectors)
+    assert again.experts.keys() == DISTORTIONS.keys()
+    assert again.card["extensions"][-1]["tasks"] == []
 
 
 def test_a_prior_that_knows_all_is_left_alone(old: Path, clean: Path) -> None:

@@ -46,7 +46,7 @@ def clean(tmp_path: Path, seeded: Seeded) -> Path:
 
 
 def train(clean: Path, output: Path) -> Prior:
-    train_prior([clean], output, licence="CC0", drn_steps=3, theta_steps=3, batch=2)
+    train_prior([clean], output, licence="CC0", drn_steps=3, theta_steps=3, batch=2, expert_steps=1)
     return load_prior(output)
 
 
@@ -54,7 +54,15 @@ def equal(one: Prior, other: Prior) -> bool:
     def tensors(prior: Prior) -> list[torch.Tensor]:
         thetas = [value for theta in prior.thetas.values() for value in theta.values()]
         prototypes = prior.prototypes
-        return [*prior.drn.state_dict().values(), *thetas, prototypes.vectors, prototypes.samples, prototypes.psnr_db]
+        experts = [value for expert in prior.experts.values() for value in expert.state_dict().values()]
+        return [
+            *prior.drn.state_dict().values(),
+            *thetas,
+            *experts,
+            prototypes.vectors,
+            prototypes.samples,
+            prototypes.psnr_db,
+        ]
 
     return all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(other), strict=True))
 
@@ -64,7 +72,7 @@ def test_an_interrupted_training_resumes_to_the_same_bits(
 ) -> None:
     whole = train(clean, tmp_path / "whole")
     monkeypatch.setattr(prior_training, "SAVE_EVERY_S", -1.0)
-    interruptions = [("drn_step", 2), ("transfer_step", 1)]
+    interruptions = [("drn_step", 2), ("transfer_step", 1), ("transfer_step", 0)]
     for name, at in interruptions:
         real = getattr(prior_training, name)
 
@@ -96,6 +104,8 @@ def test_the_card_says_how_the_prior_was_made(clean: Path, tmp_path: Path) -> No
     assert prior.prototypes.names == list(DISTORTIONS)
     assert (card["drn_steps"], card["theta_steps"], card["theta_batch"], card["seed"]) == (3, 3, 2, 0)
     assert list(prior.thetas) == ["vdsr-u2"]
+    assert prior.experts.keys() == DISTORTIONS.keys()
+    assert card["expert_steps"] == 1
     assert prior.version.startswith(card["date"])
 
 
@@ -103,7 +113,9 @@ def test_other_backbones_may_be_asked_for_and_unknown_ones_are_refused(
     clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(backbones.BACKBONES, "dncnn", lambda unshuffle: dncnn(unshuffle, depth=3, width=4))
-    train_prior([clean], tmp_path / "two", drn_steps=0, theta_steps=1, batch=1, backbone=["dncnn", "vdsr"])
+    train_prior(
+        [clean], tmp_path / "two", drn_steps=0, theta_steps=1, batch=1, expert_steps=0, backbone=["dncnn", "vdsr"]
+    )
     assert load_prior(tmp_path / "two").thetas.keys() == {"dncnn-u2", "vdsr-u2"}
     with pytest.raises(typer.BadParameter, match="resnet"):
         train_prior([clean], tmp_path / "none", backbone=["resnet"])
@@ -111,20 +123,30 @@ def test_other_backbones_may_be_asked_for_and_unknown_ones_are_refused(
 
 
 def test_training_moves_every_part_of_the_prior(clean: Path, tmp_path: Path) -> None:
-    train_prior([clean], tmp_path / "none", drn_steps=0, theta_steps=0)
+    train_prior([clean], tmp_path / "none", drn_steps=0, theta_steps=0, expert_steps=0)
     untrained, trained = load_prior(tmp_path / "none"), train(clean, tmp_path / "some")
     assert untrained.version != trained.version
     for name, value in trained.drn.named_parameters():
         assert not torch.equal(value, untrained.drn.get_parameter(name)), name
     for name, value in trained.thetas["vdsr-u2"].items():
         assert not torch.equal(value, untrained.thetas["vdsr-u2"][name]) or "weight" not in name, name
+    for task, expert in trained.experts.items():
+        last = untrained.experts[task].body[-1].weight  # type: ignore[index]
+        assert not torch.equal(expert.body[-1].weight, last), task  # type: ignore[index]
 
 
 def test_variants_of_the_network_are_trained_and_remembered(clean: Path, tmp_path: Path) -> None:
     def variant(edges: Edges, memory_nodes: int, affinity: Literal["scaled", "literal"]) -> Prior:
         output = tmp_path / edges
         train_prior(
-            [clean], output, drn_steps=2, theta_steps=0, edges=edges, memory_nodes=memory_nodes, affinity=affinity
+            [clean],
+            output,
+            drn_steps=2,
+            theta_steps=0,
+            expert_steps=0,
+            edges=edges,
+            memory_nodes=memory_nodes,
+            affinity=affinity,
         )
         return load_prior(output)
 
@@ -135,7 +157,7 @@ def test_variants_of_the_network_are_trained_and_remembered(clean: Path, tmp_pat
 
 def test_a_run_with_other_edges_does_not_go_on_with_the_weights_of_the_first(clean: Path, tmp_path: Path) -> None:
     def trained(output: str, edges: Edges) -> Prior:
-        train_prior([clean], tmp_path / output, drn_steps=2, theta_steps=0, edges=edges)
+        train_prior([clean], tmp_path / output, drn_steps=2, theta_steps=0, expert_steps=0, edges=edges)
         return load_prior(tmp_path / output)
 
     trained("same", "cosine")

@@ -9,8 +9,12 @@ from app.api.schemas.wire import Reported
 
 
 class Guidance(Reported):
-    """The options of the job that say how γ acts."""
+    """How the tasks' weights came about.
 
+    The job's options; `prefer` is `likeness` too where the prior has no experts to assess tasks by.
+    """
+
+    prefer: Literal["transferability", "likeness"] = "likeness"
     by: Literal["weight", "sample"]
     temperature: float | None = None
     top_k: int | None = None
@@ -27,7 +31,7 @@ class GraphFacts(Reported):
     )
     in_areas: float | None = Field(None, description="Share of the difference that is in the means of whole areas.")
     displaced: float | None = Field(None, description="Share of the difference that a displacement explains.")
-    guidance: Guidance | None = Field(None, description="How the tasks' weights were made of γ.")
+    guidance: Guidance | None = Field(None, description="How the tasks' weights were made.")
     sentence: str = Field(description="What the graph says, in plain words.")
     prior: str = Field(description="The version of the prior whose distortions are compared with.")
     ranking: list[str] = Field(description="Auxiliary distortions by falling γ.")
@@ -46,11 +50,18 @@ class GraphNode(Reported):
     gamma_std: float | None = Field(None, description="Its spread over the few-shot pairs.")
     gamma_min: float | None = None
     gamma_max: float | None = None
+    gain_db: float | None = Field(
+        None,
+        description="What learning it promises: by how many dB a read-out of its expert improves your pairs, each by "
+        "the others, at a first look. Null where the job does not learn from it, where its scheme is not guided, or "
+        "where the prior has no expert.",
+    )
+    gain_db_std: float | None = Field(None, description="Its spread over the few-shot pairs.")
     rank: int | None = None
     selected: bool | None = Field(None, description="Whether the job learns from it: whether its weight is above 0.")
     weight: float | None = Field(
         None,
-        description="Its share in a guided transfer; all sum to 1. By `select` and `guidance` of γ; alike for those of "
+        description="Its share in a guided transfer; all sum to 1. By `select` and `guidance`; alike for those of "
         "`select` where the target is `unrelated`.",
     )
     samples: list[tuple[float, float]] = Field([])

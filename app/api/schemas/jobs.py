@@ -58,19 +58,27 @@ class JobOptions(Wire):
     )
     select: Literal["paper", "all", "top-k"] = Field(
         "paper",
-        description="Which known distortions to learn from: the paper's seven, all, or the `top_k` most like yours.",
+        description="Which known distortions to learn from: the paper's seven, all, or the `top_k` best by `prefer`.",
+    )
+    prefer: Literal["transferability", "likeness"] = Field(
+        "transferability",
+        description="Which auxiliary tasks a guided transfer prefers: those whose experts gain most on the pairs, or "
+        "those most like the target by γ, as the paper does.",
     )
     guidance: Literal["weight", "sample"] = Field(
-        "weight", description="How γ acts: it weighs the auxiliary tasks' losses, or says how often each is drawn."
+        "sample", description="How that acts: it weighs the tasks' losses, or says how often each is drawn."
     )
     temperature: float | None = Field(
-        None, ge=1e-3, le=100, description="Sharpens γ to softmax(γ/temperature). Null: γ as it is."
+        None,
+        ge=1e-3,
+        le=100,
+        description="τ of softmax(·/τ), in dB for `transferability`. Null: 0.1 dB; for `likeness` γ as it is.",
     )
     top_k: int | None = Field(
         None,
         ge=1,
         le=1_000,
-        description="Only so many nearest tasks take part. Null: all, and seven with `select: top-k`.",
+        description="Only so many tasks take part, the best by `prefer`. Null: all, and seven with `select: top-k`.",
     )
     maml_order: Literal["first", "second"] | None = Field(
         None,

@@ -37,7 +37,10 @@ export function Relation({ jobId }) {
       <p>${relation.facts.sentence}</p>
       <div class="two wide-left">
         <${Star} ...${relation} />
-        <${Gammas} ranked=${relation.ranked} />
+        <div>
+          <${Gammas} ranked=${relation.ranked} />
+          <${Promises} ranked=${relation.ranked} />
+        </div>
       </div>
       <div class="two">
         <${HeatMap} ...${relation} />
@@ -123,6 +126,27 @@ export function Gammas({ ranked }) {
           </li>`)}
       </ol>
       ${ranked.some(({ gamma_std: spread }) => spread !== undefined) && html`<figcaption>Whiskers: one standard deviation over your pairs.</figcaption>`}
+    </figure>`;
+}
+
+/** What learning each distortion promises on the pairs, the best first; nothing where the prior has no experts. */
+function Promises({ ranked }) {
+  const promising = ranked.filter(({ gain_db: gain }) => typeof gain === "number").sort((one, other) => other.gain_db - one.gain_db);
+  if (promising.length === 0) return null;
+  const most = Math.max(0.1, promising[0].gain_db);
+  return html`
+    <figure>
+      <h3>What learning it promises</h3>
+      <ol class="gammas">
+        ${promising.map(({ id, gain_db: gain, weight }) => html`
+          <li key=${id}>
+            <span>${id}</span>
+            <span class="track" aria-hidden="true"><b style=${{ width: `${100 * clamp(gain / most)}%` }}></b></span>
+            <strong class="number">${fixed(gain, 1)}</strong>
+            <span class="number soft small">${Math.round(100 * weight)} %</span>
+          </li>`)}
+      </ol>
+      <figcaption>Decibels that a network gains on your pairs which has learnt this distortion alone and had its last layer fitted to your other pairs; then its share in guided transfer.</figcaption>
     </figure>`;
 }
 
