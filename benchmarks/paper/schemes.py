@@ -31,10 +31,11 @@ class Training:
 
 
 def training_of(scheme: Scheme, backbone: BackboneName, seed: int, relation: Relation, prefer: Preference) -> Training:
-    """The relation acts as it does in a job that chooses nothing else."""
+    """The relation acts as in a job that chooses nothing else; likeness as in the paper, as the tasks' weight."""
     if scheme == "baseline":
         return Training(backbone, seed)
-    mix = guided(relation, TrainingOptions(prefer=prefer).acting) if scheme in GUIDED else uniform(relation)
+    options = TrainingOptions(prefer=prefer, guidance="weight") if prefer == "likeness" else TrainingOptions()
+    mix = guided(relation, options.acting) if scheme in GUIDED else uniform(relation)
     return Training(backbone, seed, mix, meta=scheme in META)
 
 

@@ -33,6 +33,7 @@ COLUMNS: Final[dict[Scheme, str]] = {
     "drtl-maml": "DRTL (MAML)",
 }
 NAMES: Final = {"dncnn": "DnCNN", "vdsr": "VDSR", "rcan": "RCAN", "rdn": "RDN"}
+COMPARED: Final = (("baseline", "pretrain", "drtl-pretrain"), ("maml", "drtl-maml"))
 GAINS: Final = {
     "DRTL (PT) − baseline": ("drtl-pretrain", "baseline"),
     "DRTL (PT) − pre-training": ("drtl-pretrain", "pretrain"),
@@ -52,21 +53,26 @@ def plan(study: Study) -> list[Planned]:
 
 
 def cells(report: Report, target: str, backbone: str) -> dict[str, list[Record]]:
-    """The records of each scheme, of the same seeds."""
+    """The records of each scheme; schemes that are compared with each other have the same seeds."""
     about = {"kind": "training", "target": target, "backbone": backbone, "shots": shots_of(report, target)}
-    found = same_seeds([records(report, scheme=scheme, **about) for scheme in COLUMNS])
-    return dict(zip(COLUMNS, found, strict=True))
+    found: dict[str, list[Record]] = {}
+    for schemes in COMPARED:
+        same = same_seeds([records(report, scheme=scheme, **about) for scheme in schemes])
+        found |= zip(schemes, same, strict=True)
+    return {scheme: found[scheme] for scheme in COLUMNS}
 
 
 def table(report: Report) -> str:
     """A table for each target, and one of their means."""
     backbones = [name for name in NAMES if records(report, kind="training", backbone=name)]
-    head = ["PSNR (dB) / SSIM", *COLUMNS.values(), *GAINS]
+    head = ["PSNR (dB) / SSIM", *COLUMNS.values(), *GAINS, "seeds"]
+    all_cells = {
+        (target, backbone): cells(report, target, backbone) for target in targets(report) for backbone in backbones
+    }
     values = {
-        (target, backbone, scheme, metric): mean_of(cell, metric)
-        for target in targets(report)
-        for backbone in backbones
-        for scheme, cell in cells(report, target, backbone).items()
+        (*of, scheme, metric): mean_of(cell, metric)
+        for of, row in all_cells.items()
+        for scheme, cell in row.items()
         for metric in ("psnr", "ssim")
     }
     names = targets(report)
@@ -90,9 +96,20 @@ def table(report: Report) -> str:
             ]
             cut_down = " (cut down)" * (report["cut_down"] and backbone in {"rcan", "rdn"})
             gains = [_difference(quality[one], quality[other]) for one, other in GAINS.values()]
-            rows.append([NAMES[backbone] + cut_down, *shown, *gains])
+            seeds = {
+                _seeds(row)
+                for (target, other), row in all_cells.items()
+                if backbone == other and name in (target, MEAN)
+            }
+            rows.append([NAMES[backbone] + cut_down, *shown, *gains, " or ".join(sorted(seeds))])
         parts += [f"**{name}**{_about(report, name)}", markdown(head, rows)]
     return "\n\n".join(parts)
+
+
+def _seeds(row: dict[str, list[Record]]) -> str:
+    """How many, apart for the meta-learned schemes where these have others."""
+    plain, meta = (max(len(row[scheme]) for scheme in schemes) for schemes in COMPARED)
+    return str(plain) if plain == meta else f"{plain}, MAML {meta}"
 
 
 def _about(report: Report, name: str) -> str:

@@ -37,7 +37,7 @@ export function Relation({ jobId }) {
       <p>${relation.facts.sentence}</p>
       <div class="two wide-left">
         <${Star} ...${relation} />
-        <div>
+        <div class="ranked">
           <${Gammas} ranked=${relation.ranked} />
           <${Promises} ranked=${relation.ranked} />
         </div>
