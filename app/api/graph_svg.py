@@ -8,7 +8,7 @@ from typing import Any, Final
 from xml.etree import ElementTree as ET
 
 WIDTH: Final = 1120
-HEADER: Final = 116
+HEADER: Final = 136
 MARGIN: Final = 36
 GRAPH_WIDTH: Final = 620
 CENTRE_X, CENTRE_Y = 310.0, HEADER + 316.0
@@ -161,7 +161,7 @@ def _header(svg: ET.Element, title: str, facts: Mapping[str, Any]) -> None:
     badge_x = WIDTH - MARGIN / 2 - badge_width
     add(svg, "rect", cls="accent" if related else "warm", x=badge_x, y=26, width=badge_width, height=26, rx=13)
     add(svg, "text", facts["verdict"], cls="on strong", x=badge_x + badge_width / 2, y=44, text_anchor="middle")
-    for line, text in enumerate(textwrap.wrap(str(facts["sentence"]), 132)[:2]):
+    for line, text in enumerate(textwrap.wrap(str(facts["sentence"]), 132)[:3]):
         add(svg, "text", text, cls="sentence", x=MARGIN, y=76 + 21 * line)
 
 
