@@ -1,12 +1,18 @@
-"""Devices to measure match and trust with: real ones, and simulated ones that spoil photographs in one fixed way."""
+"""Devices to measure with: real ones, and simulated ones that spoil photographs in one fixed way.
+
+`python -m benchmarks.devices --output FOLDER` writes the simulated ones as folders of pairs, for `drtl bench paper
+--targets`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
 import torch
+import typer
+from PIL import Image
 from torch import Generator, Tensor
 
 from app.virtual_camera import VirtualCamera
@@ -123,3 +129,28 @@ def _pairs(folder: Path) -> list[TargetPair]:
         images = [to_uint8(decode(path.read_bytes()).pixels) for path in (clean, distorted)]
         pairs.append(TargetPair(clean.stem, *images))
     return pairs
+
+
+def write(
+    output: Annotated[Path, typer.Option(help="The folder; each device becomes one in it.")],
+    clean: Annotated[Path, typer.Option(help="Holds cc0/ and unsplash/.")] = REPOSITORY / "../shared/data/clean",
+    only: Annotated[list[str] | None, typer.Option(help="Names of devices; all by default.")] = None,
+    shots: int = 10,
+    most: int = 6,
+    seed: int = 0,
+) -> None:
+    """Write train/ and test/, each with clean/ and distorted/, of every simulated device."""
+    for simulated in simulated_devices(clean, shots, most, seed):
+        if only and simulated.name not in only:
+            continue
+        for part, pairs in (("train", simulated.train), ("test", simulated.test)):
+            for pair in pairs:
+                for side, pixels in (("clean", pair.clean), ("distorted", pair.distorted)):
+                    file = output / simulated.name / part / side / f"{pair.name}.png"
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()).save(file)
+        typer.echo(f"Wrote {output / simulated.name}.")
+
+
+if __name__ == "__main__":
+    typer.run(write)

@@ -58,13 +58,16 @@ def task_shares(relation: Relation, guidance: Guidance) -> Float[Tensor, "k"]:
     """The share of each task in a guided transfer; they sum to one.
 
     A target that is related to nothing, or to everything alike (`Relation.verdict`), gives all tasks the same share
-    whatever the options: sharpened, differences that mean nothing would decide. A task of γ ≤ 0 has none where likeness
-    is preferred.
+    whatever the options: sharpened, differences that mean nothing would decide. So does one on which no expert gains,
+    a distortion weaker than all that they know: who does least harm is not who teaches most. A task of γ ≤ 0 has none
+    where likeness is preferred.
     """
     shares = relation.weights
     if relation.verdict == "unrelated":
         return shares
     gain_db = relation.gain_db if preference(relation, guidance) == "transferability" else None
+    if gain_db is not None and not (gain_db > 0).any():
+        return torch.full_like(shares, 1 / len(shares))
     if gain_db is not None:
         shares = (gain_db.double() / (guidance.temperature or GAIN_TEMPERATURE_DB)).softmax(dim=0).float()
     elif guidance.temperature is not None:

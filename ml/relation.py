@@ -277,6 +277,8 @@ def _promise(tasks: Relation) -> str:
     """What is best practised, as a further sentence; none where nothing is preferred or nothing is known of gains."""
     if tasks.gain_db is None or tasks.verdict == "unrelated":
         return ""
+    if not (tasks.gain_db > 0).any():
+        return " None of them promises to help at a first look, so none is preferred."
     best = int(tasks.gain_db.argmax())
     words = DISTORTIONS[tasks.prototypes.names[best]].words
     return f" Learning to undo {words} promises to help most ({tasks.gain_db[best]:+.1f} dB at a first look)."

@@ -28,16 +28,18 @@ def plan(study: Study) -> list[Planned]:
 
 
 def curves(report: Report, target: str) -> dict[str, list[tuple[int, float]]]:
-    """PSNR in dB by the number of pairs, where both schemes were measured."""
+    """PSNR in dB by the number of pairs, where both schemes were measured, all over the same seeds."""
     about = {"kind": "training", "target": target, "backbone": report["backbone"]}
     numbers = sorted({record["shots"] for record in records(report, **about)})
+    cells = {
+        (scheme, shots): records(report, scheme=scheme, shots=shots, **about) for shots in numbers for scheme in SCHEMES
+    }
+    whole = [of for of in cells if all(cells[scheme, of[1]] for scheme in SCHEMES)]
     found: dict[str, list[tuple[int, float]]] = {scheme: [] for scheme in SCHEMES}
-    for shots in numbers:
-        cells = same_seeds([records(report, scheme=scheme, shots=shots, **about) for scheme in SCHEMES])
-        means = [mean_of(cell, "psnr") for cell in cells]
-        for scheme, mean in zip(SCHEMES, means, strict=True):
-            if mean is not None and None not in means:
-                found[scheme].append((shots, mean))
+    for (scheme, shots), cell in zip(whole, same_seeds([cells[of] for of in whole]), strict=True):
+        mean = mean_of(cell, "psnr")
+        if mean is not None:
+            found[scheme].append((shots, mean))
     return found
 
 

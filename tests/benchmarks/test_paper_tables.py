@@ -132,6 +132,13 @@ def test_fig_7_says_what_fewer_pairs_cost(report: dict[str, Any]) -> None:
         assert rows(shown, target)[-1] == [f"{value:+.2f}" for value in losses]
 
 
+def test_a_point_of_fig_7_with_more_seeds_is_compared_over_those_that_all_have(report: dict[str, Any]) -> None:
+    report["trials"] = [t for t in report["trials"] if (t.get("shots"), t.get("seed")) != (5, 2)]
+    for target in TARGETS:
+        expected = psnr(report, (0, 1), backbone="vdsr", scheme="baseline", target=target, shots=10)
+        assert dict(fig7.curves(report, target)["baseline"])[10] == pytest.approx(expected)
+
+
 def ranks(values: list[float]) -> np.ndarray:
     """1 for the least; equal ones share the mean of their places."""
     x = np.array(values)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ml.distortions import DISTORTIONS
 from ml.guidance import Guidance, guided, preference, task_shares, uniform
-from ml.relation import LEAST_RELATION, LEAST_SPREAD, Prototypes, Relation
+from ml.relation import LEAST_RELATION, LEAST_SPREAD, Prototypes, Relation, node_link_graph
 
 GAMMAS = st.lists(st.floats(-1, 1, width=32), min_size=2, max_size=7)
 GUIDANCES = st.builds(
@@ -71,6 +71,15 @@ def test_the_top_k_by_transferability_are_those_that_gain_most() -> None:
     shares = task_shares(related_by([0.9, 0.5, 0.2], [0.1, 0.3, 0.2]), Guidance(top_k=2))
     assert shares[0] == 0
     assert shares[1] > shares[2] > 0
+
+
+def test_where_no_expert_gains_none_is_preferred() -> None:
+    relation = related_by([0.9, 0.5, 0.2], [-0.4, -0.1, 0.0])
+    assert task_shares(relation, Guidance(top_k=1)).tolist() == pytest.approx([1 / 3] * 3)
+    sentence = node_link_graph(relation, "v")["graph"]["sentence"]
+    assert sentence.endswith("None of them promises to help at a first look, so none is preferred.")
+    one_gains = related_by([0.9, 0.5, 0.2], [-0.4, -0.1, 0.1])
+    assert float(task_shares(one_gains, Guidance(top_k=1))[2]) == 1
 
 
 def test_of_a_target_that_is_like_nothing_known_gains_prefer_no_task() -> None:
