@@ -69,18 +69,18 @@ def read_out_gain(
     difference of clean and distorted; of a single pair each crop is left out in turn.
     """
     expert = expert.to(device())
-    of_pair = []
+    folds = []
     for pair in pairs:
         tick()
         generator = generator_for(seed, f"transferability/{pair.name}", 0)  # Whatever the order of the pairs.
         drawn = [torch.stack(crop([pair.clean, pair.distorted], CROP, generator)) for _ in range(CROPS_PER_PAIR)]
         clean, distorted = from_uint8(torch.stack(drawn, dim=1)).to(device())  # (n, 3, h, w) each
-        of_pair.append(moments(expert, clean, distorted))
-    folds = [sum(crops[1:], crops[0]) for crops in of_pair] if len(of_pair) > 1 else of_pair[0]
+        size = len(clean) if len(pairs) > 1 else 1
+        folds += [moments(expert, *part) for part in zip(clean.split(size), distorted.split(size), strict=True)]
     whole = sum(folds[1:], folds[0])
     own = own_read_out(expert)
     gains = torch.stack([fold.gain_db((whole - fold).read_out(own)) for fold in folds]).cpu()  # (folds,)
-    return gains if len(of_pair) > 1 else gains.mean()[None]
+    return gains if len(pairs) > 1 else gains.mean()[None]
 
 
 @dataclass(frozen=True)
@@ -121,18 +121,16 @@ class Moments:
         return 10 * ((self.energy + rounding) / (left.clamp_min(0) + rounding)).log10()
 
 
-def moments(expert: SameSize, clean: Float[Tensor, "n 3 h w"], distorted: Float[Tensor, "n 3 h w"]) -> list[Moments]:
-    """Of each crop: an expert's features under a 3×3 window, and a one for the bias, against what it lacks of clean."""
+def moments(expert: SameSize, clean: Float[Tensor, "n 3 h w"], distorted: Float[Tensor, "n 3 h w"]) -> Moments:
+    """Of some crops: an expert's features under a 3×3 window, and a one for the bias, against what lacks of clean."""
     assert isinstance(expert.body, nn.Sequential)
     seen = expert.body[:-1](expert.cells(distorted))  # (n, width, h / r, w / r)
-    windows = F.unfold(seen, 3, padding=1)  # (n, f - 1, m)
-    features = torch.cat([windows, torch.ones_like(windows[:, :1])], dim=1)  # (n, f, m)
-    missing = expert.cells(clean - distorted).flatten(2)  # (n, c, m)
-    # Products in single precision, sums of many in double.
-    gram, cross = (features @ of.transpose(1, 2) for of in (features, missing))  # (n, f, f), (n, f, c)
-    energy = missing.square().sum(dim=(1, 2))
-    of_crops = zip(gram.double(), cross.double(), energy.double(), strict=True)
-    return [Moments(*of_crop, values=missing[0].numel()) for of_crop in of_crops]
+    windows = F.unfold(seen, 3, padding=1).transpose(0, 1).flatten(1)  # (f - 1, n m)
+    features = torch.cat([windows, torch.ones_like(windows[:1])])  # (f, n m)
+    missing = expert.cells(clean - distorted).flatten(2).transpose(0, 1).flatten(1)  # (c, n m)
+    # Products in single precision, sums over pairs in double.
+    gram, cross, energy = features @ features.T, features @ missing.T, missing.square().sum()
+    return Moments(gram.double(), cross.double(), energy.double(), missing.numel())
 
 
 def own_read_out(expert: SameSize) -> Float[Tensor, "f c"]:

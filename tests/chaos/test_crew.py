@@ -31,7 +31,7 @@ def helper_of(service: RunningService) -> int:
 
 
 def test_a_job_whose_helper_dies_is_resumed_by_another_crew(crewed: RunningService) -> None:
-    job_id = crewed.post_job("crewed", scheme="drtl-pretrain", transfer_steps=4, finetune_steps=STEPS)
+    job_id = crewed.post_job("crewed", scheme="pretrain", transfer_steps=4, finetune_steps=STEPS)
     crewed.wait_for_step(job_id, 8)
     helper = helper_of(crewed)
     environment = Path(f"/proc/{helper}/environ").read_bytes().split(b"\0")
