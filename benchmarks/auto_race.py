@@ -64,11 +64,11 @@ def measure(
         for target in real_devices(targets, shots, scale.images):
             unseen = shown(target.test, scale.side)
             trials.report["inputs"][target.name] = mean(quality_of_input(unseen)).psnr
-            folder = targets.resolve() / target.name / "train"
+            files = files_of(target, targets.resolve() / target.name / "train")
             for scheme in SCHEMES:
                 options = TrainingOptions(scheme=scheme, init=init, unshuffle=unshuffle, seed=seed)
                 named: dict[str, str | int] = {"target": target.name, "seed": seed, "scheme": scheme}
-                trials.measure(named, job(files_of(target, folder), options, clean, unseen))
+                trials.measure(named, job(files, options, clean, unseen))
     typer.echo(f"Wrote {path}.")
 
 

@@ -22,8 +22,8 @@ from ml.relation import relate
 from ml.selection import selected
 from ml.transferability import assessed
 
-# None is γ ≡ 1; every arm but `baseline` then runs the same steps on as many samples.
 LIKE: Final = "likeness"
+# None is γ ≡ 1; every arm but `baseline` then runs the same steps on as many samples.
 ARMS: Final[dict[str, Guidance | None]] = {
     "uniform": None,
     "gain, sample": Guidance("sample"),

@@ -1,7 +1,7 @@
 """Teaches a prior to rank distortions that came after it: `python -m ml.prior_extension --clean DIR --output FILE`.
 
 The network embeds any distortion, those that it was not trained on too. So prototypes are computed, and an expert is
-trained for each distortion that has none, in about two minutes each; the network, the weights of the backbones, the
+trained for each distortion that has none, in minutes each; the network, the weights of the backbones, the
 prototypes and the experts that there are stay as they are.
 """
 

@@ -98,9 +98,9 @@ IN_WORDS: Final[dict[Start, str]] = {
     "scratch": "Fine-tuning from nothing",
     "prior": "Fine-tuning the pre-trained network",
     "uniform-transfer": "Fine-tuning after uniform transfer",
-    "guided-transfer": "Fine-tuning after γ-guided transfer",
+    "guided-transfer": "Fine-tuning after guided transfer",
     "uniform-maml": "Fine-tuning after uniform meta-learning",
-    "guided-maml": "Fine-tuning after γ-guided meta-learning",
+    "guided-maml": "Fine-tuning after guided meta-learning",
 }
 
 

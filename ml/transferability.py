@@ -5,8 +5,7 @@ unlike the target and still teach the features that the target wants, and γ doe
 So every task has an *expert*, a network that was trained on it alone, as a transfer from this task would. All that it
 computes but its last layer stays as it is; the last layer is fitted anew to the target's pairs in closed form, held
 near what it was, and measured on the pair that was left out. That is transfer and fine-tuning in miniature (linear
-probing, Alain & Bengio, arXiv:1610.01644; as an estimate of transferability: LogME, You et al., ICML 2021), and takes
-less than a second a task.
+probing, Alain & Bengio, arXiv:1610.01644; as an estimate of transferability: LogME, You et al., ICML 2021).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +29,7 @@ UNSHUFFLE: Final = 4
 CROPS_PER_PAIR: Final = 6
 CROP: Final = 64
 # Of each feature's power. So strong a ridge leaves the last layer about where few steps of fine-tuning would bring it;
-# one that is a hundred times weaker predicts transfer less well (docs/results.md).
+# weaker ones predicted transfer less well (docs/adr/0032).
 RIDGE: Final = 1.0
 ROUNDING: Final = (1 / 255) ** 2 / 12  # Mean square of what rounding to 8 bits leaves: no read-out gains below it.
 

@@ -100,7 +100,7 @@ JOB: Final[dict[str, Any]] = {
     "started_at": "2026-03-02T09:15:00.350000Z",
     "finished_at": "2026-03-02T09:18:01.020000Z",
     "verdict": "gain",
-    "explanation": "Fine-tuning after γ-guided transfer reached 27.44 dB on 2 held-out pairs, +0.86 dB over the input.",
+    "explanation": "Fine-tuning after guided transfer reached 27.44 dB on 2 held-out pairs, +0.86 dB over the input.",
     "metrics": METRICS,
     "model": {"name": "scanner", "version": 1, "reference": "scanner@1"},
     "error": None,

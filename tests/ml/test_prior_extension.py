@@ -106,7 +106,7 @@ def test_experts_are_trained_where_there_is_none_and_kept_where_there_is(
     for name, value in kept.state_dict().items():
         assert torch.equal(after.experts["noise"].state_dict()[name], value.half().float())
     assert set(after.card["extensions"][0]["experts"]) == DISTORTIONS.keys() - {"noise"}
-    assert (after.experts["blur"].body[-1].weight != 0).any()  # type: ignore[index]  # It starts at zero.
+    assert (after.experts["blur"].body[-1].weight != 0).any()  # It starts at zero.
 
 
 def test_a_bundle_that_lacks_nothing_but_experts_keeps_its_prototypes(old: Path, clean: Path) -> None:

@@ -131,8 +131,8 @@ def test_training_moves_every_part_of_the_prior(clean: Path, tmp_path: Path) -> 
     for name, value in trained.thetas["vdsr-u2"].items():
         assert not torch.equal(value, untrained.thetas["vdsr-u2"][name]) or "weight" not in name, name
     for task, expert in trained.experts.items():
-        last = untrained.experts[task].body[-1].weight  # type: ignore[index]
-        assert not torch.equal(expert.body[-1].weight, last), task  # type: ignore[index]
+        last = untrained.experts[task].body[-1].weight
+        assert not torch.equal(expert.body[-1].weight, last), task
 
 
 def test_variants_of_the_network_are_trained_and_remembered(clean: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def metrics(chosen: str, given: float, plain: float, reached: float, **others: A
 
 def test_a_gain_is_stated_against_the_input_and_against_fine_tuning_from_nothing() -> None:
     assert explain(metrics("guided-transfer", 26.6, 27.1, 27.44), "gain") == (
-        "Fine-tuning after γ-guided transfer reached 27.44 dB on 2 held-out pairs, +0.84 dB over the input "
+        "Fine-tuning after guided transfer reached 27.44 dB on 2 held-out pairs, +0.84 dB over the input "
         "and +0.34 dB against fine-tuning from nothing with the same number of steps."
     )
 

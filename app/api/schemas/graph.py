@@ -11,7 +11,8 @@ from app.api.schemas.wire import Reported
 class Guidance(Reported):
     """How the tasks' weights came about.
 
-    The job's options; `prefer` is `likeness` too where the prior has no experts to assess tasks by.
+    The job's options; `prefer` is `likeness` too where the tasks were not assessed: the prior has no experts, or the
+    scheme is not guided.
     """
 
     prefer: Literal["transferability", "likeness"] = "likeness"

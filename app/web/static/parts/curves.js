@@ -13,9 +13,9 @@ export const CANDIDATES = {
   scratch: "from nothing",
   prior: "from the prior",
   "uniform-transfer": "uniform transfer",
-  "guided-transfer": "γ-guided transfer",
+  "guided-transfer": "guided transfer",
   "uniform-maml": "uniform meta-learning",
-  "guided-maml": "γ-guided meta-learning",
+  "guided-maml": "guided meta-learning",
 };
 const HUES = ["scratch", "prior", "guided-transfer", "uniform-transfer", "uniform-maml", "guided-maml"];
 export const hueOf = (candidate) => `hue-${HUES.includes(candidate) ? HUES.indexOf(candidate) : HUES.length}`;
