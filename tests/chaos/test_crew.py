@@ -11,7 +11,7 @@ from tests.servers import RunningService, children_of, embedded_service, eventua
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="the kernel's process table is read")
 
-STEPS = 20
+STEPS = 12
 
 
 @pytest.fixture(scope="module")
