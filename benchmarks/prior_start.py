@@ -1,11 +1,13 @@
 """How many steps the shipped prior saves: fine-tuning from nothing, and from the prior with as many and a tenth.
 
+Each, and guided transfer too, with its last layer as it is and fitted in closed form first.
+
 `python benchmarks/prior_start.py [--scale quick|standard]` trains on each real target at the rates of the preset
 `quick` and measures unseen images along the way. Interrupted, it goes on where it was.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -15,17 +17,44 @@ from benchmarks.devices import REPOSITORY, real_devices
 from benchmarks.trials import SCALES, Bench, Trials, one_thread, settings
 from ml.backbones import build
 from ml.distortions import PAPERS
-from ml.options import PRESETS
+from ml.guidance import TaskMix, guided
+from ml.options import PRESETS, TrainingOptions
+from ml.pairs import TargetPair
 from ml.precision import device
 from ml.prior import Prior, load_prior
+from ml.read_out import fit_last_layer
+from ml.relation import relate
+from ml.selection import selected
+from ml.transferability import assessed
 
 BACKBONE: Final = "vdsr"
 UNSHUFFLE: Final = 2
 POINTS: Final = 10
-STARTS: Final[dict[str, tuple[bool, int]]] = {  # Whether from the prior, and by what the steps are divided.
-    "nothing": (False, 1),
-    "the prior": (True, 1),
-    "the prior, a tenth of the steps": (True, 10),
+RATES: Final = {
+    "nothing": PRESETS["quick"].scratch_rate,
+    "prior": PRESETS["quick"].prior_rate,
+    "transfer": PRESETS["quick"].finetune.learning_rate,
+}
+
+
+@dataclass(frozen=True)
+class Start:
+    """From what, whether a linear probe comes before fine-tuning, and by what its steps are divided."""
+
+    knows: Literal["nothing", "prior", "transfer"]
+    probe: bool = False
+    divisor: int = 1
+
+
+STARTS: Final = {
+    "nothing": Start("nothing"),
+    "nothing, probed": Start("nothing", probe=True),
+    "the prior": Start("prior"),
+    "the prior, probed": Start("prior", probe=True),
+    "the prior, a tenth of the steps": Start("prior", divisor=10),
+    "the prior, probed, a tenth of the steps": Start("prior", probe=True, divisor=10),
+    "guided transfer": Start("transfer"),
+    "guided transfer, probed": Start("transfer", probe=True),
 }
 
 
@@ -52,22 +81,31 @@ def measure(
 
 
 def tuned(bench: Bench, start: str, prior: Prior, seed: int) -> Callable[[], dict[str, Any]]:
-    """Fine-tuning from one start, to be run if need be; step 0 of the curve is the start itself."""
-    knows, divisor = STARTS[start]
+    """Fine-tuning from one start, to be run if need be; step 0 of the curve is the start itself, after its probe."""
+    how = STARTS[start]
 
     def train() -> dict[str, Any]:
         network = build(BACKBONE, UNSHUFFLE, seed)
-        if knows and not prior.start(network, BACKBONE):
+        if how.knows == "prior" and not prior.start(network, BACKBONE):
             raise SystemExit(f"the prior has no weights of {BACKBONE} with unshuffle {UNSHUFFLE}")
         network = network.to(device())
-        rates = PRESETS["quick"]
-        scale = replace(bench.scale, finetune_steps=max(1, bench.scale.finetune_steps // divisor))
+        if how.knows == "transfer":
+            bench.transfer(network, guided_by(prior, bench.target.train, seed), seed)
+        if how.probe:
+            fit_last_layer(network, bench.target.train, seed)
+        scale = replace(bench.scale, finetune_steps=max(1, bench.scale.finetune_steps // how.divisor))
         untrained = bench.psnr(network)
-        rate = rates.prior_rate if knows else rates.scratch_rate
-        found = replace(bench, scale=scale).finetune(network, rate, seed, points=max(1, POINTS // divisor))
+        rate = RATES[how.knows]
+        found = replace(bench, scale=scale).finetune(network, rate, seed, points=max(1, POINTS // how.divisor))
         return found | {"rate": rate, "curve": {"0": untrained} | found["curve"]}
 
     return train
+
+
+def guided_by(prior: Prior, pairs: Sequence[TargetPair], seed: int) -> TaskMix:
+    """As a job guides that chooses nothing else."""
+    relation = selected(relate(prior.drn.to(device()), prior.prototypes, pairs, seed), "paper")
+    return guided(assessed(relation, prior.experts, pairs, seed), TrainingOptions().acting)
 
 
 if __name__ == "__main__":

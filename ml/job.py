@@ -179,7 +179,9 @@ def line_up(
         network = network.to(device())
         trainee = Trainee(network, adam(network, transfer.learning_rate))
         on_device = mix.to(device()) if mix is not None else None
-        return Candidate(start, trainee, on_device, transfer, replace(finetune, learning_rate=rate), meta)
+        # Where the rate is high, features change and the fit is lost again (docs/adr/0033).
+        probe = options.linear_probe and knows and not transfers
+        return Candidate(start, trainee, on_device, transfer, replace(finetune, learning_rate=rate), meta, probe)
 
     candidates = [candidate("scratch")]
     meta = options.meta(schedules.meta)

@@ -22,7 +22,8 @@ class TrainingOptions:
     """What a user may choose; `None` leaves it to the preset.
 
     `select` and `top_k` say which known distortions take part, `prefer`, `guidance` and `temperature` how the relation
-    acts, `maml_order` and `inner_rate` how the meta-learned schemes look ahead. Raises ValueError for values that no
+    acts, `maml_order` and `inner_rate` how the meta-learned schemes look ahead, `linear_probe` whether fine-tuning
+    straight from the prior begins with a last layer fitted in closed form. Raises ValueError for values that no
     training can use.
     """
 
@@ -42,6 +43,7 @@ class TrainingOptions:
     prefer: Preference = "transferability"
     maml_order: Order | None = None
     inner_rate: float | None = None
+    linear_probe: bool = True
 
     def __post_init__(self) -> None:
         if self.inner_rate is not None and not 0 <= self.inner_rate < math.inf:

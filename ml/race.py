@@ -27,6 +27,7 @@ from ml.guidance import TaskMix
 from ml.lpips import Lpips
 from ml.meta import MetaSchedule, meta_step
 from ml.pairs import Split, TargetPair
+from ml.read_out import fit_last_layer
 from ml.transfer import TransferSchedule, transfer_gradient, transfer_step
 
 Start = Literal["scratch", "prior", "uniform-transfer", "guided-transfer", "uniform-maml", "guided-maml"]
@@ -50,6 +51,7 @@ class Candidate:
     transfer: TransferSchedule
     finetune: FinetuneSchedule
     meta: MetaSchedule | None = None  # Where the transfer is meta-learning.
+    linear_probe: bool = False  # Whether fine-tuning begins with a last layer fitted in closed form.
     measured: dict[int, list[Quality]] = field(
         default_factory=dict
     )  # Fine-tuning steps → quality of each held-out pair.
@@ -191,16 +193,17 @@ class Race:
     def run(self, after_step: AfterStep, tick: Tick = lambda: None) -> None:
         """Train every candidate as far as it goes; `measure` then does the last measurement.
 
-        Safe to call on a race that was loaded from a checkpoint. Calls `tick` before each image that it measures.
+        Safe to call on a race that was loaded from a checkpoint. Calls `tick` before each image that it measures or
+        fits a last layer to.
         """
         for candidate in self.candidates:
-            self._train(candidate, candidate.transfer_steps, after_step)
+            self._train(candidate, candidate.transfer_steps, after_step, tick)
         for milestone in self.milestones:
             if milestone == self.milestones[-1]:
                 self._stop_losers()
             for candidate in self.candidates:
                 if not candidate.stopped:
-                    self._train(candidate, candidate.transfer_steps + milestone, after_step)
+                    self._train(candidate, candidate.transfer_steps + milestone, after_step, tick)
                     # A resumed candidate may be past this milestone, where it was measured before.
                     if candidate.finetune_steps_done == milestone != self.milestones[-1]:
                         candidate.measure(self.split, self.lpips, tick)
@@ -214,7 +217,7 @@ class Race:
             for candidate in contenders:
                 candidate.stopped = candidate is not leader
 
-    def _train(self, candidate: Candidate, until: int, after_step: AfterStep) -> None:
+    def _train(self, candidate: Candidate, until: int, after_step: AfterStep, tick: Tick) -> None:
         trainee, lane = candidate.trainee, self.candidates.index(candidate)
         while trainee.step < until:
             if trainee.step < candidate.transfer_steps:
@@ -224,6 +227,8 @@ class Race:
                 step = trainee.step - candidate.transfer_steps
                 if step == 0:
                     # Fine-tuning is a stage of its own with a fresh optimizer, also after a resume at this point.
+                    if candidate.linear_probe:
+                        fit_last_layer(candidate.network, self.split.train, self.seed, tick)
                     trainee.optimizer = adam(trainee.network, candidate.finetune.learning_rate)
                 self.crew.begin(Order.FINETUNE, lane, step, trainee.network)
                 pairs, schedule = self.split.train, candidate.finetune

@@ -78,6 +78,7 @@ OPTIONS: Final[dict[str, Any]] = {
     "top_k": None,
     "maml_order": None,
     "inner_rate": None,
+    "linear_probe": True,
     "select": "paper",
     "fix": [],
     "allow_rejects": False,

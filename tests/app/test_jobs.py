@@ -112,7 +112,7 @@ def test_every_network_may_be_asked_for_at_every_resolution(client: httpx.Client
 
 def test_how_gamma_acts_and_how_meta_learning_looks_ahead_may_be_asked_for(client: httpx.Client) -> None:
     chosen = {"scheme": "drtl-maml", "prefer": "likeness", "guidance": "weight", "temperature": 0.1, "top_k": 3}
-    chosen |= {"maml_order": "first", "inner_rate": 0.02}
+    chosen |= {"maml_order": "first", "inner_rate": 0.02, "linear_probe": False}
     options = accepted(post_job(client, **chosen))["options"]
     assert {name: options[name] for name in chosen} == chosen
     assert accepted(post_job(client, name="plain"))["options"].items() >= {"guidance": "sample", "top_k": None}.items()
@@ -146,6 +146,7 @@ def test_an_unknown_backbone_is_pointed_at_and_nothing_is_stored(client: httpx.C
         ({"top_k": "0"}, "/top_k"),
         ({"maml_order": "third"}, "/maml_order"),
         ({"inner_rate": "-0.1"}, "/inner_rate"),
+        ({"linear_probe": "perhaps"}, "/linear_probe"),
         ({"select": "best"}, "/select"),
         ({"persent": "quick"}, "/persent"),
     ],

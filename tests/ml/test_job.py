@@ -524,6 +524,18 @@ def test_how_meta_learning_looks_ahead_is_the_presets_or_chosen(lined_up: Callab
     assert chosen == replace(PRESETS["quick"].meta, order="first", inner_rate=0.25)
 
 
+def test_what_comes_straight_from_the_prior_is_probed_unless_that_is_not_wanted(lined_up: Callable[..., Race]) -> None:
+    def probed(**options: Any) -> list[str]:
+        return [candidate.start for candidate in lined_up(**options).candidates if candidate.linear_probe]
+
+    assert probed() == ["prior"]
+    assert probed(linear_probe=False) == []
+    assert probed(init="scratch") == []
+    assert probed(scheme="drtl-pretrain") == []
+    assert probed(scheme="drtl-pretrain", transfer_steps=0) == ["guided-transfer"]
+    assert probed(scheme="maml", init="scratch", transfer_steps=0) == []
+
+
 def test_every_start_is_fine_tuned_at_a_rate_of_its_own(lined_up: Callable[..., Race]) -> None:
     quick = PRESETS["quick"]
     rates = [quick.scratch_rate, quick.prior_rate, quick.finetune.learning_rate]

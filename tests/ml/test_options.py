@@ -45,5 +45,5 @@ def test_the_service_offers_what_the_method_knows() -> None:
         "prefer": get_args(Preference),
     }
     defaults = TrainingOptions()
-    for name in ("scheme", "prefer", "guidance", "temperature", "top_k", "maml_order", "inner_rate"):
+    for name in ("scheme", "prefer", "guidance", "temperature", "top_k", "maml_order", "inner_rate", "linear_probe"):
         assert JobOptions.model_fields[name].default == getattr(defaults, name), name

@@ -1,6 +1,8 @@
 """Candidates side by side, interrupted anywhere."""
 
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,12 @@ from ml import race as race_module
 from ml.backbones import SameSize
 from ml.checkpoint import Trainee, adam
 from ml.evaluate import Quality
-from ml.finetune import FinetuneSchedule
+from ml.finetune import FinetuneSchedule, finetune_step
 from ml.guidance import TaskMix
 from ml.meta import MetaSchedule
 from ml.pairs import TargetPair, split
 from ml.race import Candidate, Race, Start
+from ml.read_out import fit_last_layer, last_layer
 from ml.transfer import TransferSchedule
 
 TRANSFER = TransferSchedule(steps=3, batch=2, crop=16, learning_rate=1e-3)
@@ -38,14 +41,17 @@ def make_race(
         held_back: frozenset[Start] = frozenset(),
         plan: str = "",
         chances: Tensor | None = None,
+        linear_probe: bool = True,
     ) -> Race:
         candidates = []
         for index, start in enumerate(starts):
             network = random_network(2, seed=index)
             mix = None if start in {"scratch", "prior"} else TaskMix(torch.tensor([0.6, 0.3, 0.1]), chances)
             meta = MetaSchedule(tasks=2) if start.endswith("maml") else None
-            candidates.append(Candidate(start, Trainee(network, adam(network, 1e-3)), mix, TRANSFER, FINETUNE, meta))
-        parts = split(target_pairs(4, 48, 50), seed=0)
+            trainee = Trainee(network, adam(network, 1e-3))
+            candidates.append(Candidate(start, trainee, mix, TRANSFER, FINETUNE, meta, linear_probe))
+        pairs = [replace(pair, distorted=(0.8 * pair.clean.float()).byte()) for pair in target_pairs(4, 48, 50)]
+        parts = split(pairs, seed=0)
         return Race(candidates, parts, list(photographs.values()), TASKS, 7, held_back, plan)
 
     return make
@@ -130,6 +136,37 @@ def test_candidates_that_trail_before_the_last_milestone_stop_there(
     assert (scratch.finetune_steps_done, prior.finetune_steps_done, guided.finetune_steps_done) == (6, 4, 6)
     assert sorted(prior.measured) == [2, 4]
     assert race.winner() is guided
+
+
+@pytest.mark.parametrize("linear_probe", [True, False])
+def test_fine_tuning_begins_with_a_fitted_last_layer_where_that_is_asked_for(
+    make_race: MakeRace, linear_probe: bool
+) -> None:
+    race = make_race(("scratch",), linear_probe=linear_probe)
+    expected = deepcopy(race.candidates[0].network)
+    untouched = last_layer(expected).weight.clone()
+    if linear_probe:
+        fit_last_layer(expected, race.split.train, race.seed)
+        assert not last_layer(expected).weight.equal(untouched)
+    finetune_step(expected, adam(expected, 1.0), race.split.train, FINETUNE, race.seed, 0)
+    seen: list[dict[str, Tensor]] = []
+
+    def look(phase: str, candidate: str, step: int, loss: float) -> None:
+        seen.append({name: value.clone() for name, value in race.candidates[0].network.state_dict().items()})
+
+    race.run(look)
+    assert all(torch.equal(value, seen[0][name]) for name, value in expected.state_dict().items())
+
+
+def test_a_probe_can_be_stopped_before_any_pair(make_race: MakeRace) -> None:
+    race = make_race(("scratch",))
+
+    def stop() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        race.run(ignore, stop)
+    assert race.steps_done() == 0
 
 
 def test_where_one_contends_nobody_stops(make_race: MakeRace) -> None:

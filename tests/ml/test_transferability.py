@@ -16,9 +16,10 @@ from ml.images import from_uint8, to_uint8
 from ml.options import TrainingOptions
 from ml.pairs import TargetPair
 from ml.prior import Prior, load_prior
+from ml.read_out import CROP, CROPS_PER_PAIR
 from ml.relation import Relation, relate
 from ml.sampling import crop, generator_for
-from ml.transferability import BACKBONE, CROP, CROPS_PER_PAIR, RIDGE, assessed, fresh_expert, read_out_gain
+from ml.transferability import BACKBONE, RIDGE, assessed, fresh_expert, read_out_gain
 
 Pairs = Callable[..., list[TargetPair]]
 Seeded = Callable[[int], torch.Generator]

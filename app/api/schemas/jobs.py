@@ -87,6 +87,11 @@ class JobOptions(Wire):
     inner_rate: float | None = Field(
         None, ge=0, le=1, description="Learning rate of the inner step of `maml` and `drtl-maml`. Null: the preset's."
     )
+    linear_probe: bool = Field(
+        True,
+        description="What is fine-tuned straight from the prior begins with a last layer fitted to the pairs in "
+        "closed form.",
+    )
     priority: Priority = Field(
         "normal",
         description="`high` goes before the owner's other jobs and gets a larger share of the workers, `low` the "
