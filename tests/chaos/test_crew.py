@@ -11,7 +11,7 @@ from tests.servers import RunningService, children_of, embedded_service, eventua
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="the kernel's process table is read")
 
-STEPS = 12
+STEPS = 24
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,17 @@ def helper_of(service: RunningService) -> int:
     return helper
 
 
+def test_a_cancelled_job_takes_its_helpers_along(crewed: RunningService) -> None:
+    job_id = crewed.post_job("never", finetune_steps=100_000)
+    crewed.wait_for_step(job_id, 1)
+    helper = helper_of(crewed)
+    crewed.http.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
+    assert crewed.wait_for_end(job_id)["state"] == "cancelled"
+    eventually(lambda: not is_alive(helper), timeout_s=5, what="the helper's end")
+
+
 def test_a_job_whose_helper_dies_is_resumed_by_another_crew(crewed: RunningService) -> None:
-    job_id = crewed.post_job("crewed", scheme="pretrain", transfer_steps=4, finetune_steps=STEPS)
+    job_id = crewed.post_job("crewed", finetune_steps=STEPS)
     crewed.wait_for_step(job_id, 8)
     helper = helper_of(crewed)
     environment = Path(f"/proc/{helper}/environ").read_bytes().split(b"\0")
@@ -48,15 +57,6 @@ def test_a_job_whose_helper_dies_is_resumed_by_another_crew(crewed: RunningServi
     assert steps[0] > 2, "it went on from its checkpoint"
     temporary = crewed.data_dir.parent / "tmp"  # The crew packs up once its job has ended.
     eventually(lambda: not list(temporary.glob("drtl-crew-*")), timeout_s=15, what="an empty folder")
-
-
-def test_a_cancelled_job_takes_its_helpers_along(crewed: RunningService) -> None:
-    job_id = crewed.post_job("never", finetune_steps=100_000)
-    crewed.wait_for_step(job_id, 1)
-    helper = helper_of(crewed)
-    crewed.http.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
-    assert crewed.wait_for_end(job_id)["state"] == "cancelled"
-    eventually(lambda: not is_alive(helper), timeout_s=5, what="the helper's end")
 
 
 def test_a_training_child_that_is_killed_takes_its_helpers_along(crewed: RunningService) -> None:
