@@ -11,16 +11,13 @@ from typing import Annotated, Final, Literal
 import typer
 
 from benchmarks.devices import REPOSITORY, Device, real_devices
-from benchmarks.trials import SCALES, Bench, Trials, one_thread, settings
+from benchmarks.trials import SCALES, Bench, Trials, one_thread, related_tasks, settings
 from ml.backbones import SameSize, build
 from ml.distortions import PAPERS
 from ml.guidance import Guidance, guided, task_shares, uniform
 from ml.options import PRESETS
 from ml.precision import device
 from ml.prior import Prior, load_prior
-from ml.relation import relate
-from ml.selection import selected
-from ml.transferability import assessed
 
 LIKE: Final = "likeness"
 # None is γ ≡ 1; every arm but `baseline` then runs the same steps on as many samples.
@@ -66,8 +63,7 @@ def measure(
 
 def compare(trials: Trials, bench: Bench, target: Device, prior: Prior, init: str, seed: int) -> None:
     """All arms of one target and seed, and fine-tuning without a transfer."""
-    related = selected(relate(prior.drn.to(device()), prior.prototypes, target.train, seed), "paper")
-    relation = assessed(related, prior.experts, target.train, seed)
+    relation = related_tasks(prior, target.train, seed)
     quick = PRESETS["quick"]
 
     def start() -> SameSize:

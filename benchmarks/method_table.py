@@ -72,7 +72,7 @@ def far_target_table(report: dict[str, Any]) -> str:
 
 
 def prior_start_table(report: dict[str, Any]) -> str:
-    """PSNR on unseen images after shares of the fine-tuning: a start on a target in each row, steps in the columns."""
+    """PSNR on unseen images after shares of the fine-tuning, a start on a target in each row; then means of targets."""
     trials = report["trials"]
     steps = sorted({step for trial in trials for step in trial["curve"]}, key=int)
     lines = [f"| target | start, learning rate | {' | '.join(f'{step} steps' for step in steps)} |"]
@@ -83,6 +83,9 @@ def prior_start_table(report: dict[str, Any]) -> str:
         cells = [f"{statistics.fmean(values):.2f}" if values else "" for values in means]
         named = f"{start}, {of_row[0]['rate']:g}"
         lines.append(f"| {' | '.join([target, named, *cells])} |")
+    lines += ["", "| start | at the end, mean of targets |", "|---|---|"]
+    for start in dict.fromkeys(trial["start"] for trial in trials):
+        lines.append(f"| {start} | {statistics.fmean(t['psnr'] for t in trials if t['start'] == start):.3f} |")
     inputs = ", ".join(f"{target} {psnr:.2f}" for target, psnr in report["inputs"].items())
     return "\n".join([*lines, "", f"{_recorded(report)}; inputs in dB: {inputs}."])
 

@@ -6,7 +6,7 @@ Each, and guided transfer too, with its last layer as it is and fitted in closed
 `quick` and measures unseen images along the way. Interrupted, it goes on where it was.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -14,18 +14,14 @@ from typing import Annotated, Any, Final, Literal
 import typer
 
 from benchmarks.devices import REPOSITORY, real_devices
-from benchmarks.trials import SCALES, Bench, Trials, one_thread, settings
+from benchmarks.trials import SCALES, Bench, Trials, one_thread, related_tasks, settings
 from ml.backbones import build
 from ml.distortions import PAPERS
-from ml.guidance import TaskMix, guided
+from ml.guidance import guided
 from ml.options import PRESETS, TrainingOptions
-from ml.pairs import TargetPair
 from ml.precision import device
 from ml.prior import Prior, load_prior
 from ml.read_out import fit_last_layer
-from ml.relation import relate
-from ml.selection import selected
-from ml.transferability import assessed
 
 BACKBONE: Final = "vdsr"
 UNSHUFFLE: Final = 2
@@ -90,7 +86,8 @@ def tuned(bench: Bench, start: str, prior: Prior, seed: int) -> Callable[[], dic
             raise SystemExit(f"the prior has no weights of {BACKBONE} with unshuffle {UNSHUFFLE}")
         network = network.to(device())
         if how.knows == "transfer":
-            bench.transfer(network, guided_by(prior, bench.target.train, seed), seed)
+            relation = related_tasks(prior, bench.target.train, seed)
+            bench.transfer(network, guided(relation, TrainingOptions().acting), seed)
         if how.probe:
             fit_last_layer(network, bench.target.train, seed)
         scale = replace(bench.scale, finetune_steps=max(1, bench.scale.finetune_steps // how.divisor))
@@ -100,12 +97,6 @@ def tuned(bench: Bench, start: str, prior: Prior, seed: int) -> Callable[[], dic
         return found | {"rate": rate, "curve": {"0": untrained} | found["curve"]}
 
     return train
-
-
-def guided_by(prior: Prior, pairs: Sequence[TargetPair], seed: int) -> TaskMix:
-    """As a job guides that chooses nothing else."""
-    relation = selected(relate(prior.drn.to(device()), prior.prototypes, pairs, seed), "paper")
-    return guided(assessed(relation, prior.experts, pairs, seed), TrainingOptions().acting)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,11 @@ from ml.job import clean_images
 from ml.meta import MetaSchedule, meta_step
 from ml.pairs import Split, TargetPair
 from ml.precision import device
+from ml.prior import Prior
+from ml.relation import Relation, relate
+from ml.selection import selected
 from ml.transfer import MARGIN, TransferSchedule, transfer_step
+from ml.transferability import assessed
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,12 @@ class Bench:
 
     def input_psnr(self) -> float:
         return mean(quality_of_input(self.unseen)).psnr
+
+
+def related_tasks(prior: Prior, pairs: Sequence[TargetPair], seed: int) -> Relation:
+    """The paper's distortions as a job sees them: their relation to the pairs, and what their experts gain."""
+    relation = selected(relate(prior.drn.to(device()), prior.prototypes, pairs, seed), "paper")
+    return assessed(relation, prior.experts, pairs, seed)
 
 
 def settings(benchmark: str, command: str, scale: str, shots: int) -> dict[str, Any]:

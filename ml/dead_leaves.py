@@ -24,7 +24,7 @@ def dead_leaves(
 ) -> Float[Tensor, "3 {size} {size}"]:
     """A square image of overlapping, shaded and striped ellipses, `size` pixels wide, values in [0, 1].
 
-    Calls `tick` every so many leaves, for it takes a good part of a second. Most leaves are a few pixels, where an
+    Calls `tick` every so many leaves, for it takes a moment. Most leaves are a few pixels, where an
     operation's cost is that of calling it; NumPy's calls are the cheaper ones.
     """
     side = size * OVERSAMPLING

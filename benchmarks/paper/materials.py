@@ -10,19 +10,16 @@ from torch import Tensor
 from benchmarks.devices import Device
 from benchmarks.leave_one_out import trained
 from benchmarks.paper.scales import Extent
-from benchmarks.trials import LEAST_SIDE, Bench, Scale, shown
+from benchmarks.trials import LEAST_SIDE, Bench, Scale, related_tasks, shown
 from ml import checkpoint
 from ml.distortions import PAPERS
 from ml.drn import DistortionRelationNetwork, DrnShape
 from ml.edges import Edges
 from ml.job import clean_images
 from ml.pairs import Split, TargetPair
-from ml.precision import device
 from ml.prior import Prior
 from ml.prior_training import generated_images, load_photographs
 from ml.relation import Relation, compute_prototypes, relate
-from ml.selection import selected
-from ml.transferability import assessed
 
 MEMORY_NODES = DrnShape().memory_nodes
 
@@ -54,9 +51,7 @@ class Materials:
         """By the prior, to the paper's distortions, with what their experts gain."""
         key = (target.name, seed, shots)
         if key not in self._relations:
-            related = relate(self.prior.drn.to(device()), self.prior.prototypes, target.train[:shots], seed)
-            related = assessed(selected(related, "paper"), self.prior.experts, target.train[:shots], seed)
-            self._relations[key] = related
+            self._relations[key] = related_tasks(self.prior, target.train[:shots], seed)
         return self._relations[key]
 
     def own_relation(self, memory_nodes: int, edges: Edges, target: Device, seed: int, shots: int) -> Relation:
