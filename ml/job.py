@@ -73,9 +73,13 @@ def run_job(
     rounding. Raises ValueError for pairs or options that cannot be used, HelperLost where one of the crew is gone.
     """
     clock = PhaseClock()
-    follower.progress("validating", SHARES["validating"])
-    prior = load_prior(prior_path)
-    pairs, scale = decode_pairs(files, lambda: follower.progress("validating", SHARES["validating"]))
+
+    def validating() -> None:
+        follower.progress("validating", SHARES["validating"])
+
+    validating()
+    prior = load_prior(prior_path, validating)
+    pairs, scale = decode_pairs(files, validating)
     parts = split(pairs, options.seed)
 
     clock.enter("embedding")

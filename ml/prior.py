@@ -1,5 +1,6 @@
 """The prior: everything learned before a job begins, as one versioned safetensors bundle."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -79,19 +80,23 @@ class UnusablePrior(RuntimeError):
     """The bundle is missing, damaged or of another version of this code: the operator's concern, not the user's."""
 
 
-def load_prior(path: Path | None = None) -> Prior:
-    """Read a bundle, by default the one that ships with the project. Raises UnusablePrior."""
+def load_prior(path: Path | None = None, tick: Callable[[], None] = lambda: None) -> Prior:
+    """Read a bundle, by default the one that ships with the project. Raises UnusablePrior.
+
+    Calls `tick` before each network in it.
+    """
     path = path or SHIPPED
     try:
-        return _read(path)
+        return _read(path, tick)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UnusablePrior(
             f"{path} cannot be used as a prior; rebuild it with `drtl prior train` ({error})"
         ) from error
 
 
-def _read(path: Path) -> Prior:
+def _read(path: Path, tick: Callable[[], None]) -> Prior:
     tensors, facts = checkpoint.load(path)
+    tick()
     if unknown := set(facts["names"]) - set(DISTORTIONS):
         raise ValueError(f"it knows distortions that this code does not: {sorted(unknown)}")
     drn = DistortionRelationNetwork(DrnShape(**facts["drn"]))
@@ -107,10 +112,12 @@ def _read(path: Path) -> Prior:
     if prototypes.vectors.shape != (len(prototypes.names), drn.dim):
         raise ValueError(f"its prototypes are no nodes of {drn.dim} values")
     for theta, state in thetas.items():
+        tick()
         backbone, unshuffle = theta.rsplit("-u", 1)
         build(backbone, int(unshuffle), seed=0).load_state_dict(state)
     experts, blank = {}, fresh_expert(seed=0).eval()
     for name in facts.get("experts", []):
+        tick()
         experts[name] = deepcopy(blank)  # A third of the time of drawing random weights once more.
         experts[name].load_state_dict(checkpoint.under(tensors, f"expert.{name}."))
     return Prior(facts["version"], drn.eval(), prototypes, thetas, facts["card"], experts)

@@ -304,10 +304,10 @@ def node_link_graph(
     nodes = torch.cat([prototypes.vectors, relation.target[None]])  # (k + 1, d)
     flat = prototypes.samples.flatten(0, 1)  # (k n, d)
     centre = flat.mean(dim=0)
-    _, _, axes = torch.linalg.svd(flat - centre, full_matrices=False)
+    axes = torch.linalg.eigh((flat - centre).T @ (flat - centre)).eigenvectors[:, -2:].flip(1)  # (d, 2), by PCA
 
     def project(points: Float[Tensor, "n d"]) -> list[list[float]]:
-        flat_points = (points - centre) @ axes[:2].T  # (n, 2)
+        flat_points = (points - centre) @ axes  # (n, 2)
         return [[round(float(x), 4), round(float(y), 4)] for x, y in flat_points]
 
     positions = project(nodes)

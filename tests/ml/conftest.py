@@ -22,9 +22,9 @@ from ml.dead_leaves import dead_leaves  # noqa: E402
 from ml.drn import DistortionRelationNetwork, DrnShape  # noqa: E402
 from ml.finetune import FinetuneSchedule  # noqa: E402
 from ml.meta import MetaSchedule  # noqa: E402
-from ml.pairs import PairFile, TargetPair  # noqa: E402
+from ml.pairs import PairFile, Split, TargetPair, decode_pairs, split  # noqa: E402
 from ml.prior import Prior, round_to_half, theta_name  # noqa: E402
-from ml.relation import compute_prototypes  # noqa: E402
+from ml.relation import Relation, compute_prototypes, relate  # noqa: E402
 from ml.transfer import TransferSchedule  # noqa: E402
 
 TINY_DRN = DrnShape(width=1 / 32, kind_dim=8, memory_nodes=4)
@@ -139,6 +139,18 @@ def tiny_prior(
     prototypes = compute_prototypes(tiny_drn, list(photographs.values()), tasks, 3, seed=0)
     theta = {name: value.contiguous() for name, value in random_network(2, seed=8).state_dict().items()}
     return Prior("test-1", tiny_drn, prototypes, {theta_name("vdsr", 2): theta}, {"licence": "CC0"})
+
+
+@pytest.fixture
+def parts(pair_files: Callable[..., list[PairFile]]) -> Split:
+    """Four noisy pairs, divided as a job divides them."""
+    return split(decode_pairs(pair_files(4))[0], 0)
+
+
+@pytest.fixture
+def relation(tiny_prior: Prior, parts: Split) -> Relation:
+    """How these pairs relate to the tasks of the tiny prior."""
+    return relate(tiny_prior.drn, tiny_prior.prototypes, parts.train, 0)
 
 
 @pytest.fixture

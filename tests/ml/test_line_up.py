@@ -15,23 +15,13 @@ from ml.guidance import Guidance, guided
 from ml.images import load_folder
 from ml.job import clean_images, line_up
 from ml.options import PRESETS, TrainingOptions
-from ml.pairs import PairFile, Split, decode_pairs, split
+from ml.pairs import PairFile, Split
 from ml.prior import Prior
 from ml.race import Race
-from ml.relation import Relation, relate
+from ml.relation import Relation
 
 pytestmark = pytest.mark.usefixtures("tiny_jobs")
 PairFiles = Callable[..., list[PairFile]]
-
-
-@pytest.fixture
-def parts(pair_files: PairFiles) -> Split:
-    return split(decode_pairs(pair_files(4))[0], 0)
-
-
-@pytest.fixture
-def relation(tiny_prior: Prior, parts: Split) -> Relation:
-    return relate(tiny_prior.drn, tiny_prior.prototypes, parts.train, 0)
 
 
 @pytest.fixture

@@ -50,13 +50,15 @@ def test_pre_trained_weights_come_back_exactly(
     assert all(torch.equal(value, tiny_prior.thetas["vdsr-u2"][name]) for name, value in network.state_dict().items())
 
 
-def test_experts_come_back_in_half_precision_and_an_older_bundle_has_none(
+def test_experts_come_back_in_half_precision_one_tick_each_and_an_older_bundle_has_none(
     path: Path, tiny_prior: Prior, tmp_path: Path
 ) -> None:
     assert load_prior(path).experts == {}
     experts = {"noise": fresh_expert(1), "mild": fresh_expert(2)}
     save_prior(tmp_path / "experts", replace(tiny_prior, experts=experts))
-    loaded = load_prior(tmp_path / "experts").experts
+    ticks: list[None] = []
+    loaded = load_prior(tmp_path / "experts", lambda: ticks.append(None)).experts
+    assert len(ticks) == 1 + 1 + 2  # The DRN, a theta, and the experts.
     assert loaded.keys() == experts.keys()
     for name, expert in experts.items():
         assert not loaded[name].training
