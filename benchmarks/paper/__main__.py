@@ -3,10 +3,10 @@
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import torch
 import typer
@@ -20,6 +20,7 @@ from benchmarks.paper.planning import stages
 from benchmarks.paper.real_esrgan import load_real_esrgan
 from benchmarks.paper.running import Ticker, make
 from benchmarks.paper.scales import SCALES, Extent, ScaleName
+from benchmarks.paper.schemes import SCHEMES
 from benchmarks.paper.study import Study
 from benchmarks.trials import Trials
 from ml.backbones import BACKBONES, BackboneName
@@ -36,6 +37,7 @@ PLANS: Final = {
     "fig6": fig6.plan,
     "fig7": fig7.plan,
 }
+Name = TypeVar("Name", bound=str)
 PAIRS: Final = REPOSITORY / "../shared/data/pairs"
 CLEAN: Final = REPOSITORY / "../shared/data/clean/cc0"
 TARGET_HELP: Final = "A target: train/ and test/, each with clean/ and distorted/. Give it once for each."
@@ -51,8 +53,15 @@ def paper(
         list[str] | None,
         typer.Option(help="Of Table 1; all by default. Give it once for each."),
     ] = None,
+    scheme: Annotated[
+        list[str] | None,
+        typer.Option(help="Of Table 1; all by default. Give it once for each."),
+    ] = None,
     ablation_backbone: Annotated[BackboneName, typer.Option(help="Of everything but Table 1.")] = "vdsr",
     seeds: Annotated[int | None, typer.Option(min=1, help="How many; 1 in quick, 3 in standard and paper.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of transfer and of fine-tuning each, instead of the scale's.")
+    ] = None,
     shots: Annotated[int, typer.Option(min=1, help="Pairs of each target, but for Fig. 7.")] = 10,
     clean: Annotated[Path | None, typer.Option(help="Photographs that auxiliary distortions are applied to.")] = None,
     prior: Annotated[Path | None, typer.Option(help="Another prior than the one that ships.")] = None,
@@ -75,8 +84,12 @@ def paper(
         return
     if threads:
         torch.set_num_threads(threads)
-    parts, backbones = chosen(only), known(backbone)
-    extent = SCALES[scale]
+    parts, backbones, schemes = (
+        chosen(only),
+        known("--backbone", backbone, BACKBONES),
+        known("--scheme", scheme, SCHEMES),
+    )
+    extent = SCALES[scale].of_steps(steps) if steps else SCALES[scale]
     photographs = clean or (CLEAN if CLEAN.is_dir() else None)
     devices = find_targets(target, targets, max(shots, *extent.curve_shots), extent)
     console, ticker = Console(stderr=True), Ticker()
@@ -87,7 +100,9 @@ def paper(
     except UnusableWeights as error:
         raise typer.BadParameter(str(error)) from error
     count = seeds or extent.plain.seeds
-    study = Study(materials, devices, backbones, ablation_backbone, range(count), shots, prefer, network, distance)
+    study = Study(
+        materials, devices, backbones, ablation_backbone, range(count), shots, prefer, network, distance, schemes
+    )
     trials = Trials(
         folder / "records.json",
         compared(scale, extent, study),
@@ -115,13 +130,12 @@ def chosen(only: str | None) -> list[str]:
     return [name for name in PLANS if name in asked]
 
 
-def known(names: Sequence[str] | None) -> list[BackboneName]:
-    """The backbones asked for, in the order of the code's own list."""
-    if unknown := set(names or []) - set(BACKBONES):
-        raise typer.BadParameter(
-            f"{', '.join(sorted(unknown))}: known are {', '.join(BACKBONES)}", param_hint="--backbone"
-        )
-    return [name for name in BACKBONES if not names or name in names]
+def known(option: str, names: Sequence[str] | None, of: Iterable[Name]) -> list[Name]:
+    """Those asked for, in the order of the code's own list."""
+    there = list(of)
+    if unknown := set(names or []) - set(there):
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: known are {', '.join(there)}", param_hint=option)
+    return [name for name in there if not names or name in names]
 
 
 def find_targets(folders: Sequence[Path] | None, of: Path | None, pairs: int, extent: Extent) -> list[Device]:

@@ -1,7 +1,7 @@
 """The schemes of Table 1 as trainings of equal steps and samples."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import torch
 
@@ -16,6 +16,7 @@ from ml.precision import device
 from ml.relation import Relation
 
 Scheme = Literal["baseline", "pretrain", "maml", "drtl-pretrain", "drtl-maml"]
+SCHEMES: Final[tuple[Scheme, ...]] = get_args(Scheme)
 GUIDED: Final = frozenset({"drtl-pretrain", "drtl-maml"})
 META: Final = frozenset({"maml", "drtl-maml"})
 

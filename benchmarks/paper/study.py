@@ -14,7 +14,7 @@ from benchmarks.paper.planning import About, Planned
 from benchmarks.paper.quality import measured, summary
 from benchmarks.paper.real_esrgan import RRDBNet, restore
 from benchmarks.paper.scales import Extent
-from benchmarks.paper.schemes import META, Scheme, Training, single_task, train, training_of
+from benchmarks.paper.schemes import META, SCHEMES, Scheme, Training, single_task, train, training_of
 from ml.backbones import BackboneName
 from ml.dip import deep_image_prior
 from ml.distortions import PAPERS
@@ -31,7 +31,7 @@ SECOND_ORDER = 2.5  # A step of MAML against one of pre-training.
 
 @dataclass(frozen=True)
 class Study:
-    """What was asked for; `backbones` are those of Table 1, `backbone` is that of everything else.
+    """What was asked for; `backbones` and `schemes` are those of Table 1, `backbone` is that of everything else.
 
     `prefer` is by what guided schemes prefer tasks; Table 3 compares relation networks, and is always by likeness.
     """
@@ -45,6 +45,7 @@ class Study:
     prefer: Preference = "transferability"
     real_esrgan: RRDBNet | None = None
     lpips: Lpips | None = None
+    schemes: Sequence[Scheme] = SCHEMES
     tasks: ClassVar[Sequence[str]] = PAPERS
     memory_nodes: ClassVar[int] = MEMORY_NODES
 

@@ -47,7 +47,7 @@ def plan(study: Study) -> list[Planned]:
         for backbone in study.backbones
         for seed in study.seeds
         for target in study.targets
-        for scheme in COLUMNS
+        for scheme in study.schemes
     ]
     return [*(study.input(target) for target in study.targets), *trainings]
 
@@ -109,7 +109,7 @@ def table(report: Report) -> str:
 def _seeds(row: dict[str, list[Record]]) -> str:
     """How many, apart for the meta-learned schemes where these have others."""
     plain, meta = (max(len(row[scheme]) for scheme in schemes) for schemes in COMPARED)
-    return str(plain) if plain == meta else f"{plain}, MAML {meta}"
+    return str(plain) if meta in (plain, 0) else f"{plain}, MAML {meta}"
 
 
 def _about(report: Report, name: str) -> str:
