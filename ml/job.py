@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -73,21 +74,15 @@ def run_job(
     rounding. Raises ValueError for pairs or options that cannot be used, HelperLost where one of the crew is gone.
     """
     clock = PhaseClock()
-
-    def validating() -> None:
-        follower.progress("validating", SHARES["validating"])
-
+    validating = partial(follower.progress, "validating", SHARES["validating"])
     validating()
     prior = load_prior(prior_path, validating)
     pairs, scale = decode_pairs(files, validating)
     parts = split(pairs, options.seed)
 
     clock.enter("embedding")
-    follower.progress("embedding", SHARES["embedding"])
-
-    def embedding() -> None:
-        follower.progress("embedding", SHARES["embedding"])
-
+    embedding = partial(follower.progress, "embedding", SHARES["embedding"])
+    embedding()
     relation = relate(prior.drn.to(device()), prior.prototypes, parts.train, options.seed, embedding)
     embedding()
     tasks = selected(relation, options.select)
