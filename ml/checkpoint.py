@@ -55,14 +55,20 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
     partial.replace(path)
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save` wrote. Raises ValueError for a file that is not whole or not ours."""
+def load(path: Path, plan: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save` wrote. Raises ValueError for a file that is not whole or not ours, or whose facts name another plan.
+
+    A plan is whatever a training depends on: with another one it would go on to what no uninterrupted training gives.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["facts"])
-            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 - not a dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise ValueError(f"path: {path} is not a whole checkpoint ({error})") from error
+    if plan is not None and facts.get("plan") != plan:
+        raise ValueError(f"path: {path} is a checkpoint of another plan")
+    return tensors, facts
 
 
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -15,23 +15,21 @@ from ml.checkpoint import Trainee, adam
 from ml.crew import ALONE, Crew
 from ml.dead_leaves import dead_leaves
 from ml.evaluate import quality_of_input
+from ml.findings import find_out, recalled
 from ml.guidance import TaskMix, guided, preference, task_shares, uniform
 from ml.images import load_folder, to_uint8
 from ml.lpips import Lpips
-from ml.match import fingerprint
 from ml.meta import MetaSchedule
-from ml.options import GUIDED, PRESETS, TrainingOptions
-from ml.pairs import PairFile, Split, as_sent, decode_pairs, split
+from ml.options import PRESETS, TrainingOptions
+from ml.pairs import PairFile, Split, as_sent, decode_pairs, digest, split
 from ml.precision import device
 from ml.preview import Preview, Viewpoint
 from ml.prior import Prior, load_prior
 from ml.race import Candidate, Race, Start, Tick
-from ml.relation import Relation, node_link_graph, relate
+from ml.relation import Relation, node_link_graph
 from ml.report import CODE_VERSION, Outcome, judge
 from ml.sampling import generator_for
-from ml.selection import selected
 from ml.transfer import MARGIN
-from ml.transferability import assessed
 
 DEAD_LEAVES, DEAD_LEAVES_SIDE = 6, 320
 MOST_CLEAN_IMAGES = 64  # Of the operator's folder, in memory at a time; 64 photographs of 2K are about 0.5 GiB.
@@ -83,22 +81,22 @@ def run_job(
     clock.enter("embedding")
     embedding = partial(follower.progress, "embedding", SHARES["embedding"])
     embedding()
-    relation = relate(prior.drn.to(device()), prior.prototypes, parts.train, options.seed, embedding)
-    embedding()
-    tasks = selected(relation, options.select)
-    if options.scheme in GUIDED:
-        tasks = assessed(tasks, prior.experts, parts.train, options.seed, embedding)
+    plan = f"{CODE_VERSION}/{options}/{prior.version}/{digest(files)}"
+    if resume is None:
+        found = find_out(prior, parts.train, as_sent(files, parts.train, scale), options, embedding)
+    else:
+        found = recalled(resume, plan, prior, options)
+    relation, tasks = found.relation, found.tasks
     shares = task_shares(tasks, options.acting)
     acted = asdict(options.acting) | {"prefer": preference(tasks, options.acting)}
     graph = node_link_graph(relation, prior.version, tasks, shares, acted)
     follower.graph(graph)
-    reference = fingerprint(as_sent(files, parts.train, scale), embedding)
 
     clock.enter("training")
     least_side = PRESETS[options.preset].transfer.crop + 2 * MARGIN
     transfers = options.scheme != "baseline"
     images = clean_images(parts, clean_dir, least_side, options.seed, embedding) if transfers else []
-    race = line_up(options, parts, scale, tasks, prior, images, lpips)
+    race = line_up(options, parts, scale, tasks, prior, images, lpips, plan)
     race.enlist(crew)
     if resume is not None:
         race.load(resume)
@@ -115,14 +113,17 @@ def run_job(
         rate = (race.steps_done() - before) / max(1e-3, time.monotonic() - started)
         follower.progress(phase, fraction(), candidate=candidate, step=step, loss=loss, steps_per_s=rate)
         follower.preview(lambda: viewpoint.look(networks[candidate], candidate, step))
-        follower.checkpoint(race.save)
+        follower.checkpoint(save)
+
+    def save(path: Path) -> None:
+        race.save(path, found.tensors(), **found.facts())
 
     race.run(after_step, lambda: follower.progress("fine_tuning", fraction()))
 
     clock.enter("evaluating")
     race.measure(lambda: follower.progress("evaluating", SHARES["evaluating"]))
     untouched = quality_of_input(parts.held_out, lpips)
-    outcome = judge(race, untouched, options, scale, relation, prior, reference, graph, clock.seconds())
+    outcome = judge(race, untouched, options, scale, relation, prior, found.reference, graph, clock.seconds())
     follower.progress("registering", SHARES["registering"])
     return outcome
 
@@ -156,6 +157,7 @@ def line_up(
     prior: Prior,
     images: Sequence[UInt8[Tensor, "3 _ _"]],
     lpips: Lpips | None = None,
+    plan: str = "",
 ) -> Race:
     """The candidates of a scheme. Fine-tuning from nothing always runs beside them, as the baseline of the report."""
     schedules = PRESETS[options.preset]
@@ -201,8 +203,6 @@ def line_up(
             pass
     asked_for_another = options.scheme not in {"auto", "baseline"}
     held_back: frozenset[Start] = frozenset({"scratch"}) if asked_for_another else frozenset()
-    related = f"{relation.gamma.tolist()}/{None if relation.gain_db is None else relation.gain_db.tolist()}"
-    plan = f"{CODE_VERSION}/{options}/{prior.version}/{related}/{[pair.name for pair in parts.train]}"
     return Race(candidates, parts, images, relation.prototypes.names, options.seed, held_back, plan, lpips=lpips)
 
 

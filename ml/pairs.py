@@ -1,5 +1,6 @@
 """The few-shot pairs of a target: decoded, brought to one size, divided into those to train and those to measure on."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -92,6 +93,15 @@ def as_sent(files: Sequence[PairFile], train: Sequence[TargetPair], scale: int) 
         height, width = pair.distorted.shape[1] // scale, pair.distorted.shape[2] // scale  # of a strip where it is one
         images.append(to_uint8(decode(file_of[pair.name].distorted).pixels[:, :height, :width]))
     return images
+
+
+def digest(files: Sequence[PairFile]) -> str:
+    """SHA-256, in hex, over the names and bytes of the pairs in their order."""
+    whole = hashlib.sha256()
+    for file in files:
+        for part in (file.name.encode(), file.clean, file.distorted):
+            whole.update(len(part).to_bytes(8, "big") + part)
+    return whole.hexdigest()
 
 
 def split(pairs: Sequence[TargetPair], seed: int) -> Split:

@@ -7,10 +7,11 @@ will be. Fine-tuning from nothing runs to the end: it is the baseline that the o
 target far from all known distortions, the likely winner.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import torch
@@ -263,9 +264,9 @@ class Race:
         best.network.load_state_dict(best.best_weights)
         return best
 
-    def save(self, path: Path) -> None:
-        """Write everything that `load` needs to go on."""
-        tensors: dict[str, Tensor] = {}
+    def save(self, path: Path, beside: Mapping[str, Tensor] = MappingProxyType({}), **facts: Any) -> None:
+        """Write everything that `load` needs to go on, with what whoever runs the race keeps beside it."""
+        tensors = dict(beside)
         progress: dict[str, Any] = {}
         for candidate in self.candidates:
             progress[candidate.start] = {
@@ -274,15 +275,13 @@ class Race:
             }
             tensors |= {f"{candidate.start}/{name}": value for name, value in candidate.trainee.tensors().items()}
             tensors |= {f"{candidate.start}/best/{name}": value for name, value in candidate.best_weights.items()}
-        checkpoint.save(path, tensors, {"candidates": progress, "plan": self.plan})
+        checkpoint.save(path, tensors, facts | {"candidates": progress, "plan": self.plan})
 
     def load(self, path: Path) -> None:
         """Take over the state of an interrupted race of the same plan. Raises ValueError for another's."""
-        tensors, facts = checkpoint.load(path)
+        tensors, facts = checkpoint.load(path, self.plan)
         if set(facts["candidates"]) != {candidate.start for candidate in self.candidates}:
             raise ValueError(f"path: {path} is a checkpoint of other candidates: {sorted(facts['candidates'])}")
-        if facts.get("plan") != self.plan:
-            raise ValueError(f"path: {path} is a checkpoint of another plan")
         for candidate in self.candidates:
             progress = facts["candidates"][candidate.start]
             candidate.trainee.load(checkpoint.under(tensors, f"{candidate.start}/"), progress["step"])

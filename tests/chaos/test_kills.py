@@ -118,7 +118,13 @@ def test_nothing_outlives_a_killed_supervisor_and_the_next_one_goes_on(
         for pid in everybody:
             eventually(lambda pid=pid: not is_alive(pid), timeout_s=3, what=f"the end of process {pid}")
     with embedded_service(data_dir) as service:
-        eventually(lambda: all(steps_by_attempt(service.events(job_id))[1:2] or [[]]), what="the next attempt's steps")
+
+        def steps_of_the_next() -> list[int]:
+            return next(iter(steps_by_attempt(service.events(job_id))[1:]), [])
+
+        eventually(
+            steps_of_the_next, timeout_s=60, what="the next attempt's steps"
+        )  # As long as `wait_for_step` waits.
         assert_resumed(service, job_id)
         child = service.training_child()
         began = time.monotonic()

@@ -178,15 +178,25 @@ def test_with_experts_the_job_prefers_what_helps_and_says_so(
     assert [node["weight"] for node in likeness.graphs[0]["nodes"][:-1]] == pytest.approx(shares)
 
 
-def test_a_job_with_experts_resumes_to_the_same_bits(
-    run: Callable[..., Outcome], pair_files: PairFiles, experts: dict[str, SameSize], tmp_path: Path
+def test_a_job_with_experts_resumes_to_the_same_bits_and_looks_up_what_it_had_found(
+    run: Callable[..., Outcome],
+    pair_files: PairFiles,
+    experts: dict[str, SameSize],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert experts
-    files = pair_files(4, 50, 60)
+    files = pair_files(4, 130, 140)  # Enough for a fingerprint.
     whole = run(files, Recorder(), scheme="drtl-pretrain")
     with pytest.raises(InterruptedError):
         run(files, Recorder(tmp_path, stop_after=2), scheme="drtl-pretrain")
-    assert run(files, resume=tmp_path / "1", scheme="drtl-pretrain").weights == whole.weights
+    for found in ("relate", "assessed", "fingerprint"):
+        monkeypatch.delattr(f"ml.findings.{found}")
+    resumed = run(files, resume=tmp_path / "1", scheme="drtl-pretrain")
+    assert resumed.weights == whole.weights
+    assert resumed.card["match"] == whole.card["match"] is not None
+    assert resumed.graph == whole.graph
+    assert all(node["gain_db"] is not None for node in resumed.graph["nodes"] if node["kind"] == "auxiliary")
 
 
 def test_the_card_of_a_model_without_transfer_names_no_tasks(
@@ -207,13 +217,22 @@ def test_equal_jobs_give_equal_model_files(run: Callable[..., Outcome], pair_fil
     assert all(seconds >= 0 for seconds in one.metrics["seconds"].values())
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"finetune_steps": 7}, {"init": "scratch"}, {"pixels": 9}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"finetune_steps": 7}, {"init": "scratch"}, {"pixels": 9}, {"prior": "another"}]
+)
 def test_a_checkpoint_of_another_plan_is_refused_before_the_first_step(
-    run: Callable[..., Outcome], pair_files: PairFiles, tmp_path: Path, change: dict[str, Any]
+    run: Callable[..., Outcome],
+    pair_files: PairFiles,
+    prior_path: Path,
+    tiny_prior: Prior,
+    tmp_path: Path,
+    change: dict[str, Any],
 ) -> None:
+    change = dict(change)
     with pytest.raises(InterruptedError):
         run(pair_files(4), Recorder(tmp_path, stop_after=1), scheme="drtl-pretrain")
     files = pair_files(4, sigma=change.pop("pixels", 25))
+    save_prior(prior_path, replace(tiny_prior, version=change.pop("prior", tiny_prior.version)))
     recorder = Recorder()
     with pytest.raises(ValueError, match="another plan"):
         run(files, recorder, resume=tmp_path / "0", scheme="drtl-pretrain", **change)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ml.distortions.resampling import resize
 from ml.images import decode, from_uint8, to_uint8
 from ml.metrics import ssim
-from ml.pairs import MEASURED_SIDE, SHORTEST_SIDE, PairFile, TargetPair, as_sent, decode_pairs, enlarge, split
+from ml.pairs import MEASURED_SIDE, SHORTEST_SIDE, PairFile, TargetPair, as_sent, decode_pairs, digest, enlarge, split
 
 PairFiles = Callable[..., list[PairFile]]
 
@@ -158,3 +158,16 @@ def test_training_images_as_sent_are_the_files_own_pixels(pair_files: PairFiles,
         width = pair.distorted.shape[2] // scale
         assert width == (60 if count == 4 else 60 * scale * 10 // 16 // scale)
         assert torch.equal(image, whole[:, :, :width])
+
+
+def test_the_digest_tells_pairs_apart_by_name_content_and_order() -> None:
+    files = [PairFile("a", b"one", b"two"), PairFile("b", b"three", b"four")]
+    assert digest(files) == digest(list(files))
+    others = [
+        files[::-1],
+        files[:1],
+        [PairFile("a", b"one", b"two"), PairFile("c", b"three", b"four")],
+        [PairFile("a", b"onet", b"wo"), files[1]],
+        [PairFile("a", b"two", b"one"), files[1]],
+    ]
+    assert len({digest(files), *map(digest, others)}) == 6
