@@ -62,6 +62,7 @@ def paper(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Of transfer and of fine-tuning each, instead of the scale's.")
     ] = None,
+    transfer_steps: Annotated[int | None, typer.Option(min=1, help="Of transfer, where not as many.")] = None,
     shots: Annotated[int, typer.Option(min=1, help="Pairs of each target, but for Fig. 7.")] = 10,
     clean: Annotated[Path | None, typer.Option(help="Photographs that auxiliary distortions are applied to.")] = None,
     prior: Annotated[Path | None, typer.Option(help="Another prior than the one that ships.")] = None,
@@ -89,7 +90,7 @@ def paper(
         known("--backbone", backbone, BACKBONES),
         known("--scheme", scheme, SCHEMES),
     )
-    extent = SCALES[scale].of_steps(steps) if steps else SCALES[scale]
+    extent = SCALES[scale].of_steps(transfer_steps or steps, steps)
     photographs = clean or (CLEAN if CLEAN.is_dir() else None)
     devices = find_targets(target, targets, max(shots, *extent.curve_shots), extent)
     console, ticker = Console(stderr=True), Ticker()

@@ -41,10 +41,11 @@ class Extent:
     def training(self, backbone: BackboneName) -> Scale:
         return self.deep if backbone in DEEP else self.plain
 
-    def of_steps(self, steps: int) -> "Extent":
-        """The same with trainings of so many steps, of transfer and of fine-tuning each."""
-        plain, deep = (replace(each, transfer_steps=steps, finetune_steps=steps) for each in (self.plain, self.deep))
-        return replace(self, plain=plain, deep=deep)
+    def of_steps(self, transfer: int | None, finetune: int | None) -> "Extent":
+        """The same with trainings of so many steps; None leaves the scale's own."""
+        steps = {"transfer_steps": transfer, "finetune_steps": finetune}
+        given = {name: count for name, count in steps.items() if count is not None}
+        return replace(self, plain=replace(self.plain, **given), deep=replace(self.deep, **given))
 
     def unshuffle_of(self, backbone: BackboneName) -> int:
         return self.deep_unshuffle if backbone in DEEP else self.unshuffle

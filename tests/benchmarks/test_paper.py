@@ -116,13 +116,13 @@ def test_trainings_on_one_target_have_equal_steps_and_samples(study: Path) -> No
 
 def test_steps_and_schemes_may_be_chosen_and_other_steps_are_not_mixed_in(folders: Path, tmp_path: Path) -> None:
     one = {"targets": None, "target": [folders / "targets" / "zoom"], "only": "table1"}
-    report = run(folders, tmp_path, steps=2, scheme=["drtl-pretrain", "baseline"], **one)
+    report = run(folders, tmp_path, steps=2, transfer_steps=3, scheme=["drtl-pretrain", "baseline"], **one)
     _, *trained = report["trials"]
     batch = SCALES["smoke"].plain.batch
     seen = {trial["scheme"]: (trial["transfer_samples"], trial["finetune_samples"]) for trial in trained}
-    assert seen == {"baseline": (0, 2 * batch), "drtl-pretrain": (2 * batch, 2 * batch)}
+    assert seen == {"baseline": (0, 2 * batch), "drtl-pretrain": (3 * batch, 2 * batch)}
     page = (tmp_path / "results.md").read_text()
-    assert "2 + 2 steps" in page
+    assert "3 + 2 steps" in page
     (row,) = (line for line in page.splitlines() if line.startswith("| VDSR"))
     assert [cell.strip() == "–" for cell in row.split("|")[2:10]] == [False, True, True, False, True, False, True, True]
     assert row.endswith("| 1 |")
