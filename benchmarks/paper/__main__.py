@@ -63,6 +63,9 @@ def paper(
         int | None, typer.Option(min=1, help="Of transfer and of fine-tuning each, instead of the scale's.")
     ] = None,
     transfer_steps: Annotated[int | None, typer.Option(min=1, help="Of transfer, where not as many.")] = None,
+    rates: Annotated[
+        ScaleName | None, typer.Option(help="Learning rates of another scale; `paper`'s are 1e-4 for all schemes.")
+    ] = None,
     shots: Annotated[int, typer.Option(min=1, help="Pairs of each target, but for Fig. 7.")] = 10,
     clean: Annotated[Path | None, typer.Option(help="Photographs that auxiliary distortions are applied to.")] = None,
     prior: Annotated[Path | None, typer.Option(help="Another prior than the one that ships.")] = None,
@@ -91,6 +94,8 @@ def paper(
         known("--scheme", scheme, SCHEMES),
     )
     extent = SCALES[scale].of_steps(transfer_steps or steps, steps)
+    if rates is not None:
+        extent = extent.at_rates_of(SCALES[rates])
     photographs = clean or (CLEAN if CLEAN.is_dir() else None)
     devices = find_targets(target, targets, max(shots, *extent.curve_shots), extent)
     console, ticker = Console(stderr=True), Ticker()

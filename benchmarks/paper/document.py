@@ -59,7 +59,12 @@ def recorded(report: Report) -> str:
     shown = f"up to {plain['images']} unseen images, {unseen}"
     guided = f"; guided by {report['prefer']}" if "prefer" in report else ""
     of = f"Of everything but Table 1, the backbone is {report['backbone']}."
-    return f"{ran}: {on}; {learnt}, {sizes}{guided}; {shown}. {of}"
+    return f"{ran}: {on}; {learnt}, {sizes}; {_rates(report['schedules'])}{guided}; {shown}. {of}"
+
+
+def _rates(schedules: dict[str, Any]) -> str:
+    transfer, finetune = schedules["transfer"]["learning_rate"], schedules["finetune"]["learning_rate"]
+    return f"learning rates {schedules['scratch_rate']:g} from nothing, {transfer:g} of transfer, {finetune:g} after it"
 
 
 def _steps(scale: dict[str, Any]) -> str:

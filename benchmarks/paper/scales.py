@@ -47,6 +47,18 @@ class Extent:
         given = {name: count for name, count in steps.items() if count is not None}
         return replace(self, plain=replace(self.plain, **given), deep=replace(self.deep, **given))
 
+    def at_rates_of(self, other: "Extent") -> "Extent":
+        """The same with the learning rates of another, and as these decay there."""
+        own, theirs = self.schedules, other.schedules
+        rates = replace(
+            own,
+            transfer=replace(own.transfer, learning_rate=theirs.transfer.learning_rate),
+            finetune=replace(own.finetune, learning_rate=theirs.finetune.learning_rate, decay=theirs.finetune.decay),
+            prior_rate=theirs.prior_rate,
+            scratch_rate=theirs.scratch_rate,
+        )
+        return replace(self, schedules=rates, decay=other.decay)
+
     def unshuffle_of(self, backbone: BackboneName) -> int:
         return self.deep_unshuffle if backbone in DEEP else self.unshuffle
 

@@ -114,22 +114,26 @@ def test_trainings_on_one_target_have_equal_steps_and_samples(study: Path) -> No
     assert transferred == {scale.transfer_steps * scale.batch}
 
 
-def test_steps_and_schemes_may_be_chosen_and_other_steps_are_not_mixed_in(folders: Path, tmp_path: Path) -> None:
+def test_steps_rates_and_schemes_may_be_chosen_and_others_are_not_mixed_in(folders: Path, tmp_path: Path) -> None:
     one = {"targets": None, "target": [folders / "targets" / "zoom"], "only": "table1"}
-    report = run(folders, tmp_path, steps=2, transfer_steps=3, scheme=["drtl-pretrain", "baseline"], **one)
+    amount = {"steps": 2, "transfer_steps": 3, "rates": "paper"}
+    report = run(folders, tmp_path, scheme=["drtl-pretrain", "baseline"], **amount, **one)
     _, *trained = report["trials"]
     batch = SCALES["smoke"].plain.batch
     seen = {trial["scheme"]: (trial["transfer_samples"], trial["finetune_samples"]) for trial in trained}
     assert seen == {"baseline": (0, 2 * batch), "drtl-pretrain": (3 * batch, 2 * batch)}
     page = (tmp_path / "results.md").read_text()
     assert "3 + 2 steps" in page
+    assert "learning rates 0.0001 from nothing, 0.0001 of transfer, 0.0001 after it" in page
+    assert report["decay"] == report["schedules"]["finetune"]["decay"] == "paper"
     (row,) = (line for line in page.splitlines() if line.startswith("| VDSR"))
     assert [cell.strip() == "–" for cell in row.split("|")[2:10]] == [False, True, True, False, True, False, True, True]
     assert row.endswith("| 1 |")
     with pytest.raises(typer.BadParameter, match="none: known are baseline"):
         run(folders, tmp_path, scheme=["none"], **one)
-    with pytest.raises(SystemExit, match="begun with other settings"):
-        run(folders, tmp_path, **one)
+    for others in ({}, amount | {"rates": None}, amount | {"steps": 3}):
+        with pytest.raises(SystemExit, match="begun with other settings"):
+            run(folders, tmp_path, **others, **one)
 
 
 def test_figures_are_drawn_again_from_the_records_alone(study: Path, tmp_path: Path) -> None:
