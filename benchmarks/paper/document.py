@@ -30,7 +30,8 @@ EVIDENCE: Final = {  # The kind of record without which a section would be empty
 
 def measured(report: Report) -> list[str]:
     """The sections that there are records for."""
-    return [name for name, kind in EVIDENCE.items() if targets(report) and records(report, kind=kind)]
+    there = [name for name, kind in EVIDENCE.items() if targets(report) and records(report, kind=kind)]
+    return [name for name in there if name != "fig7" or fig7.is_measured(report)]
 
 
 def page(report: dict[str, Any], *, figures: bool = True) -> str:

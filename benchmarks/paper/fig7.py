@@ -43,6 +43,11 @@ def curves(report: Report, target: str) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
+def is_measured(report: Report) -> bool:
+    """Whether some target has more than one number of pairs, as Table 1 alone has not."""
+    return any(len(curves(report, target)["baseline"]) > 1 for target in targets(report))
+
+
 def table(report: Report) -> str:
     """PSNR by pairs, and what is lost from the most pairs to the fewest."""
     parts = []

@@ -124,6 +124,7 @@ def test_steps_rates_and_schemes_may_be_chosen_and_others_are_not_mixed_in(folde
     assert seen == {"baseline": (0, 2 * batch), "drtl-pretrain": (3 * batch, 2 * batch)}
     page = (tmp_path / "results.md").read_text()
     assert "3 + 2 steps" in page
+    assert "Fig. 7" not in page  # Of one number of pairs there is no curve.
     assert "learning rates 0.0001 from nothing, 0.0001 of transfer, 0.0001 after it" in page
     assert report["decay"] == report["schedules"]["finetune"]["decay"] == "paper"
     (row,) = (line for line in page.splitlines() if line.startswith("| VDSR"))
