@@ -122,9 +122,8 @@ def test_nothing_outlives_a_killed_supervisor_and_the_next_one_goes_on(
         def steps_of_the_next() -> list[int]:
             return next(iter(steps_by_attempt(service.events(job_id))[1:]), [])
 
-        eventually(
-            steps_of_the_next, timeout_s=60, what="the next attempt's steps"
-        )  # As long as `wait_for_step` waits.
+        # As long as `wait_for_step` waits.
+        eventually(steps_of_the_next, timeout_s=60, what="the next attempt's steps")
         assert_resumed(service, job_id)
         child = service.training_child()
         began = time.monotonic()
