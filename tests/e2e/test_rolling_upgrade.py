@@ -1,9 +1,9 @@
 """Releases side by side: the code before the newest migration goes on with the new schema, and with the new code."""
 
 import os
+import shutil
 import subprocess
 import sys
-import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -41,10 +41,9 @@ def unpack_the_release_before(folder: Path) -> Path:
     before = git("rev-parse", "--verify", f"{came_with}^1") if came_with else git("rev-parse", "--verify", "HEAD")
     if not before:
         pytest.skip("there is no git history that reaches back before the newest migration")
-    archive = folder / "before.tar"
+    archive = folder / "before.zip"  # Not tar, which Python unpacks in one way before 3.11.4 and in another after it.
     subprocess.run(["git", "archive", "--output", archive, before], cwd=ROOT, check=True)
-    with tarfile.open(archive) as packed:
-        packed.extractall(folder / "before", filter="data")
+    shutil.unpack_archive(archive, folder / "before")
     return folder / "before"
 
 
