@@ -86,7 +86,7 @@ def train_prior(
         for name in backbones:
             theta = theta_name(name, unshuffle)
             network = build(name, unshuffle, seed)  # type: ignore[arg-type]  # the keys of BACKBONES
-            losses[theta] = _train_network(
+            losses[theta] = train_network(
                 network, f"{name}, all tasks", images, tasks, seed, schedule, work / f"{theta}.safetensors", progress
             )
             thetas[theta] = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
@@ -153,7 +153,7 @@ def train_experts(
     experts = {}
     for name in names:
         expert, saved = fresh_expert(seed), work / f"expert-{name}.safetensors"
-        _train_network(expert, f"expert, {name}", images, [name], seed, schedule, saved, progress, decay=False)
+        train_network(expert, f"expert, {name}", images, [name], seed, schedule, saved, progress, decay=False)
         experts[name] = expert.cpu().eval()
     return experts
 
@@ -207,7 +207,7 @@ def _train_drn(
     return drn.cpu(), loss
 
 
-def _train_network(
+def train_network(
     network: SameSize,
     label: str,
     images: Sequence[Tensor],

@@ -60,6 +60,11 @@ def prior_extend(context: typer.Context) -> None:
     run_child("-m", "ml.prior_extension", *context.args)
 
 
+def prior_pretrain(context: typer.Context) -> None:
+    """Train a prior's weights further, or ones it lacks; takes the arguments of `python -m ml.prior_pretraining`."""
+    run_child("-m", "ml.prior_pretraining", *context.args)
+
+
 def run_child(*arguments: str) -> NoReturn:
     """Run Python in a process of its own (this side loads no torch) and end as it ends.
 

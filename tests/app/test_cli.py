@@ -141,8 +141,9 @@ def test_a_command_without_a_service_ends_with_the_next_step(tmp_path: Path) -> 
     assert "Traceback" not in ended.stderr
 
 
-def test_arguments_of_the_prior_training_are_passed_on() -> None:
-    ended = drtl("prior", "train", "--help")
+@pytest.mark.parametrize("command", ["train", "extend", "pretrain"])
+def test_arguments_of_the_prior_s_commands_are_passed_on(command: str) -> None:
+    ended = drtl("prior", command, "--help")
     assert ended.returncode == 0
     assert "--clean" in ended.stdout
 

@@ -1,0 +1,90 @@
+"""Trains a prior's weights of a backbone further, or those that it lacks: `python -m ml.prior_pretraining`.
+
+All else in the bundle stays as it is: the relation of a target to the auxiliary distortions does not depend on what
+a transfer starts from.
+"""
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import typer
+
+from ml.backbones import BACKBONES, build
+from ml.distortions import DISTORTIONS, PAPERS
+from ml.prior import SHIPPED, Prior, load_prior, save_prior, theta_name
+from ml.prior_training import GENERATED, generated_images, load_photographs, train_network, training_bars, version_of
+from ml.transfer import TransferSchedule
+
+
+def pretrain(
+    clean: Annotated[list[Path], typer.Option(help="Folder of clean photographs; give it once for each folder.")],
+    output: Annotated[Path, typer.Option(help="The bundle to write.")],
+    prior: Annotated[Path, typer.Option(help="The bundle to begin with; by default the one that ships.")] = SHIPPED,
+    licence: Annotated[str, typer.Option(help="Terms of the photographs, for the card.")] = "unknown",
+    backbone: Annotated[str, typer.Option(help="Whose weights.")] = "vdsr",
+    unshuffle: int = 2,
+    steps: int = 12_000,
+    batch: int = 8,
+    learning_rate: float = 4e-4,
+    learn: Annotated[
+        Literal["paper", "all"], typer.Option(help="What is trained on: the paper's seven, or all distortions.")
+    ] = "all",
+    seed: Annotated[int, typer.Option(help="Another than the weights were made with, or they see the same again.")] = 1,
+    threads: Annotated[int, typer.Option(help="0 lets torch decide.")] = 0,
+) -> None:
+    """Train a backbone on auxiliary tasks alike, from the bundle's weights or, where it has none, from nothing.
+
+    Progress is saved beside the output every minute; the same command resumes from there and ends with the same bits.
+    """
+    if backbone not in BACKBONES:
+        raise typer.BadParameter(f"{backbone}: known are {', '.join(BACKBONES)}")
+    if threads:
+        torch.set_num_threads(threads)
+    known = load_prior(prior)
+    theta = theta_name(backbone, unshuffle)
+    network = build(backbone, unshuffle, seed)
+    further = known.start(network, backbone)
+    tasks = list(PAPERS if learn == "paper" else DISTORTIONS)
+    schedule = TransferSchedule(steps, batch, learning_rate=learning_rate)
+    # What was begun from other weights, or to be trained otherwise, must not be gone on with.
+    about = hashlib.sha256(f"{known.version}/{schedule}/{tasks}/{seed}".encode()).hexdigest()[:8]
+    work = output.with_name(f"{output.name}.work")
+    work.mkdir(parents=True, exist_ok=True)
+    photographs = load_photographs(clean)
+    images = photographs + generated_images(seed)
+    saved = work / f"{theta}-{about}.safetensors"
+    with training_bars() as progress:
+        loss = train_network(network, f"{backbone}, {len(tasks)} tasks", images, tasks, seed, schedule, saved, progress)
+    trained = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
+    thetas = known.thetas | {theta: trained}
+    today = datetime.now(UTC).date().isoformat()
+    training = {
+        "date": today,
+        "of": known.version,
+        "theta": theta,
+        "further": further,
+        "tasks": tasks,
+        "steps": steps,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "loss": loss,
+        "photographs": len(photographs),
+        "generated": GENERATED,
+        "licence": licence,
+        "seed": seed,
+        "torch": torch.__version__,
+    }
+    card = known.card | {"pretraining": [*known.card.get("pretraining", []), training]}
+    version = version_of(today, known.prototypes, thetas, known.experts)
+    save_prior(output, Prior(version, known.drn, known.prototypes, thetas, card, known.experts))
+    typer.echo(
+        f"Wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), version {version}: "
+        f"{theta} {'further ' if further else ''}trained for {steps:,} steps on {len(tasks)} distortions."
+    )
+
+
+if __name__ == "__main__":
+    typer.run(pretrain)
