@@ -15,7 +15,7 @@ OUTPUT ?= demo-output
 TORCH_INDEX ?= auto
 
 .PHONY: demo
-demo: $(VENV)/.service  ## the main job over HTTP, start to end; PAIRS=<folder> for your own pairs, PRESET=quick|standard|paper
+demo: $(VENV)/.service  ## the main job over HTTP, start to end; PAIRS=<folder> for your own pairs, PRESET=draft|quick|standard|paper
 	@$(BIN)/drtl demo --preset $(PRESET) --output "$(OUTPUT)" $(if $(PAIRS),--pairs "$(PAIRS)")
 
 .PHONY: up

@@ -90,6 +90,24 @@ def prior_start_table(report: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{_recorded(report)}; inputs in dB: {inputs}."])
 
 
+def rates_table(report: dict[str, Any]) -> str:
+    """PSNR on unseen images: a backbone, a scheme and a device in each row, a fraction of the rates in each column."""
+    trials = report["trials"]
+    fractions = sorted({trial["fraction"] for trial in trials}, reverse=True)
+    lines = [f"| backbone | scheme | device | {' | '.join(f'{fraction:g}' for fraction in fractions)} |"]
+    lines += ["|---" * (len(fractions) + 3) + "|"]
+    for backbone, scheme in dict.fromkeys((trial["backbone"], trial["scheme"]) for trial in trials):
+        own = [trial for trial in trials if (trial["backbone"], trial["scheme"]) == (backbone, scheme)]
+        for target in dict.fromkeys(trial["target"] for trial in own):
+            found = {trial["fraction"]: trial["psnr"] for trial in own if trial["target"] == target}
+            lines.append(
+                f"| {backbone} | {scheme} | {target} | {' | '.join(f'{found[one]:.2f}' for one in fractions)} |"
+            )
+        means = [statistics.fmean(trial["psnr"] for trial in own if trial["fraction"] == one) for one in fractions]
+        lines.append(f"| {backbone} | {scheme} | **mean** | {' | '.join(f'{mean:.2f}' for mean in means)} |")
+    return "\n".join([*lines, "", f"{_recorded(report)}."])
+
+
 def maml_collapse_table(report: dict[str, Any]) -> str:
     """Before and after fine-tuning, and the L1 loss with either kind of statistics."""
     head = ["network", "order", "inner rate", "query L1", "L1 by batch statistics", "by kept ones"]

@@ -12,7 +12,14 @@ from doctor_table import doctor_table
 from load_table import hostile_table, load_table
 from main_job_table import main_job_table
 from match_table import match_table, trust_table
-from method_table import auto_race_table, far_target_table, guidance_table, maml_collapse_table, prior_start_table
+from method_table import (
+    auto_race_table,
+    far_target_table,
+    guidance_table,
+    maml_collapse_table,
+    prior_start_table,
+    rates_table,
+)
 from relation_table import leave_one_out_table, read_outs_table, unrelated_table
 from restoring_table import restoring_table
 from storage_table import storage_table
@@ -33,6 +40,7 @@ TABLES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "match": match_table,
     "paper": partial(page, figures=False),
     "prior_start": prior_start_table,
+    "rates": rates_table,
     "read_outs": read_outs_table,
     "storage": storage_table,
     "trust": trust_table,

@@ -20,7 +20,7 @@ from ml.guidance import TaskMix, guided, preference, task_shares, uniform
 from ml.images import load_folder, to_uint8
 from ml.lpips import Lpips
 from ml.meta import MetaSchedule
-from ml.options import PRESETS, TrainingOptions
+from ml.options import TrainingOptions
 from ml.pairs import PairFile, Split, as_sent, decode_pairs, digest, split
 from ml.precision import device
 from ml.preview import Preview, Viewpoint
@@ -93,9 +93,8 @@ def run_job(
     follower.graph(graph)
 
     clock.enter("training")
-    least_side = PRESETS[options.preset].transfer.crop + 2 * MARGIN
-    transfers = options.scheme != "baseline"
-    images = clean_images(parts, clean_dir, least_side, options.seed, embedding) if transfers else []
+    least_side = options.schedules.transfer.crop + 2 * MARGIN
+    images = clean_images(parts, clean_dir, least_side, options.seed, embedding) if options.transfers else []
     race = line_up(options, parts, scale, tasks, prior, images, lpips, plan)
     race.enlist(crew)
     if resume is not None:
@@ -160,13 +159,8 @@ def line_up(
     plan: str = "",
 ) -> Race:
     """The candidates of a scheme. Fine-tuning from nothing always runs beside them, as the baseline of the report."""
-    schedules = PRESETS[options.preset]
-    transfer = schedules.transfer
-    if options.transfer_steps is not None:
-        transfer = replace(transfer, steps=options.transfer_steps)
-    finetune = replace(schedules.finetune, loss=options.loss)
-    if options.finetune_steps is not None:
-        finetune = replace(finetune, steps=options.finetune_steps)
+    schedules = options.schedules
+    transfer, finetune = schedules.transfer, schedules.finetune
     unshuffle = options.unshuffle or max(2, {1: 1, 2: 2, 3: 4, 4: 4}[scale])
     if unshuffle < scale:
         raise ValueError(f"unshuffle: {unshuffle} is less than the scale of the pairs, {scale}")
@@ -185,20 +179,20 @@ def line_up(
         return Candidate(start, trainee, on_device, transfer, replace(finetune, learning_rate=rate), meta, probe)
 
     candidates = [candidate("scratch")]
-    meta = options.meta(schedules.meta)
     match options.scheme:
         case "auto":
             if options.init == "prior" and prior.has_theta(options.backbone, unshuffle):
                 candidates.append(candidate("prior"))
-            candidates.append(candidate("guided-transfer", guided(relation, options.acting)))
+            if options.transfers:
+                candidates.append(candidate("guided-transfer", guided(relation, options.acting)))
         case "pretrain":
             candidates.append(candidate("uniform-transfer", uniform(relation)))
         case "drtl-pretrain":
             candidates.append(candidate("guided-transfer", guided(relation, options.acting)))
         case "maml":
-            candidates.append(candidate("uniform-maml", uniform(relation), meta))
+            candidates.append(candidate("uniform-maml", uniform(relation), schedules.meta))
         case "drtl-maml":
-            candidates.append(candidate("guided-maml", guided(relation, options.acting), meta))
+            candidates.append(candidate("guided-maml", guided(relation, options.acting), schedules.meta))
         case "baseline":
             pass
     asked_for_another = options.scheme not in {"auto", "baseline"}

@@ -1,8 +1,9 @@
 """What a user may choose about a job, and the training schedules behind the presets."""
 
 import math
-from dataclasses import dataclass, replace
-from typing import Final, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, TypeVar
 
 from ml.backbones import BackboneName
 from ml.finetune import FinetuneSchedule
@@ -12,8 +13,9 @@ from ml.meta import MetaSchedule, Order
 from ml.selection import TOP, Select
 from ml.transfer import TransferSchedule
 
-Preset = Literal["quick", "standard", "paper"]
+Preset = Literal["draft", "quick", "standard", "paper"]
 Scheme = Literal["auto", "baseline", "pretrain", "maml", "drtl-pretrain", "drtl-maml"]
+Choice = TypeVar("Choice")
 GUIDED: Final[frozenset[Scheme]] = frozenset({"auto", "drtl-pretrain", "drtl-maml"})  # Where the relation acts.
 
 
@@ -56,13 +58,30 @@ class TrainingOptions:
         most = TOP if self.select == "top-k" and self.top_k is None else self.top_k
         return Guidance(self.guidance, self.temperature, most, self.prefer)
 
-    def meta(self, preset: MetaSchedule) -> MetaSchedule:
-        """The meta-learning of a preset with what was chosen instead."""
+    @property
+    def schedules(self) -> "Schedules":
+        """The preset's for the backbone, with what was chosen instead."""
+        preset = PRESETS[self.preset].of(self.backbone)
+        transfer, finetune, meta = preset.transfer, preset.finetune, preset.meta
         return replace(
             preset,
-            order=preset.order if self.maml_order is None else self.maml_order,
-            inner_rate=preset.inner_rate if self.inner_rate is None else self.inner_rate,
+            transfer=replace(transfer, steps=_chosen(self.transfer_steps, transfer.steps)),
+            finetune=replace(finetune, steps=_chosen(self.finetune_steps, finetune.steps), loss=self.loss),
+            meta=replace(
+                meta,
+                order=_chosen(self.maml_order, meta.order),
+                inner_rate=_chosen(self.inner_rate, meta.inner_rate),
+            ),
         )
+
+    @property
+    def transfers(self) -> bool:
+        """Whether any candidate learns auxiliary tasks."""
+        return self.scheme != "baseline" and self.schedules.transfer.steps > 0
+
+
+def _chosen(choice: Choice | None, preset: Choice) -> Choice:
+    return preset if choice is None else choice
 
 
 @dataclass(frozen=True)
@@ -71,6 +90,7 @@ class Schedules:
 
     `finetune` has the learning rate after transfer. The prior's weights are also fine-tuned at a gentler rate, since a
     target that is nearly clean wants small steps, and fresh weights at one of their own: the race finds what fits.
+    Rates are VDSR's; `fractions` says which part of them other backbones want once they know something.
     """
 
     transfer: TransferSchedule
@@ -78,16 +98,43 @@ class Schedules:
     prior_rate: float
     scratch_rate: float
     meta: MetaSchedule
+    fractions: Mapping[BackboneName, float] = field(default_factory=dict)
+
+    def of(self, backbone: BackboneName) -> "Schedules":
+        """The same at the rates that a backbone wants."""
+        fraction = self.fractions.get(backbone, 1.0)
+        return replace(
+            self,
+            transfer=replace(self.transfer, learning_rate=fraction * self.transfer.learning_rate),
+            finetune=replace(self.finetune, learning_rate=fraction * self.finetune.learning_rate),
+            prior_rate=fraction * self.prior_rate,
+            fractions={},
+        )
+
+
+# Measured at so few steps by `benchmarks/rates.py`, on devices that no table of results is made with.
+SHORT: Final[Mapping[BackboneName, float]] = {"dncnn": 1 / 4}
 
 
 # Ours, but for `paper`: its batch, crop, rates and decay are those of §4.2. The paper names no numbers of steps.
+# `draft` makes no transfer: where there is a prior, most of the gain comes with the last layer's fit and a tenth of the
+# steps of `quick` (`benchmarks/prior_start.py`).
 PRESETS: Final[dict[Preset, Schedules]] = {
+    "draft": Schedules(
+        TransferSchedule(steps=0, batch=8, learning_rate=5e-4),
+        FinetuneSchedule(steps=24, batch=8, learning_rate=1e-3, decay="cosine"),
+        prior_rate=5e-4,
+        scratch_rate=1e-3,
+        meta=MetaSchedule(),
+        fractions=SHORT,
+    ),
     "quick": Schedules(
         TransferSchedule(steps=240, batch=8, learning_rate=5e-4),
         FinetuneSchedule(steps=240, batch=8, learning_rate=1e-3, decay="cosine"),
         prior_rate=5e-4,
         scratch_rate=1e-3,
         meta=MetaSchedule(),
+        fractions=SHORT,
     ),
     "standard": Schedules(
         TransferSchedule(steps=2_000, batch=16, learning_rate=1e-4),

@@ -20,7 +20,7 @@ def create(
         Path, typer.Argument(help="Few-shot pairs: a folder with clean/ and distorted/, or a zip of such.", exists=True)
     ],
     name: Annotated[str | None, typer.Option(help="Name of the model to make; otherwise the folder's.")] = None,
-    preset: Annotated[str, typer.Option(help="quick, standard or paper.")] = "quick",
+    preset: Annotated[str, typer.Option(help="draft, quick, standard or paper.")] = "quick",
     scheme: Annotated[str, typer.Option(help="auto, baseline, pretrain, maml, drtl-pretrain or drtl-maml.")] = "auto",
     backbone: Annotated[str, typer.Option(help="vdsr, dncnn, rcan or rdn.")] = "vdsr",
     unshuffle: Annotated[int | None, typer.Option(help="1, 2 or 4: work at that part of the resolution.")] = None,

@@ -30,7 +30,7 @@ def demo(
         Path | None, typer.Option(help="A folder with clean/ and distorted/; otherwise demo pairs.")
     ] = None,
     output: Annotated[Path, typer.Option(help="Where pictures, graph and numbers go.")] = Path("demo-output"),
-    preset: Annotated[str, typer.Option(help="quick, standard or paper.")] = "quick",
+    preset: Annotated[str, typer.Option(help="draft, quick, standard or paper.")] = "quick",
 ) -> None:
     """Run the main job from end to end, over HTTP, on a service of its own."""
     from app.demo import run_demo  # Spares the other commands scipy and scikit-image.

@@ -24,9 +24,9 @@ AGEING_S: Final = 86_400.0  # A step of priority is worth so much waiting.
 # What is expected of a job, for shares and for the metric of waiting work; being wrong by a factor that is the same for
 # all jobs changes nothing of the shares. Samples are steps × batch of the presets of `ml`, which is not to be loaded
 # here; a test compares them.
-TRANSFER_BATCH: Final = {"quick": 8, "standard": 16, "paper": 32}
-TRANSFER_STEPS: Final = {"quick": 240, "standard": 2_000, "paper": 100_000}
-FINETUNE_STEPS: Final = {"quick": 240, "standard": 6_000, "paper": 30_000}
+TRANSFER_BATCH: Final = {"draft": 8, "quick": 8, "standard": 16, "paper": 32}
+TRANSFER_STEPS: Final = {"draft": 0, "quick": 240, "standard": 2_000, "paper": 100_000}
+FINETUNE_STEPS: Final = {"draft": 24, "quick": 240, "standard": 6_000, "paper": 30_000}
 # Networks that are fine-tuned, in whole fine-tunings: the baseline always, the losers of a race by two thirds.
 FINETUNINGS: Final = {"auto": 1 + 2 / 3 + 1, "pretrain": 2.0, "drtl-pretrain": 2.0, "baseline": 1.0}
 SAMPLE_S: Final = 0.007  # A crop of 64×64 through vdsr at half resolution, forth and back, on one core.

@@ -60,12 +60,16 @@ def recorded(report: Report) -> str:
     shown = f"up to {plain['images']} unseen images, {unseen}"
     guided = f"; guided by {report['prefer']}" if "prefer" in report else ""
     of = f"Of everything but Table 1, the backbone is {report['backbone']}."
-    return f"{ran}: {on}; {learnt}, {sizes}; {_rates(report['schedules'])}{guided}; {shown}. {of}"
+    return f"{ran}: {on}; {learnt}, {sizes}; {_rates(report)}{guided}; {shown}. {of}"
 
 
-def _rates(schedules: dict[str, Any]) -> str:
+def _rates(report: Report) -> str:
+    schedules = report["schedules"]
     transfer, finetune = schedules["transfer"]["learning_rate"], schedules["finetune"]["learning_rate"]
-    return f"learning rates {schedules['scratch_rate']:g} from nothing, {transfer:g} of transfer, {finetune:g} after it"
+    said = f"learning rates {schedules['scratch_rate']:g} from nothing, {transfer:g} of transfer, {finetune:g} after it"
+    trained = {trial.get("backbone") for trial in report["trials"]}
+    fractions = {name: part for name, part in schedules.get("fractions", {}).items() if name in trained}
+    return said + "".join(f", {part:g} of the last two for {name}" for name, part in fractions.items())
 
 
 def _steps(scale: dict[str, Any]) -> str:

@@ -56,6 +56,7 @@ class Extent:
             finetune=replace(own.finetune, learning_rate=theirs.finetune.learning_rate, decay=theirs.finetune.decay),
             prior_rate=theirs.prior_rate,
             scratch_rate=theirs.scratch_rate,
+            fractions=theirs.fractions,
         )
         return replace(self, schedules=rates, decay=other.decay)
 

@@ -48,7 +48,7 @@ def single_task(task: str, backbone: BackboneName, seed: int, relation: Relation
 
 def train(bench: Bench, training: Training, extent: Extent) -> tuple[SameSize, dict[str, Any]]:
     """The trained network, and how many samples it has seen, which is the same for every scheme that transfers."""
-    scale, rates = bench.scale, extent.schedules
+    scale, rates = bench.scale, extent.schedules.of(training.backbone)
     unshuffle = extent.unshuffle_of(training.backbone)
     network = fresh(training.backbone, unshuffle, training.seed, cut_down=extent.cut_down).to(device())
     facts: dict[str, Any] = {"transfer_samples": 0, "finetune_samples": scale.finetune_steps * scale.batch}

@@ -390,6 +390,7 @@ def test_the_schedules_that_work_is_estimated_by_are_those_of_the_method() -> No
 @pytest.mark.parametrize(
     ("less", "more"),
     [
+        ({"preset": "draft"}, {"preset": "quick"}),
         ({"preset": "quick"}, {"preset": "standard"}),
         ({"preset": "standard"}, {"preset": "paper"}),
         ({"scheme": "baseline"}, {"scheme": "auto"}),

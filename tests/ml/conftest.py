@@ -166,5 +166,6 @@ def tiny_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
         prior_rate=5e-4,
         scratch_rate=2e-3,
         meta=MetaSchedule(tasks=2),
+        fractions={"dncnn": 0.5},
     )
     monkeypatch.setitem(options.PRESETS, "quick", quick)

@@ -38,6 +38,9 @@ def lined_up(tiny_prior: Prior, parts: Split, relation: Relation) -> Callable[..
         ({"scheme": "auto"}, ["scratch", "prior", "guided-transfer"]),
         ({"scheme": "auto", "init": "scratch"}, ["scratch", "guided-transfer"]),
         ({"scheme": "auto", "unshuffle": 1}, ["scratch", "guided-transfer"]),  # The prior has no such weights.
+        ({"scheme": "auto", "preset": "draft"}, ["scratch", "prior"]),  # Which makes no transfer, unless asked to.
+        ({"scheme": "auto", "preset": "draft", "transfer_steps": 2}, ["scratch", "prior", "guided-transfer"]),
+        ({"scheme": "auto", "transfer_steps": 0}, ["scratch", "prior"]),
         ({"scheme": "baseline"}, ["scratch"]),
         ({"scheme": "pretrain"}, ["scratch", "uniform-transfer"]),
         ({"scheme": "drtl-pretrain"}, ["scratch", "guided-transfer"]),
@@ -120,6 +123,15 @@ def test_every_start_is_fine_tuned_at_a_rate_of_its_own(lined_up: Callable[..., 
     assert len(set(rates)) == 3
     nothing = lined_up(scheme="drtl-pretrain", init="scratch", transfer_steps=0).candidates[1]
     assert nothing.finetune.learning_rate == quick.scratch_rate
+
+
+def test_another_backbone_is_trained_at_the_rates_that_it_wants(lined_up: Callable[..., Race]) -> None:
+    quick = PRESETS["quick"].of("dncnn")
+    scratch, guided = lined_up(backbone="dncnn").candidates
+    assert scratch.finetune.learning_rate == PRESETS["quick"].scratch_rate
+    assert guided.finetune.learning_rate == quick.finetune.learning_rate < PRESETS["quick"].finetune.learning_rate
+    assert guided.trainee.optimizer.param_groups[0]["lr"] == guided.transfer.learning_rate
+    assert guided.transfer.learning_rate == quick.transfer.learning_rate < PRESETS["quick"].transfer.learning_rate
 
 
 def test_steps_may_be_chosen(lined_up: Callable[..., Race]) -> None:

@@ -1,12 +1,15 @@
 """What a user may choose, and the schedules behind it."""
 
-from typing import get_args
+from dataclasses import replace
+from typing import Any, get_args
 
 import pytest
 
 from app.api.schemas.jobs import JobOptions
 from ml.guidance import Acting, Preference
-from ml.options import PRESETS, Scheme, TrainingOptions
+from ml.options import PRESETS, Preset, Scheme, TrainingOptions
+
+OFFERED = ("preset", "scheme", "guidance", "prefer")
 
 
 def test_the_paper_preset_has_the_papers_numbers() -> None:
@@ -18,6 +21,29 @@ def test_the_paper_preset_has_the_papers_numbers() -> None:
 
 def test_no_preset_shakes_weights_that_know_something_more_than_those_that_do_not() -> None:
     assert all(preset.finetune.learning_rate <= preset.scratch_rate for preset in PRESETS.values())
+
+
+def test_in_short_trainings_another_backbone_that_knows_something_is_trained_more_gently() -> None:
+    def rates(**options: Any) -> tuple[float, ...]:
+        own = TrainingOptions(**options).schedules
+        return own.transfer.learning_rate, own.finetune.learning_rate, own.prior_rate
+
+    for preset in ("draft", "quick"):
+        (fraction,) = {
+            one / other for one, other in zip(rates(preset=preset, backbone="dncnn"), rates(preset=preset), strict=True)
+        }
+        assert fraction == PRESETS["quick"].fractions["dncnn"] < 1
+        assert TrainingOptions(preset=preset, backbone="dncnn").schedules.scratch_rate == PRESETS[preset].scratch_rate
+    for preset in ("standard", "paper"):
+        assert rates(preset=preset, backbone="dncnn") == rates(preset=preset)
+    assert rates() == (5e-4, 1e-3, 5e-4)
+
+
+def test_what_is_chosen_goes_before_the_preset() -> None:
+    chosen = TrainingOptions(transfer_steps=0, finetune_steps=7, loss="shift_tolerant", maml_order="first").schedules
+    assert (chosen.transfer.steps, chosen.finetune.steps, chosen.finetune.loss) == (0, 7, "shift_tolerant")
+    assert chosen.meta == replace(PRESETS["quick"].meta, order="first")
+    assert TrainingOptions().schedules == PRESETS["quick"].of("vdsr")
 
 
 @pytest.mark.parametrize(
@@ -38,8 +64,9 @@ def test_values_that_no_training_can_use_are_refused(options: dict[str, float], 
 
 def test_the_service_offers_what_the_method_knows() -> None:
     """`app` cannot import `ml`, so what may be chosen is written down twice."""
-    offered = {name: get_args(JobOptions.model_fields[name].annotation) for name in ("scheme", "guidance", "prefer")}
+    offered = {name: get_args(JobOptions.model_fields[name].annotation) for name in OFFERED}
     assert offered == {
+        "preset": get_args(Preset),
         "scheme": get_args(Scheme),
         "guidance": get_args(Acting),
         "prefer": get_args(Preference),

@@ -39,7 +39,9 @@ class JobOptions(Wire):
         json_schema_extra={"not": {"const": RESERVED_NAME}},
     )
     new_version: bool = Field(False, description="Allow the name of an existing model, and add a version to it.")
-    preset: Literal["quick", "standard", "paper"] = Field("quick", description="How long to train.")
+    preset: Literal["draft", "quick", "standard", "paper"] = Field(
+        "quick", description="How long to train; `draft` only fits the prior to the pairs, in well under a minute."
+    )
     scheme: Literal["auto", "baseline", "pretrain", "maml", "drtl-pretrain", "drtl-maml"] = Field(
         "auto", description="`auto` lets several ways to start race on held-out pairs; the others are the paper's."
     )
