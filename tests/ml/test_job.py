@@ -178,6 +178,20 @@ def test_with_experts_the_job_prefers_what_helps_and_says_so(
     assert [node["weight"] for node in likeness.graphs[0]["nodes"][:-1]] == pytest.approx(shares)
 
 
+def test_a_draft_fits_the_prior_and_asks_no_expert_since_it_learns_no_task(
+    run: Callable[..., Outcome], pair_files: PairFiles, experts: dict[str, SameSize]
+) -> None:
+    assert experts
+    recorder = Recorder()
+    outcome = run(pair_files(4), recorder, preset="draft")
+    assert recorder.steps == 2 * 24
+    assert [each["name"] for each in outcome.metrics["candidates"]] == ["scratch", "prior"]
+    (graph,) = recorder.graphs
+    assert len(graph["nodes"]) == len(experts) + 1
+    assert all(node.get("gain_db") is None for node in graph["nodes"])
+    assert outcome.verdict in {"gain", "no_gain"}
+
+
 def test_a_job_with_experts_resumes_to_the_same_bits_and_looks_up_what_it_had_found(
     run: Callable[..., Outcome],
     pair_files: PairFiles,
