@@ -57,6 +57,8 @@ STARTS: Final = {
 def measure(
     scale: Annotated[Literal["smoke", "quick", "standard"], typer.Option(help="How much to train.")] = "quick",
     targets: Annotated[Path, typer.Option(help="Folder of real targets.")] = REPOSITORY / "../shared/data/pairs",
+    start: Annotated[list[str] | None, typer.Option(help="Give it once for each; all by default.")] = None,
+    prior: Annotated[Path | None, typer.Option(help="Another bundle than the one that ships.")] = None,
     shots: int = 10,
     output: Annotated[Path | None, typer.Option(help="Default: benchmarks/results/prior-start-SCALE.json.")] = None,
 ) -> None:
@@ -64,15 +66,17 @@ def measure(
     one_thread()
     path = output or REPOSITORY / f"benchmarks/results/prior-start-{scale}.json"
     command = f"python benchmarks/prior_start.py --scale {scale}"
-    trials = Trials(path, settings("prior_start", command, scale, shots))
-    prior = load_prior()
+    command += f" --prior {prior}" * (prior is not None) + "".join(f' --start "{name}"' for name in start or [])
+    bundle = load_prior(prior)
+    another = {} if prior is None else {"prior": bundle.version}
+    trials = Trials(path, settings("prior_start", command, scale, shots) | another)
     for target in real_devices(targets, shots, SCALES[scale].images):
         for seed in range(SCALES[scale].seeds):
             bench = Bench.of(target, SCALES[scale], None, list(PAPERS), seed)
             trials.report["inputs"][target.name] = bench.input_psnr()
-            for start in STARTS:
-                about: dict[str, str | int] = {"target": target.name, "seed": seed, "start": start}
-                trials.measure(about, tuned(bench, start, prior, seed))
+            for name in start or STARTS:
+                about: dict[str, str | int] = {"target": target.name, "seed": seed, "start": name}
+                trials.measure(about, tuned(bench, name, bundle, seed))
     typer.echo(f"Wrote {path}.")
 
 
