@@ -3,10 +3,10 @@
 import { list } from "./api.js";
 
 /**
- * Seconds on two CPU cores. `quick` is measured (docs/results.md): 800 steps of 8 crops in all its candidates. The others
- * are no more than that pace times their own steps and crops: 16,000 of 16, and 170,000 of 32.
+ * Seconds on two CPU cores. `draft` and `quick` are measured (docs/results.md): 800 steps of 8 crops in all candidates of
+ * `quick`. The others are no more than that pace times their own steps and crops: 16,000 of 16, and 170,000 of 32.
  */
-const GUESS = { quick: 130, standard: 130 * 40, paper: 130 * 850 };
+const GUESS = { draft: 45, quick: 130, standard: 130 * 40, paper: 130 * 850 };
 
 const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
