@@ -115,27 +115,21 @@ class Schedules:
 # Measured at so few steps by `benchmarks/rates.py`, on devices that no table of results is made with.
 SHORT: Final[Mapping[BackboneName, float]] = {"dncnn": 1 / 4}
 
+QUICK: Final = Schedules(
+    TransferSchedule(steps=240, batch=8, learning_rate=5e-4),
+    FinetuneSchedule(steps=240, batch=8, learning_rate=1e-3, decay="cosine"),
+    prior_rate=5e-4,
+    scratch_rate=1e-3,
+    meta=MetaSchedule(),
+    fractions=SHORT,
+)
 
 # Ours, but for `paper`: its batch, crop, rates and decay are those of §4.2. The paper names no numbers of steps.
 # `draft` makes no transfer: where there is a prior, most of the gain comes with the last layer's fit and a tenth of the
 # steps of `quick` (`benchmarks/prior_start.py`).
 PRESETS: Final[dict[Preset, Schedules]] = {
-    "draft": Schedules(
-        TransferSchedule(steps=0, batch=8, learning_rate=5e-4),
-        FinetuneSchedule(steps=24, batch=8, learning_rate=1e-3, decay="cosine"),
-        prior_rate=5e-4,
-        scratch_rate=1e-3,
-        meta=MetaSchedule(),
-        fractions=SHORT,
-    ),
-    "quick": Schedules(
-        TransferSchedule(steps=240, batch=8, learning_rate=5e-4),
-        FinetuneSchedule(steps=240, batch=8, learning_rate=1e-3, decay="cosine"),
-        prior_rate=5e-4,
-        scratch_rate=1e-3,
-        meta=MetaSchedule(),
-        fractions=SHORT,
-    ),
+    "draft": replace(QUICK, transfer=replace(QUICK.transfer, steps=0), finetune=replace(QUICK.finetune, steps=24)),
+    "quick": QUICK,
     "standard": Schedules(
         TransferSchedule(steps=2_000, batch=16, learning_rate=1e-4),
         FinetuneSchedule(steps=6_000, batch=16, learning_rate=4e-4, decay="cosine"),

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,15 @@ import typer
 from PIL import Image
 from torch import Tensor
 
-from ml import prior_extension, prior_training
+from ml import prior_extension
 from ml.backbones import build
-from ml.dead_leaves import dead_leaves
 from ml.distortions import DISTORTIONS
 from ml.prior import Prior, load_prior, save_prior, theta_name
 from ml.prior_extension import extend_prior
 from ml.relation import compute_prototypes
 from ml.transferability import fresh_expert
+
+pytestmark = pytest.mark.usefixtures("few_leaves")
 
 
 @pytest.fixture
@@ -35,9 +35,6 @@ def clean(tmp_path: Path, photographs: dict[str, Tensor]) -> Path:
 def old(tiny_prior: Prior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bundle that knows three distortions, of three samples each, and little data to extend it with."""
     monkeypatch.setattr(prior_extension, "PROTOTYPE_SAMPLES", 3)
-    monkeypatch.setattr(prior_training, "DEAD_LEAVES", 1)
-    monkeypatch.setattr(prior_training, "DEAD_LEAVES_SIDE", 112)
-    monkeypatch.setattr(prior_training, "dead_leaves", partial(dead_leaves, leaves=30))
     path = tmp_path / "old.safetensors"
     thetas = {theta_name("vdsr", 4): build("vdsr", 4, seed=0).state_dict()}
     card = {"licence": "CC0", "tasks": ["bicubic", "noise", "mild"]}

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +20,7 @@ from ml.prior_pretraining import pretrain
 from ml.transfer import TransferSchedule, transfer_step
 from ml.transferability import fresh_expert
 
+pytestmark = pytest.mark.usefixtures("few_leaves")
 Seeded = Callable[[int], torch.Generator]
 
 
@@ -27,9 +28,6 @@ Seeded = Callable[[int], torch.Generator]
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(backbones.BACKBONES, "vdsr", lambda unshuffle: vdsr(unshuffle, depth=4, width=8))
     monkeypatch.setitem(backbones.BACKBONES, "dncnn", lambda unshuffle: dncnn(unshuffle, depth=3, width=4))
-    monkeypatch.setattr(prior_training, "DEAD_LEAVES", 1)
-    monkeypatch.setattr(prior_training, "DEAD_LEAVES_SIDE", 112)
-    monkeypatch.setattr(prior_training, "dead_leaves", partial(dead_leaves, leaves=30))
 
 
 @pytest.fixture
@@ -52,9 +50,9 @@ def bundle(tiny_prior: Prior, tmp_path: Path) -> Path:
     return path
 
 
-def pretrained(bundle: Path, clean: Path, name: str = "new", **options: object) -> Prior:
+def pretrained(bundle: Path, clean: Path, name: str = "new", **options: Any) -> Prior:
     output = bundle.with_name(f"{name}.safetensors")
-    pretrain([clean], output, bundle, licence="CC BY 4.0", **{"steps": 3, "batch": 2} | options)  # type: ignore[arg-type]
+    pretrain([clean], output, bundle, licence="CC BY 4.0", **{"steps": 3, "batch": 2} | options)
     return load_prior(output)
 
 
@@ -110,11 +108,11 @@ def test_an_interrupted_training_resumes_to_the_same_bits_and_another_one_does_n
     monkeypatch.setattr(prior_training, "SAVE_EVERY_S", -1.0)
     real, done = prior_training.transfer_step, []
 
-    def stop(*args: object) -> float:
+    def stop(*args: Any) -> float:
         if len(done) == 2:
             raise InterruptedError
         done.append(args[-1])
-        return real(*args)  # type: ignore[arg-type]
+        return real(*args)
 
     with monkeypatch.context() as patch:
         patch.setattr(prior_training, "transfer_step", stop)

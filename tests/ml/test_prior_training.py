@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +20,7 @@ from ml.images import to_uint8
 from ml.prior import Prior, load_prior
 from ml.prior_training import train_prior
 
+pytestmark = pytest.mark.usefixtures("few_leaves")
 Seeded = Callable[[int], torch.Generator]
 
 
@@ -28,9 +28,6 @@ Seeded = Callable[[int], torch.Generator]
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(backbones.BACKBONES, "vdsr", lambda unshuffle: vdsr(unshuffle, depth=4, width=8))
     monkeypatch.setattr(prior_training, "DrnShape", lambda **variant: replace(DrnShape(1 / 16, 8), **variant))
-    monkeypatch.setattr(prior_training, "DEAD_LEAVES", 1)
-    monkeypatch.setattr(prior_training, "DEAD_LEAVES_SIDE", 112)
-    monkeypatch.setattr(prior_training, "dead_leaves", partial(dead_leaves, leaves=30))
     monkeypatch.setattr(prior_training, "PROTOTYPE_SAMPLES", 2)
 
 

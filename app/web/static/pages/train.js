@@ -19,7 +19,7 @@ const IMAGES = ".png,.jpg,.jpeg,.webp,.tif,.tiff,.bmp,.zip";
 const SETTLE_MS = 350; // Files for both zones often come one after the other.
 const NAME = /^[a-z0-9][a-z0-9._-]{0,62}$/;
 const PRESETS = {
-  draft: "Fits what is known to your pairs: most of the gain, at once.",
+  draft: "Fits what is known to your pairs: most of the gain in a fraction of the time.",
   quick: "Enough for most devices, and for a first look.",
   standard: "Longer, for the last tenths of a decibel.",
   paper: "The paper's own schedule; wants a GPU.",
