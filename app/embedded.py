@@ -20,10 +20,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from sqlalchemy.engine import make_url
+
 from app.core import keys
 from app.core.database import open_database, read_sessions
 from app.core.settings import Settings, settings
 from app.supervision import TICK_S, Child, Say, Supervisor, log_file, log_tail, spawn
+from app.write_lock import WriteLockGuard
 
 SOURCE = Path(__file__).resolve().parent.parent
 PATIENCE_TO_START_S = 90.0
@@ -56,10 +59,13 @@ def serve(settings: Settings, say: Say = print) -> None:
             wait_until_ready(supervisor, url, stopping)
             if not stopping:
                 say(f"The service is ready: {url}  (data and logs in {data_dir}; Ctrl-C stops it)")
+            guard = write_lock_guard(settings.database_url, supervisor)
             while not stopping:
                 time.sleep(TICK_S)
                 if supervisor.tick():
                     announce(data_dir, url, supervisor)
+                if guard is not None:
+                    guard.tick()
         finally:
             say("Stopping …")
             (data_dir / "service.json").unlink(missing_ok=True)
@@ -138,6 +144,14 @@ def migrate(data_dir: Path, environment: dict[str, str]) -> None:
         migration = spawn([sys.executable, "-m", "migrations"], environment, data_dir, log)
     if migration.wait() != 0:
         raise CannotStart(f"The database could not be migrated:\n{log_tail(data_dir, 'migrations')}")
+
+
+def write_lock_guard(database_url: str, supervisor: Supervisor) -> WriteLockGuard | None:
+    """One for a database that is a file; a server looks after its own transactions."""
+    url = make_url(database_url)
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return None
+    return WriteLockGuard(supervisor.data_dir / url.database, supervisor)  # Children run in the data folder.
 
 
 def require_keys_beyond_loopback(settings: Settings) -> None:

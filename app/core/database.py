@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine import Connection, ExceptionContext, make_url
+from sqlalchemy.exc import InternalError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
+
+LONGEST_SILENCE_S = 10  # Between two statements of one transaction; such pauses are milliseconds.
 
 
 def open_database(url: str) -> Engine:
@@ -17,9 +20,12 @@ def open_database(url: str) -> Engine:
     """
     if make_url(url).get_backend_name() != "sqlite":
         timeout = {"connect_timeout": 5}  # Seconds; a server that is gone must not hold requests for minutes.
-        return create_engine(
+        server = create_engine(
             url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=timeout, hide_parameters=True
         )
+        event.listen(server, "connect", end_when_quiet)
+        event.listen(server, "handle_error", call_it_operational)
+        return server
     database = make_url(url).database
     if database:
         Path(database).parent.mkdir(parents=True, exist_ok=True)
@@ -39,6 +45,19 @@ def open_database(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def end_when_quiet(connection: Any, _record: Any) -> None:
+    """Have PostgreSQL end a transaction whose client has stopped in the middle, and holds rows that others need."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{LONGEST_SILENCE_S:d}s'")
+    connection.commit()
+
+
+def call_it_operational(context: ExceptionContext) -> None:
+    """Raise OperationalError where the connection is gone: for a quiet client's, psycopg says InternalError."""
+    if context.is_disconnect and isinstance(context.sqlalchemy_exception, InternalError):
+        raise OperationalError(context.statement, None, context.original_exception) from context.original_exception
 
 
 def sessions(engine: Engine) -> sessionmaker[Session]:
