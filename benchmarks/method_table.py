@@ -77,15 +77,17 @@ def prior_start_table(report: dict[str, Any]) -> str:
     steps = sorted({step for trial in trials for step in trial["curve"]}, key=int)
     lines = [f"| target | start, learning rate | {' | '.join(f'{step} steps' for step in steps)} |"]
     lines += ["|---" * (len(steps) + 2) + "|"]
-    for target, start in dict.fromkeys((trial["target"], trial["start"]) for trial in trials):
-        of_row = [trial for trial in trials if (trial["target"], trial["start"]) == (target, start)]
+    for target, start, rate in dict.fromkeys((trial["target"], trial["start"], trial["rate"]) for trial in trials):
+        of_row = [
+            trial for trial in trials if (trial["target"], trial["start"], trial["rate"]) == (target, start, rate)
+        ]
         means = [[trial["curve"][step] for trial in of_row if step in trial["curve"]] for step in steps]
         cells = [f"{statistics.fmean(values):.2f}" if values else "" for values in means]
-        named = f"{start}, {of_row[0]['rate']:g}"
-        lines.append(f"| {' | '.join([target, named, *cells])} |")
-    lines += ["", "| start | at the end, mean of targets |", "|---|---|"]
-    for start in dict.fromkeys(trial["start"] for trial in trials):
-        lines.append(f"| {start} | {statistics.fmean(t['psnr'] for t in trials if t['start'] == start):.3f} |")
+        lines.append(f"| {' | '.join([target, f'{start}, {rate:g}', *cells])} |")
+    lines += ["", "| start, learning rate | at the end, mean of targets |", "|---|---|"]
+    for start, rate in dict.fromkeys((trial["start"], trial["rate"]) for trial in trials):
+        ends = [trial["psnr"] for trial in trials if (trial["start"], trial["rate"]) == (start, rate)]
+        lines.append(f"| {start}, {rate:g} | {statistics.fmean(ends):.3f} |")
     inputs = ", ".join(f"{target} {psnr:.2f}" for target, psnr in report["inputs"].items())
     return "\n".join([*lines, "", f"{_recorded(report)}; inputs in dB: {inputs}."])
 

@@ -2,8 +2,9 @@
 
 Each, and guided transfer too, with its last layer as it is and fitted in closed form first.
 
-`python benchmarks/prior_start.py [--scale quick|standard]` trains on each real target at the rates of the preset
-`quick` and measures unseen images along the way. Interrupted, it goes on where it was.
+`python benchmarks/prior_start.py [--scale quick|standard]` trains on each real target at the rates of the presets
+`quick` and `draft` (a tenth of the steps), and measures unseen images along the way. Interrupted, it goes on where it
+was. With `--rate`, starts are compared at other rates.
 """
 
 from collections.abc import Callable
@@ -26,9 +27,11 @@ from ml.read_out import fit_last_layer
 BACKBONE: Final = "vdsr"
 UNSHUFFLE: Final = 2
 POINTS: Final = 10
+REAL: Final = REPOSITORY / "../shared/data/pairs"
 RATES: Final = {
     "nothing": PRESETS["quick"].scratch_rate,
     "prior": PRESETS["quick"].prior_rate,
+    "a tenth": PRESETS["draft"].prior_rate,
     "transfer": PRESETS["quick"].finetune.learning_rate,
 }
 
@@ -56,8 +59,9 @@ STARTS: Final = {
 
 def measure(
     scale: Annotated[Literal["smoke", "quick", "standard"], typer.Option(help="How much to train.")] = "quick",
-    targets: Annotated[Path, typer.Option(help="Folder of real targets.")] = REPOSITORY / "../shared/data/pairs",
+    targets: Annotated[Path, typer.Option(help="Folder of targets.")] = REAL,
     start: Annotated[list[str] | None, typer.Option(help="Give it once for each; all by default.")] = None,
+    rate: Annotated[list[float] | None, typer.Option(help="Give it once for each; the presets' by default.")] = None,
     prior: Annotated[Path | None, typer.Option(help="Another bundle than the one that ships.")] = None,
     shots: int = 10,
     output: Annotated[Path | None, typer.Option(help="Default: benchmarks/results/prior-start-SCALE.json.")] = None,
@@ -66,7 +70,9 @@ def measure(
     one_thread()
     path = output or REPOSITORY / f"benchmarks/results/prior-start-{scale}.json"
     command = f"python benchmarks/prior_start.py --scale {scale}"
-    command += f" --prior {prior}" * (prior is not None) + "".join(f' --start "{name}"' for name in start or [])
+    command += f" --targets {targets}" * (targets != REAL) + f" --prior {prior}" * (prior is not None)
+    command += "".join(f' --start "{name}"' for name in start or [])
+    command += "".join(f" --rate {one:g}" for one in rate or [])
     bundle = load_prior(prior)
     another = {} if prior is None else {"prior": bundle.version}
     trials = Trials(path, settings("prior_start", command, scale, shots) | another)
@@ -75,12 +81,18 @@ def measure(
             bench = Bench.of(target, SCALES[scale], None, list(PAPERS), seed)
             trials.report["inputs"][target.name] = bench.input_psnr()
             for name in start or STARTS:
-                about: dict[str, str | int] = {"target": target.name, "seed": seed, "start": name}
-                trials.measure(about, tuned(bench, name, bundle, seed))
+                for one in rate or [usual_rate(STARTS[name])]:
+                    about: dict[str, Any] = {"target": target.name, "seed": seed, "start": name, "rate": one}
+                    trials.measure(about, tuned(bench, name, bundle, seed, one))
     typer.echo(f"Wrote {path}.")
 
 
-def tuned(bench: Bench, start: str, prior: Prior, seed: int) -> Callable[[], dict[str, Any]]:
+def usual_rate(start: Start) -> float:
+    """The preset's that trains so."""
+    return RATES["a tenth" if start.divisor > 1 else start.knows]
+
+
+def tuned(bench: Bench, start: str, prior: Prior, seed: int, rate: float) -> Callable[[], dict[str, Any]]:
     """Fine-tuning from one start, to be run if need be; step 0 of the curve is the start itself, after its probe."""
     how = STARTS[start]
 
@@ -96,9 +108,8 @@ def tuned(bench: Bench, start: str, prior: Prior, seed: int) -> Callable[[], dic
             fit_last_layer(network, bench.target.train, seed)
         scale = replace(bench.scale, finetune_steps=max(1, bench.scale.finetune_steps // how.divisor))
         untrained = bench.psnr(network)
-        rate = RATES[how.knows]
         found = replace(bench, scale=scale).finetune(network, rate, seed, points=max(1, POINTS // how.divisor))
-        return found | {"rate": rate, "curve": {"0": untrained} | found["curve"]}
+        return found | {"curve": {"0": untrained} | found["curve"]}
 
     return train
 

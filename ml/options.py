@@ -126,9 +126,14 @@ QUICK: Final = Schedules(
 
 # Ours, but for `paper`: its batch, crop, rates and decay are those of §4.2. The paper names no numbers of steps.
 # `draft` makes no transfer: where there is a prior, most of the gain comes with the last layer's fit and a tenth of the
-# steps of `quick` (`benchmarks/prior_start.py`).
+# steps of `quick`, at twice its rate (`benchmarks/prior_start.py`).
 PRESETS: Final[dict[Preset, Schedules]] = {
-    "draft": replace(QUICK, transfer=replace(QUICK.transfer, steps=0), finetune=replace(QUICK.finetune, steps=24)),
+    "draft": replace(
+        QUICK,
+        transfer=replace(QUICK.transfer, steps=0),
+        finetune=replace(QUICK.finetune, steps=24),
+        prior_rate=1e-3,
+    ),
     "quick": QUICK,
     "standard": Schedules(
         TransferSchedule(steps=2_000, batch=16, learning_rate=1e-4),

@@ -1,5 +1,6 @@
 """What a user may choose, and the schedules behind it."""
 
+import itertools
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -37,6 +38,13 @@ def test_in_short_trainings_another_backbone_that_knows_something_is_trained_mor
     for preset in ("standard", "paper"):
         assert rates(preset=preset, backbone="dncnn") == rates(preset=preset)
     assert rates() == (5e-4, 1e-3, 5e-4)
+
+
+def test_the_fewer_steps_the_larger_they_are() -> None:
+    presets = sorted(PRESETS.values(), key=lambda preset: preset.finetune.steps)
+    for fewer, more in itertools.pairwise(presets):
+        assert fewer.prior_rate > more.prior_rate
+        assert fewer.scratch_rate >= more.scratch_rate
 
 
 def test_what_is_chosen_goes_before_the_preset() -> None:
