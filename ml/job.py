@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
-from jaxtyping import UInt8
+import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ml.backbones import build
@@ -16,11 +17,11 @@ from ml.crew import ALONE, Crew
 from ml.dead_leaves import dead_leaves
 from ml.evaluate import quality_of_input
 from ml.findings import find_out, recalled
-from ml.guidance import TaskMix, guided, preference, task_shares, uniform
+from ml.guidance import TaskMix, guided, preference, uniform
 from ml.images import load_folder, to_uint8
 from ml.lpips import Lpips
 from ml.meta import MetaSchedule
-from ml.options import TrainingOptions
+from ml.options import GUIDED, TrainingOptions
 from ml.pairs import PairFile, Split, as_sent, decode_pairs, digest, split
 from ml.precision import device
 from ml.preview import Preview, Viewpoint
@@ -87,9 +88,9 @@ def run_job(
     else:
         found = recalled(resume, plan, prior, options)
     relation, tasks = found.relation, found.tasks
-    shares = task_shares(tasks, options.acting)
-    acted = asdict(options.acting) | {"prefer": preference(tasks, options.acting)}
-    graph = node_link_graph(relation, prior.version, tasks, shares, acted)
+    guides = options.scheme in GUIDED and options.transfers
+    acted = asdict(options.acting) | {"prefer": preference(tasks, options.acting)} if guides else None
+    graph = node_link_graph(relation, prior.version, tasks, lessons(options, tasks), acted)
     follower.graph(graph)
 
     clock.enter("training")
@@ -198,6 +199,14 @@ def line_up(
     asked_for_another = options.scheme not in {"auto", "baseline"}
     held_back: frozenset[Start] = frozenset({"scratch"}) if asked_for_another else frozenset()
     return Race(candidates, parts, images, relation.prototypes.names, options.seed, held_back, plan, lpips=lpips)
+
+
+def lessons(options: TrainingOptions, relation: Relation) -> Float[Tensor, "k"]:
+    """The share of each task in what is learnt before fine-tuning: guided, alike, or none at all."""
+    if not options.transfers:
+        return torch.zeros_like(relation.gamma)
+    mix = guided(relation, options.acting) if options.scheme in GUIDED else uniform(relation)
+    return mix.shares()
 
 
 class PhaseClock:

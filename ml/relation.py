@@ -25,6 +25,7 @@ TEMPERATURE = 0.1  # τ of the prototypical loss
 PATCHES_PER_PAIR = 24
 LEAST_RELATION = 0.2  # Below this the best γ says that the target is like none of the known distortions.
 NONE_OF_THESE = " But of the distortions that are learnt from none is like it, so none of them is preferred."
+LEARNS_NOTHING = " Without a transfer, this job learns from none of them."
 LEAST_SPREAD = 0.1  # Where the best γ is less than this above the worst, the target is like all of them alike.
 # Above these a target is like none of them, whatever γ; between what known and foreign ones have (adr/0030).
 MOST_IN_AREAS = 0.7
@@ -273,6 +274,11 @@ def in_words(relation: Relation) -> str:
     return f"{near}; least like {DISTORTIONS[names[last]].words} (γ {gamma[last]:.2f})."
 
 
+def _consequence(relation: Relation, tasks: Relation) -> str:
+    """What follows for the transfer, as further sentences."""
+    return ("" if tasks.verdict == relation.verdict else NONE_OF_THESE) + _promise(tasks)
+
+
 def _promise(tasks: Relation) -> str:
     """What is best practised, as a further sentence; none where nothing is preferred or nothing is known of gains."""
     if tasks.gain_db is None or tasks.verdict == "unrelated":
@@ -293,10 +299,12 @@ def node_link_graph(
 ) -> dict[str, Any]:
     """The graph as JSON that networkx's `node_link_graph` loads; nodes carry a 2-D projection, links the cosine.
 
-    `tasks` is the target among those distortions that are learnt from, by default all; others weigh nothing. `shares`
-    are those of these in a guided transfer, which became of the relation by `guidance`; by default γ's own.
+    `tasks` is the target among those distortions that may be learnt from, by default all; others weigh nothing.
+    `shares` are those of these in the transfer, by default γ's own, and zeros where there is none; `guidance` says how
+    they became of the relation.
     """
     tasks = tasks or relation
+    learns = shares is None or bool((shares > 0).any())
     share_of = dict.fromkeys(relation.prototypes.names, 0.0)
     share_of |= zip(tasks.prototypes.names, (tasks.weights if shares is None else shares).tolist(), strict=True)
     prototypes = relation.prototypes
@@ -361,7 +369,7 @@ def node_link_graph(
         "guidance": None if guidance is None else dict(guidance),
         "in_areas": round(relation.in_areas, 4),
         "displaced": round(relation.displaced, 4),
-        "sentence": in_words(relation) + ("" if tasks.verdict == relation.verdict else NONE_OF_THESE) + _promise(tasks),
+        "sentence": in_words(relation) + (_consequence(relation, tasks) if learns else LEARNS_NOTHING),
         "prior": prior_version,
         "ranking": [prototypes.names[i] for i in order],
         "projection": "pca",

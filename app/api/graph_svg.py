@@ -112,8 +112,9 @@ def draw(graph: Mapping[str, Any], title: str) -> bytes:
 
 
 def ranked(graph: Mapping[str, Any]) -> list[Ranked]:
-    """The auxiliary nodes by falling γ."""
+    """The auxiliary nodes by falling γ. A job that learns from none of them draws all alike: its sentence says so."""
     auxiliary = {node["id"]: node for node in graph["nodes"] if node["kind"] == "auxiliary"}
+    learns = any(node.get("selected") for node in auxiliary.values())
     ranking = [auxiliary[name] for name in graph["graph"]["ranking"]]
     return [
         Ranked(
@@ -123,7 +124,7 @@ def ranked(graph: Mapping[str, Any]) -> list[Ranked]:
             float(node["gamma_std"]),
             2 * math.pi * place / len(ranking),
             float(node["psnr_db"]),
-            bool(node.get("selected", True)),
+            not learns or bool(node.get("selected")),
         )
         for place, node in enumerate(ranking)
     ]

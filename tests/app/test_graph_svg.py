@@ -94,8 +94,13 @@ def test_distortions_that_are_not_learnt_from_are_hollow_and_the_drawing_says_so
     assert circles.count("node left-out") == 1
     assert circles.count("node") == 2
     assert any("Hollow" in (text.text or "") for text in svg.iter(f"{SVG}text"))
-    whole = ET.fromstring(draw(graph_of([0.9, 0.8, 0.7]), "scanner"))  # noqa: S314 - our own
-    assert not any("Hollow" in (text.text or "") for text in whole.iter(f"{SVG}text"))
+
+
+@pytest.mark.parametrize("selected", [None, 0])
+def test_where_all_or_none_are_learnt_from_none_is_hollow(selected: int | None) -> None:
+    svg = ET.fromstring(draw(graph_of([0.9, 0.8, 0.7], selected), "scanner"))  # noqa: S314 - our own
+    assert [circle.get("class") for circle in svg.iter(f"{SVG}circle")].count("node") == 3
+    assert not any("Hollow" in (text.text or "") for text in svg.iter(f"{SVG}text"))
 
 
 @given(middles=st.lists(st.floats(0, 500), min_size=1, max_size=14).map(sorted))

@@ -189,7 +189,28 @@ def test_a_draft_fits_the_prior_and_asks_no_expert_since_it_learns_no_task(
     (graph,) = recorder.graphs
     assert len(graph["nodes"]) == len(experts) + 1
     assert all(node.get("gain_db") is None for node in graph["nodes"])
+    assert {node["weight"] for node in graph["nodes"] if node["kind"] == "auxiliary"} == {0}
     assert outcome.verdict in {"gain", "no_gain"}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "learnt"), [("baseline", "none"), ("pretrain", "alike"), ("maml", "alike"), ("drtl-pretrain", "guided")]
+)
+def test_the_graph_weighs_tasks_as_the_job_learns_them(
+    run: Callable[..., Outcome], pair_files: PairFiles, experts: dict[str, SameSize], scheme: str, learnt: str
+) -> None:
+    recorder = Recorder()
+    outcome = run(pair_files(4), recorder, scheme=scheme, finetune_steps=1)
+    ((facts, nodes),) = ((graph["graph"], graph["nodes"][:-1]) for graph in recorder.graphs)
+    weights = {node["id"]: node["weight"] for node in nodes}
+    assert weights.keys() == experts.keys()
+    assert [node["selected"] for node in nodes] == [learnt != "none"] * len(nodes)
+    assert sum(weights.values()) == pytest.approx(0 if learnt == "none" else 1)
+    assert (len({round(weight, 6) for weight in weights.values()}) == 1) is (learnt != "guided")
+    assert (facts["guidance"] is None) is (learnt != "guided")
+    assert facts["sentence"].endswith("this job learns from none of them.") is (learnt == "none")
+    if outcome.card["task_weights"] is not None:
+        assert outcome.card["task_weights"] == pytest.approx(weights)
 
 
 def test_a_job_with_experts_resumes_to_the_same_bits_and_looks_up_what_it_had_found(

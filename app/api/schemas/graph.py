@@ -11,8 +11,7 @@ from app.api.schemas.wire import Reported
 class Guidance(Reported):
     """How the tasks' weights came about.
 
-    The job's options; `prefer` is `likeness` too where the tasks were not assessed: the prior has no experts, or the
-    scheme is not guided.
+    The job's options; `prefer` is `likeness` too where the tasks were not assessed: the prior has no experts.
     """
 
     prefer: Literal["transferability", "likeness"] = "likeness"
@@ -32,7 +31,9 @@ class GraphFacts(Reported):
     )
     in_areas: float | None = Field(None, description="Share of the difference that is in the means of whole areas.")
     displaced: float | None = Field(None, description="Share of the difference that a displacement explains.")
-    guidance: Guidance | None = Field(None, description="How the tasks' weights were made.")
+    guidance: Guidance | None = Field(
+        None, description="How the tasks' weights were made; null where the scheme is not guided."
+    )
     sentence: str = Field(description="What the graph says, in plain words.")
     prior: str = Field(description="The version of the prior whose distortions are compared with.")
     ranking: list[str] = Field(description="Auxiliary distortions by falling γ.")
@@ -62,8 +63,9 @@ class GraphNode(Reported):
     selected: bool | None = Field(None, description="Whether the job learns from it: whether its weight is above 0.")
     weight: float | None = Field(
         None,
-        description="Its share in a guided transfer; all sum to 1. By `select` and `guidance`; alike for those of "
-        "`select` where the target is `unrelated`.",
+        description="Its share in the transfer; all sum to 1, or are 0 where the job makes none, as with `baseline` "
+        "and `draft`. By `select` and `guidance`; alike for those of `select` where the scheme is not guided, or the "
+        "target is `unrelated`.",
     )
     samples: list[tuple[float, float]] = Field([])
 

@@ -15,10 +15,14 @@ const LIKE = 0.5; // Distortions with a cosine above this are joined by a thin l
 const clamp = (value) => Math.min(1, Math.max(0, value));
 const keyOf = (one, other) => [one, other].sort().join("\n");
 
-/** The graph with what every drawing of it needs: auxiliaries by rank, the target, cosines by pair. */
+/**
+ * The graph with what every drawing of it needs: auxiliaries by rank, the target, cosines by pair. A job that learns from
+ * none of them draws all alike: its sentence says so.
+ */
 function prepared(graph) {
   const byId = new Map(graph.nodes.map((node) => [node.id, node]));
-  const ranked = graph.graph.ranking.map((id) => byId.get(id));
+  const learns = graph.nodes.some((node) => node.selected);
+  const ranked = graph.graph.ranking.map((id) => byId.get(id)).map((node) => ({ ...node, selected: !learns || node.selected }));
   const cosines = new Map(graph.links.map(({ source, target, cosine }) => [keyOf(source, target), cosine]));
   return { facts: graph.graph, ranked, target: byId.get(graph.graph.target), cosine: (one, other) => cosines.get(keyOf(one, other)) ?? 0 };
 }
@@ -57,7 +61,7 @@ function Star({ ranked, target, cosine }) {
     <figure>
       <h3>Relation graph</h3>
       <div ref=${frame}>${width > 0 && html`<${StarDrawing} ...${{ ranked, target, cosine, width, told }} />`}</div>
-      <figcaption>The nearer to the centre, the more alike: γ is the cosine of the two embeddings. Thin lines join known distortions that are alike among themselves.${ranked.length > MOST_NAMES && " The numbers are the ranks in the list of γ."}${ranked.some(({ selected }) => selected === false) && " Pale ones are not learnt from."}</figcaption>
+      <figcaption>The nearer to the centre, the more alike: γ is the cosine of the two embeddings. Thin lines join known distortions that are alike among themselves.${ranked.length > MOST_NAMES && " The numbers are the ranks in the list of γ."}${ranked.some(({ selected }) => !selected) && " Pale ones are not learnt from."}</figcaption>
     </figure>`;
 }
 
@@ -81,7 +85,7 @@ function StarDrawing({ ranked, target, cosine, width, told }) {
         .map(([one, other, [x1, y1], [x2, y2]]) => html`<line key=${one.id + other.id} class="kin" x1=${x1} y1=${y1} x2=${x2} y2=${y2} stroke-width="1.2"
           opacity=${0.15 + (0.5 * (cosine(one.id, other.id) - LIKE)) / (1 - LIKE)}><title>${one.id} – ${other.id}: cosine ${fixed(cosine(one.id, other.id))}</title></line>`)}
       ${ranked.map((node, place) => html`<line key=${node.id} class="edge" x1=${cx} y1=${cy} x2=${places[place][0]} y2=${places[place][1]}
-        stroke-width=${1 + 6 * clamp(node.gamma)} opacity=${(0.25 + 0.65 * clamp(node.gamma)) * (node.selected === false ? 0.4 : 1)} />`)}
+        stroke-width=${1 + 6 * clamp(node.gamma)} opacity=${(0.25 + 0.65 * clamp(node.gamma)) * (node.selected ? 1 : 0.4)} />`)}
       ${RINGS.filter((gamma) => gamma === 1 || gamma === 0).map((gamma) => {
         const [x, y] = around(between, distance(gamma));
         return html`<text key=${gamma} class="tick halo" x=${x} y=${y + 4} text-anchor="middle">γ = ${gamma}</text>`;
@@ -96,7 +100,7 @@ function StarDrawing({ ranked, target, cosine, width, told }) {
         const lx = anchor === "middle" ? Math.min(width - 34, Math.max(34, x)) : x + (anchor === "start" ? 1 : -1) * (size + 6);
         const ly = anchor === "middle" ? y + (below ? size + 15 : -size - 20) : y - 2;
         const about = html`<title>${node.id}: γ ${fixed(node.gamma)} ± ${fixed(node.gamma_std)}, ${fixed(node.psnr_db, 1)} dB</title>`;
-        const circle = html`<circle class="node" cx=${x} cy=${y} r=${size} opacity=${node.selected === false ? 0.5 : 1} />`;
+        const circle = html`<circle class="node" cx=${x} cy=${y} r=${size} opacity=${node.selected ? 1 : 0.5} />`;
         if (crowded) return html`<g key=${node.id}>${about}${circle}<text class="in-centre" x=${x} y=${y + 4} text-anchor="middle">${place + 1}</text></g>`;
         return html`<g key=${node.id}>
           ${about}${circle}
