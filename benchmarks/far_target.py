@@ -43,9 +43,13 @@ class Arm:
 
 
 ARMS: Final[dict[str, Arm]] = {
+    "from nothing, 1e-4": Arm(1e-4, knowledge=0),
     "from nothing, 5e-4": Arm(5e-4, knowledge=0),
     "from nothing, 1e-3": Arm(1e-3, knowledge=0),
     "from nothing, 2e-3": Arm(2e-3, knowledge=0),
+    "transfer from nothing, 1e-4": Arm(1e-4, knowledge=0, transfer_share=1.0),
+    "transfer from nothing, 1e-3": Arm(1e-3, knowledge=0, transfer_share=1.0),
+    "prior, 1e-4": Arm(1e-4),
     "prior, 2e-4": Arm(2e-4),
     "prior, 5e-4": Arm(5e-4),
     "prior, 1e-3": Arm(1e-3),
