@@ -25,6 +25,7 @@ from app.core.queue import DONE_CHANNEL
 from app.core.tables import Table
 from app.embedded import find_broker, free_port
 from app.supervision import die_with_parent
+from app.write_lock import stopped_holder
 from tests.images import image_pairs
 
 T = TypeVar("T")
@@ -267,6 +268,19 @@ class RunningService(ServiceUnderTest):
     def training_child(self) -> int:
         """The forked process in which jobs run."""
         return eventually(lambda: children_of(self.pid("worker-training")), what="a child of the training worker")[0]
+
+    def stop_inside_a_transaction(self, child: int) -> None:
+        """Stop a training child while it holds the database's write lock: some milliseconds, twice a second."""
+
+        def met() -> bool:
+            os.kill(child, signal.SIGSTOP)
+            time.sleep(0.001)  # It takes a moment to stand still.
+            if stopped_holder(self.data_dir / "drtl.sqlite3") == child:
+                return True
+            os.kill(child, signal.SIGCONT)
+            return False
+
+        eventually(met, timeout_s=30, every_s=0.001, what="a transaction of the child")
 
 
 @contextmanager

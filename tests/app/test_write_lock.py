@@ -17,10 +17,10 @@ from sqlalchemy.exc import OperationalError
 from app.core import database
 from app.core.database import open_database
 from app.supervision import Child, Supervisor
-from app.write_lock import WriteLockGuard, is_stopped, stopped_holder
+from app.write_lock import LOCKS, WriteLockGuard, is_stopped, stopped_holder
 from tests.servers import eventually, is_alive
 
-pytestmark = pytest.mark.skipif(not Path("/proc/locks").is_file(), reason="the kernel's table of locks is read")
+pytestmark = pytest.mark.skipif(not LOCKS.is_file(), reason="the kernel's table of locks is read")
 
 WRITER = """
 import sqlite3, sys, time

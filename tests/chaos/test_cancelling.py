@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.core.settings import Settings
+from app.write_lock import LOCKS
 from tests.servers import RunningService, embedded_service, eventually, is_alive
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="the kernel's process table is read")
@@ -46,6 +47,18 @@ def test_a_child_that_answers_nothing_is_killed_within_five_seconds(patient: Run
         assert time.monotonic() - began < LONGEST_S
     following = patient.post_job("after", finetune_steps=1)
     assert patient.wait_for_end(following)["state"] == "succeeded"
+
+
+@pytest.mark.skipif(not LOCKS.is_file(), reason="the kernel's table of locks is read")
+def test_a_child_that_stands_still_inside_a_transaction_holds_its_cancellation_up_no_longer(
+    patient: RunningService,
+) -> None:
+    job_id = patient.post_job("inside", finetune_steps=100_000)
+    patient.wait_for_step(job_id, 1)
+    child = patient.training_child()
+    patient.stop_inside_a_transaction(child)
+    assert cancelled_after_s(patient, job_id) < LONGEST_S
+    eventually(lambda: not is_alive(child), timeout_s=1, what="the child's end")
 
 
 @pytest.mark.parametrize("phase", ["embedding", "transferring", "fine_tuning"])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.write_lock import stopped_holder
+from app.write_lock import LOCKS
 from tests.servers import RunningService, embedded_service, eventually, is_alive
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="the kernel's process table is read")
@@ -71,29 +71,17 @@ def test_a_job_goes_on_from_its_checkpoint_when_its_child_and_then_its_worker_ar
     assert service.pid("worker-training") != parent
 
 
+@pytest.mark.skipif(not LOCKS.is_file(), reason="the kernel's table of locks is read")
 def test_a_child_that_is_stopped_inside_a_transaction_holds_nobody_up(service: RunningService) -> None:
     job_id = service.post_job("frozen", finetune_steps=STEPS)
     service.wait_for_step(job_id, 15)
-    stop_inside_a_transaction(service.training_child(), service.data_dir / "drtl.sqlite3")
+    service.stop_inside_a_transaction(service.training_child())
     stopped = time.monotonic()
     other = service.post_job("behind", finetune_steps=1)  # Needs the database's write lock.
     assert time.monotonic() - stopped < 5.0
     assert_succeeded_once(service, job_id, "frozen", attempt=2)
     assert_resumed(service, job_id)
     assert service.wait_for_end(other)["state"] == "succeeded"
-
-
-def stop_inside_a_transaction(child: int, database: Path) -> None:
-    """It writes for some milliseconds twice a second, so it takes many tries."""
-    deadline = time.monotonic() + 30.0
-    while time.monotonic() < deadline:
-        os.kill(child, signal.SIGSTOP)
-        time.sleep(0.001)  # It takes a moment to stand still.
-        if stopped_holder(database) == child:
-            return
-        os.kill(child, signal.SIGCONT)
-        time.sleep(0.001)
-    pytest.fail("The child was never met inside a transaction.")
 
 
 def test_a_worker_that_sleeps_through_its_lease_cannot_disturb_its_successor(service: RunningService) -> None:
