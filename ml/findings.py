@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ml import checkpoint
 from ml.match import MatchReference, fingerprint
-from ml.options import GUIDED, TrainingOptions
+from ml.options import TrainingOptions
 from ml.pairs import TargetPair
 from ml.precision import device
 from ml.prior import Prior
@@ -57,7 +57,7 @@ def find_out(
     relation = relate(prior.drn.to(device()), prior.prototypes, pairs, options.seed, tick)
     tick()
     tasks = selected(relation, options.select)
-    if options.scheme in GUIDED and options.transfers:
+    if options.guides:
         tasks = assessed(tasks, prior.experts, pairs, options.seed, tick)
     return Findings(relation, tasks, fingerprint(sent, tick))
 

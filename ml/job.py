@@ -21,7 +21,7 @@ from ml.guidance import TaskMix, guided, preference, uniform
 from ml.images import load_folder, to_uint8
 from ml.lpips import Lpips
 from ml.meta import MetaSchedule
-from ml.options import GUIDED, TrainingOptions
+from ml.options import TrainingOptions
 from ml.pairs import PairFile, Split, as_sent, decode_pairs, digest, split
 from ml.precision import device
 from ml.preview import Preview, Viewpoint
@@ -88,8 +88,7 @@ def run_job(
     else:
         found = recalled(resume, plan, prior, options)
     relation, tasks = found.relation, found.tasks
-    guides = options.scheme in GUIDED and options.transfers
-    acted = asdict(options.acting) | {"prefer": preference(tasks, options.acting)} if guides else None
+    acted = asdict(options.acting) | {"prefer": preference(tasks, options.acting)} if options.guides else None
     graph = node_link_graph(relation, prior.version, tasks, lessons(options, tasks), acted)
     follower.graph(graph)
 
@@ -205,7 +204,7 @@ def lessons(options: TrainingOptions, relation: Relation) -> Float[Tensor, "k"]:
     """The share of each task in what is learnt before fine-tuning: guided, alike, or none at all."""
     if not options.transfers:
         return torch.zeros_like(relation.gamma)
-    mix = guided(relation, options.acting) if options.scheme in GUIDED else uniform(relation)
+    mix = guided(relation, options.acting) if options.guides else uniform(relation)
     return mix.shares()
 
 

@@ -79,6 +79,11 @@ class TrainingOptions:
         """Whether any candidate learns auxiliary tasks."""
         return self.scheme != "baseline" and self.schedules.transfer.steps > 0
 
+    @property
+    def guides(self) -> bool:
+        """Whether the relation acts on what any candidate learns."""
+        return self.scheme in GUIDED and self.transfers
+
 
 def _chosen(choice: Choice | None, preset: Choice) -> Choice:
     return preset if choice is None else choice

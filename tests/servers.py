@@ -269,18 +269,18 @@ class RunningService(ServiceUnderTest):
         """The forked process in which jobs run."""
         return eventually(lambda: children_of(self.pid("worker-training")), what="a child of the training worker")[0]
 
-    def stop_inside_a_transaction(self, child: int) -> None:
-        """Stop a training child while it holds the database's write lock: some milliseconds, twice a second."""
+    def stop(self, child: int, *, inside: bool) -> None:
+        """Stop a training child inside a transaction, of some milliseconds twice a second, or outside of any."""
 
         def met() -> bool:
             os.kill(child, signal.SIGSTOP)
             time.sleep(0.001)  # It takes a moment to stand still.
-            if stopped_holder(self.data_dir / "drtl.sqlite3") == child:
+            if (stopped_holder(self.data_dir / "drtl.sqlite3") == child) is inside:
                 return True
             os.kill(child, signal.SIGCONT)
             return False
 
-        eventually(met, timeout_s=30, every_s=0.001, what="a transaction of the child")
+        eventually(met, every_s=0.001, what="the right moment to stop the child")
 
 
 @contextmanager

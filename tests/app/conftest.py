@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from app.core.settings import Settings
 from app.core.tables import Table
 from app.main import create_app
 from app.server import configure
+from app.supervision import Supervisor
 from migrations import migrate
 
 
@@ -108,3 +110,16 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
 @pytest.fixture(name="problem")
 def problem_fixture() -> Callable[[httpx.Response, int, str], dict[str, Any]]:
     return problem
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """What the supervisor has told its operator."""
+    return []
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path, said: list[str]) -> Supervisor:
+    """Of a data folder without a service."""
+    (tmp_path / "logs").mkdir()
+    return Supervisor(tmp_path, {}, said.append)

@@ -15,17 +15,6 @@ from tests.servers import eventually, is_alive
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def supervisor(tmp_path: Path, said: list[str]) -> Supervisor:
-    (tmp_path / "logs").mkdir()
-    return Supervisor(tmp_path, {}, said.append)
-
-
 def test_a_child_that_keeps_dying_is_repaired_and_started_ever_more_slowly(
     supervisor: Supervisor, said: list[str]
 ) -> None:

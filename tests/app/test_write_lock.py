@@ -43,17 +43,6 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def supervisor(tmp_path: Path, said: list[str]) -> Supervisor:
-    (tmp_path / "logs").mkdir()
-    return Supervisor(tmp_path, {}, said.append)
-
-
 @contextmanager
 def supervised_writer(supervisor: Supervisor, file: Path) -> Iterator[int]:
     """The pid of a child that is inside a transaction."""

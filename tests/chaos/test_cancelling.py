@@ -56,7 +56,7 @@ def test_a_child_that_stands_still_inside_a_transaction_holds_its_cancellation_u
     job_id = patient.post_job("inside", finetune_steps=100_000)
     patient.wait_for_step(job_id, 1)
     child = patient.training_child()
-    patient.stop_inside_a_transaction(child)
+    patient.stop(child, inside=True)
     assert cancelled_after_s(patient, job_id) < LONGEST_S
     eventually(lambda: not is_alive(child), timeout_s=1, what="the child's end")
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ def test_a_job_goes_on_from_its_checkpoint_when_its_child_and_then_its_worker_ar
 def test_a_child_that_is_stopped_inside_a_transaction_holds_nobody_up(service: RunningService) -> None:
     job_id = service.post_job("frozen", finetune_steps=STEPS)
     service.wait_for_step(job_id, 15)
-    service.stop_inside_a_transaction(service.training_child())
+    service.stop(service.training_child(), inside=True)
     stopped = time.monotonic()
     other = service.post_job("behind", finetune_steps=1)  # Needs the database's write lock.
     assert time.monotonic() - stopped < 5.0
@@ -88,10 +87,9 @@ def test_a_worker_that_sleeps_through_its_lease_cannot_disturb_its_successor(ser
     job_id = service.post_job("sleeper", finetune_steps=STEPS)
     service.wait_for_step(job_id, 15)
     child = service.training_child()
-    os.kill(child, signal.SIGSTOP)
+    service.stop(child, inside=False)
     eventually(lambda: service.job(job_id)["state"] == "queued", timeout_s=15, what="the recovery")
-    with suppress(ProcessLookupError):  # Where it was stopped inside a transaction it has been killed.
-        os.kill(child, signal.SIGCONT)
+    os.kill(child, signal.SIGCONT)
     assert_succeeded_once(service, job_id, "sleeper", attempt=2)
     assert_resumed(service, job_id)
     assert "the lease was lost" in service.log("worker-training")

@@ -32,7 +32,7 @@ class GraphFacts(Reported):
     in_areas: float | None = Field(None, description="Share of the difference that is in the means of whole areas.")
     displaced: float | None = Field(None, description="Share of the difference that a displacement explains.")
     guidance: Guidance | None = Field(
-        None, description="How the tasks' weights were made; null where the scheme is not guided."
+        None, description="How the tasks' weights were made; null where the relation guides no transfer."
     )
     sentence: str = Field(description="What the graph says, in plain words.")
     prior: str = Field(description="The version of the prior whose distortions are compared with.")
