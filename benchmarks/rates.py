@@ -1,4 +1,4 @@
-"""Which learning rates each backbone wants in short trainings: those of VDSR, and fractions of them.
+"""Which learning rates each backbone wants in short trainings: those of VDSR, and multiples and fractions of them.
 
 `python benchmarks/rates.py` trains on simulated devices, so that the choice takes no part of the real targets: from
 nothing and with guided transfer, as `drtl bench paper --scale quick` does, and measures on unseen images. Interrupted,
@@ -20,7 +20,7 @@ from ml.backbones import BACKBONES, BackboneName
 from ml.distortions import PAPERS
 from ml.prior import load_prior
 
-FRACTIONS: Final = (1.0, 0.5, 0.25, 0.125)
+FRACTIONS: Final = (4.0, 2.0, 1.0, 0.5, 0.25, 0.125)
 COMPARED: Final[tuple[Scheme, ...]] = ("baseline", "drtl-pretrain")
 
 
