@@ -58,8 +58,12 @@ def test_pairs_become_a_model_that_restores_an_image_all_by_clicks(
     expect(page.get_by_text(re.compile("about .* on two CPU cores|as .* here took")).first).to_be_visible()
 
     page.get_by_label("Name of the model").fill("by-clicks")
+    page.get_by_role("form", name="Start the training").evaluate("(form) => form.scrollIntoView()")
+    start = page.get_by_role("button", name="Start training")
+    expect(start).to_be_in_viewport(ratio=1)  # However much of the form stands above it.
     shorten(page)
-    page.get_by_role("button", name="Start training").click()
+    expect(start).to_be_in_viewport(ratio=1)
+    start.click()
     page.wait_for_url("**/#/jobs/job_*")
     expect(page.get_by_role("progressbar", name="Progress of the training")).to_be_visible()
     page.reload()  # In the middle: nothing may be lost.
@@ -85,8 +89,13 @@ def test_pairs_become_a_model_that_restores_an_image_all_by_clicks(
     expect_images_to_load(page, ".stage img")
 
     page.get_by_role("link", name="Restore an image").click()
-    page.get_by_label("Files for Your image").set_input_files(files_of(folders[1])[0])
+    with page.expect_response("**/v1/operations/*/result") as answer:
+        page.get_by_label("Files for Your image").set_input_files(files_of(folders[1])[0])
     expect(page.get_by_label("Divider between Input and Restored")).to_be_visible()
+    took_s = sum(map(float, re.findall(r"dur=([\d.]+)", answer.value.headers["server-timing"]))) / 1000
+    told = re.search(r" in ([\d.]+) s,", page.get_by_role("status").filter(has_text="Restored by").inner_text())
+    assert told is not None
+    assert float(told[1]) == pytest.approx(took_s, abs=0.051)  # In the queue and in all steps of the work.
     with page.expect_download() as saved:
         page.get_by_role("link", name="Download").click()
     restored = Image.open(saved.value.path())

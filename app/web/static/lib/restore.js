@@ -38,11 +38,11 @@ export async function restore(model, image, { format = "image/png", options = {}
   // A failed operation's result is the problem that says why.
   const answer = await send(`/v1/operations/${operation.id}/result`, { signal });
   const told = answer.headers;
-  const milliseconds = /dur=([\d.]+)/.exec(told.get("Server-Timing") ?? "")?.[1];
+  const steps = [...(told.get("Server-Timing") ?? "").matchAll(/dur=([\d.]+)/g)].map(([, milliseconds]) => Number(milliseconds));
   return {
     blob: await answer.blob(),
     model: told.get("X-DRTL-Model") ?? operation.model,
-    seconds: milliseconds ? Number(milliseconds) / 1000 : null,
+    seconds: steps.length > 0 ? steps.reduce((one, other) => one + other) / 1000 : null,
     match: told.get("X-DRTL-Match"),
     matchSentence: operation.facts?.match?.sentence ?? null,
     precision: told.get("X-DRTL-Precision"),

@@ -239,8 +239,10 @@ function Start({ dataset, name, setName }) {
             ${service.jobOptions.map((option) => html`<${Option} key=${option.name} option=${option} value=${options[option.name]} onChange=${(value) => setOptions({ ...options, [option.name]: value })} />`)}
           </div>
         </details>`}
-      <${ProblemNote} problem=${problem} />
-      <button type="submit" class="button primary wide" disabled=${!dataset || !wellFormed || sending}>${sending ? "Starting …" : "Start training"}</button>
-      ${!dataset && html`<p class="hint">You can start as soon as the pairs are checked.</p>`}
+      <div class="pinned">
+        <${ProblemNote} problem=${problem} />
+        <button type="submit" class="button primary wide" disabled=${!dataset || !wellFormed || sending}>${sending ? "Starting …" : "Start training"}</button>
+        ${!dataset && html`<p class="hint">You can start as soon as the pairs are checked.</p>`}
+      </div>
     </form>`;
 }

@@ -40,16 +40,16 @@ export function Relation({ jobId }) {
       </div>
       <p>${relation.facts.sentence}</p>
       <div class="two wide-left">
-        <${Star} ...${relation} />
+        <div class="ranked">
+          <${Star} ...${relation} />
+          <${Scatter} ...${relation} />
+        </div>
         <div class="ranked">
           <${Gammas} ranked=${relation.ranked} />
           <${Promises} ranked=${relation.ranked} />
         </div>
       </div>
-      <div class="two">
-        <${HeatMap} ...${relation} />
-        <${Scatter} ...${relation} />
-      </div>
+      <${HeatMap} ...${relation} />
     </section>`;
 }
 
