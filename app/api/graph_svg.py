@@ -1,4 +1,4 @@
-"""Draws a relation graph as SVG: the target among the known distortions, γ ranked, and all cosines as a heat map."""
+"""Draws a relation graph as SVG: the target among the known distortions, γ and gains ranked, and all cosines."""
 
 import math
 import textwrap
@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 WIDTH: Final = 1120
 HEADER: Final = 136
 MARGIN: Final = 36
-GRAPH_WIDTH: Final = 620
+GRAPH_WIDTH, GRAPH_BOTTOM = 620, 762.0
 CENTRE_X, CENTRE_Y = 310.0, HEADER + 316.0
 NEAR, FAR = 114.0, 240.0  # radii of γ = 1 and of γ ≤ 0
 TARGET_RADIUS: Final = 34.0
@@ -24,6 +24,7 @@ LONG_NAME: Final = 15  # letters that fit beside a bar in the usual size
 SMALLEST_ROW: Final = 20  # pixels of a row that takes a name in the usual size
 BAR_ROW: Final = 25
 BAR_LEFT, BAR_RIGHT = 770.0, 984.0
+GAIN_LEFT, GAIN_RIGHT = 190.0, 450.0
 
 # One accent in several strengths serves both colour schemes; `on` is what can be read on the accent itself.
 STYLE: Final = """
@@ -54,7 +55,8 @@ STYLE: Final = """
 class Ranked:
     """An auxiliary distortion as it is drawn: `angle` in radians, clockwise from the top by rank.
 
-    `selected` ones are learnt from.
+    `selected` ones are learnt from. `gain_db` is what that promises, None where it was not assessed, and `share` its
+    part in what is learnt.
     """
 
     id: str
@@ -64,6 +66,8 @@ class Ranked:
     angle: float
     psnr_db: float
     selected: bool
+    gain_db: float | None
+    share: float
 
     def place(self, rings: "Rings") -> tuple[float, float]:
         return around(self.angle, rings.at(self.gamma))
@@ -86,9 +90,12 @@ def draw(graph: Mapping[str, Any], title: str) -> bytes:
     nodes = ranked(graph)
     cosines = {frozenset((link["source"], link["target"])): float(link["cosine"]) for link in graph["links"]}
     names = [facts["target"], *(node.id for node in nodes)]
-    bars_height = 58 + BAR_ROW * len(nodes)
+    promising = sorted((node for node in nodes if node.gain_db is not None), key=lambda node: -(node.gain_db or 0.0))
+    bars_height, gains_height = 58 + BAR_ROW * len(nodes), 58 + BAR_ROW * len(promising)
     cell = min(34.0, 290 / len(names))
     height = int(max(780, HEADER + bars_height + 140 + cell * len(names) + 60))
+    if promising:
+        height = int(max(height, GRAPH_BOTTOM + MARGIN + gains_height))
 
     svg = ET.Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {WIDTH} {height}", role="img")
     svg.set("class", "drtl")
@@ -99,8 +106,13 @@ def draw(graph: Mapping[str, Any], title: str) -> bytes:
     add(svg, "style", STYLE)
     add(svg, "rect", cls="paper", width="100%", height="100%")
     _header(svg, title, facts)
-    _panel(svg, MARGIN / 2, HEADER, GRAPH_WIDTH - MARGIN, height - HEADER - MARGIN / 2)
-    _graph(svg, facts["target"], nodes, cosines, height)
+    graph_bottom = GRAPH_BOTTOM if promising else height - MARGIN / 2
+    _panel(svg, MARGIN / 2, HEADER, GRAPH_WIDTH - MARGIN, graph_bottom - HEADER)
+    _graph(svg, facts["target"], nodes, cosines, graph_bottom)
+    if promising:
+        top = graph_bottom + MARGIN / 2
+        _panel(svg, MARGIN / 2, top, GRAPH_WIDTH - MARGIN, height - top - MARGIN / 2)
+        _gains(svg, promising, top)
     right = GRAPH_WIDTH
     _panel(svg, right, HEADER, WIDTH - right - MARGIN / 2, bars_height)
     _bars(svg, nodes)
@@ -125,6 +137,8 @@ def ranked(graph: Mapping[str, Any]) -> list[Ranked]:
             2 * math.pi * place / len(ranking),
             float(node["psnr_db"]),
             not learns or bool(node.get("selected")),
+            None if node.get("gain_db") is None else float(node["gain_db"]),
+            float(node.get("weight", 0.0)),
         )
         for place, node in enumerate(ranking)
     ]
@@ -167,7 +181,7 @@ def _header(svg: ET.Element, title: str, facts: Mapping[str, Any]) -> None:
 
 
 def _graph(
-    svg: ET.Element, target: str, nodes: Sequence[Ranked], cosines: Mapping[frozenset[str], float], height: int
+    svg: ET.Element, target: str, nodes: Sequence[Ranked], cosines: Mapping[frozenset[str], float], bottom: float
 ) -> None:
     add(svg, "text", "Which known distortions it resembles", cls="head", x=MARGIN, y=HEADER + 30)
     crowded = len(nodes) > MOST_LABELS_WITHIN
@@ -210,7 +224,7 @@ def _graph(
         "" if all(node.selected for node in nodes) else "Hollow ones are not learnt from.",
     )
     for place, caption in enumerate(filter(None, captions)):
-        add(svg, "text", caption, cls="soft small", x=MARGIN, y=height - 68 + 16 * place)
+        add(svg, "text", caption, cls="soft small", x=MARGIN, y=bottom - 50 + 16 * place)
 
 
 def _node(svg: ET.Element, node: Ranked, rings: Rings) -> None:
@@ -295,6 +309,23 @@ def _bars(svg: ET.Element, nodes: Sequence[Ranked]) -> None:
             add(svg, "line", cls="whisker", x1=end, y1=y - 4, x2=end, y2=y + 4)
         add(svg, "text", number(node.gamma), cls="number strong", x=BAR_RIGHT + 12, y=y + 4.5)
         add(svg, "text", f"± {number(node.spread)}", cls="number soft small", x=BAR_RIGHT + 56, y=y + 4.5)
+
+
+def _gains(svg: ET.Element, promising: Sequence[Ranked], top: float) -> None:
+    """What learning each distortion promises, best first; one that would do harm has no bar."""
+    add(svg, "text", "What learning it promises", cls="head", x=MARGIN, y=top + 30)
+    told = "gain at a first look, and its share in what is learnt"
+    add(svg, "text", told, cls="soft small", x=MARGIN + 220, y=top + 30)
+    length = GAIN_RIGHT - GAIN_LEFT
+    most = max(0.1, *(node.gain_db or 0.0 for node in promising))
+    for row, node in enumerate(promising):
+        y, gain = top + 58 + BAR_ROW * row, node.gain_db or 0.0
+        size = "small" if len(node.id) > LONG_NAME else ""
+        add(svg, "text", node.id, cls=size, x=GAIN_LEFT - 12, y=y + 4.5, text_anchor="end")
+        add(svg, "rect", cls="track", x=GAIN_LEFT, y=y - 6, width=length, height=12, rx=3)
+        add(svg, "rect", cls="accent", x=GAIN_LEFT, y=y - 6, width=length * max(0.0, gain) / most, height=12, rx=3)
+        add(svg, "text", f"{'+' * (gain > -0.005)}{number(gain)} dB", cls="number strong", x=GAIN_RIGHT + 12, y=y + 4.5)
+        add(svg, "text", f"{node.share:.0%}", cls="number soft small", x=GAIN_RIGHT + 86, y=y + 4.5)
 
 
 def _heat_map(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.api import graph_svg
-from app.api.graph_svg import GRAPH_WIDTH, HEADER, MARGIN, draw, spread_out
+from app.api.graph_svg import GRAPH_BOTTOM, GRAPH_WIDTH, HEADER, MARGIN, draw, spread_out
 
 NAMES = (
     "bicubic", "aniso_bicubic", "noise", "blur", "mild", "moderate", "severe", "jpeg", "poisson", "bayer",
@@ -101,6 +101,30 @@ def test_where_all_or_none_are_learnt_from_none_is_hollow(selected: int | None) 
     svg = ET.fromstring(draw(graph_of([0.9, 0.8, 0.7], selected), "scanner"))  # noqa: S314 - our own
     assert [circle.get("class") for circle in svg.iter(f"{SVG}circle")].count("node") == 3
     assert not any("Hollow" in (text.text or "") for text in svg.iter(f"{SVG}text"))
+
+
+@pytest.mark.parametrize("count", [3, 7, 17])
+def test_what_learning_promises_stands_below_the_graph_best_first(count: int) -> None:
+    graph = graph_of([0.9 - 0.04 * place for place in range(count)], selected=3)
+    for node, gain, weight in zip(graph["nodes"], (-0.05, 0.71, 0.2), (0.0, 0.9, 0.1), strict=False):
+        node |= {"gain_db": gain, "weight": weight}
+    svg = ET.fromstring(draw(graph, "scanner"))  # noqa: S314 - our own
+    told = [text for text in svg.iter(f"{SVG}text") if float(text.get("y", 0)) > GRAPH_BOTTOM]
+    told = [text for text in told if float(text.get("x", 0)) < GRAPH_WIDTH - MARGIN / 2]
+    words = [text.text for text in told]
+    assert words[0] == "What learning it promises"
+    rows = [words[place : place + 3] for place in range(2, len(words), 3)]
+    assert rows == [["aniso_bicubic", "+0.71 dB", "90%"], ["noise", "+0.20 dB", "10%"], ["bicubic", "−0.05 dB", "0%"]]
+    assert max(float(text.get("y", 0)) for text in told) < float(svg.get("height", 0)) - MARGIN / 2
+    bars = [bar for bar in svg.iter(f"{SVG}rect") if bar.get("class") == "accent" and bar.get("x") == "190"]
+    widths = [float(bar.get("width", 0)) for bar in bars]
+    assert widths[0] > widths[1] > widths[2] == 0
+    assert widths[1] / widths[0] == pytest.approx(0.2 / 0.71, abs=0.01)
+
+
+def test_where_nothing_was_assessed_the_drawing_promises_nothing() -> None:
+    svg = ET.fromstring(draw(graph_of([0.9, 0.8, 0.7]), "scanner"))  # noqa: S314 - our own
+    assert not any("promises" in (text.text or "") for text in svg.iter(f"{SVG}text"))
 
 
 @given(middles=st.lists(st.floats(0, 500), min_size=1, max_size=14).map(sorted))
