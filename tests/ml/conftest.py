@@ -37,6 +37,12 @@ def _one_thread() -> None:
 
 
 @pytest.fixture
+def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training as on a CPU without bfloat16, whose rounding is as large as what some equations are compared to."""
+    monkeypatch.setattr("ml.precision.has_fast_bf16", lambda on: False)
+
+
+@pytest.fixture
 def seeded() -> Seeded:
     """A generator with a given seed."""
     return lambda seed: torch.Generator().manual_seed(seed)

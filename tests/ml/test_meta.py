@@ -180,6 +180,7 @@ def test_only_the_proportions_of_gamma_matter(step_of: Step) -> None:
     assert equal(step_of(gamma), step_of(gamma / 2))
 
 
+@pytest.mark.usefixtures("in_float32")
 def test_the_gradient_is_the_gamma_weighted_mean_of_the_tasks_gradients(
     photographs: dict[str, Tensor], random_network: Callable[..., SameSize], step_of: Step
 ) -> None:
