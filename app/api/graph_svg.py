@@ -298,11 +298,7 @@ def _bars(svg: ET.Element, nodes: Sequence[Ranked]) -> None:
 
     for row, node in enumerate(nodes):
         y = HEADER + 58 + BAR_ROW * row
-        size = "small" if len(node.id) > LONG_NAME else ""
-        add(svg, "text", node.id, cls=size, x=BAR_LEFT - 12, y=y + 4.5, text_anchor="end")
-        add(svg, "rect", cls="track", x=BAR_LEFT, y=y - 6, width=length, height=12, rx=3)
-        filled = "accent" if node.selected else "accent left-out"
-        add(svg, "rect", cls=filled, x=BAR_LEFT, y=y - 6, width=at(node.gamma) - BAR_LEFT, height=12, rx=3)
+        _bar(svg, node, (BAR_LEFT, BAR_RIGHT), y, node.gamma, "accent" if node.selected else "accent left-out")
         low, high = at(node.gamma - node.spread), at(node.gamma + node.spread)
         add(svg, "line", cls="whisker", x1=low, y1=y, x2=high, y2=y)
         for end in (low, high):
@@ -311,19 +307,24 @@ def _bars(svg: ET.Element, nodes: Sequence[Ranked]) -> None:
         add(svg, "text", f"± {number(node.spread)}", cls="number soft small", x=BAR_RIGHT + 56, y=y + 4.5)
 
 
+def _bar(svg: ET.Element, node: Ranked, ends: tuple[float, float], y: float, share: float, cls: str) -> None:
+    """A named bar, filled by a share of its length between 0 and 1."""
+    left, length = ends[0], ends[1] - ends[0]
+    size = "small" if len(node.id) > LONG_NAME else ""
+    add(svg, "text", node.id, cls=size, x=left - 12, y=y + 4.5, text_anchor="end")
+    add(svg, "rect", cls="track", x=left, y=y - 6, width=length, height=12, rx=3)
+    add(svg, "rect", cls=cls, x=left, y=y - 6, width=length * min(1.0, max(0.0, share)), height=12, rx=3)
+
+
 def _gains(svg: ET.Element, promising: Sequence[Ranked], top: float) -> None:
     """What learning each distortion promises, best first; one that would do harm has no bar."""
     add(svg, "text", "What learning it promises", cls="head", x=MARGIN, y=top + 30)
     told = "gain at a first look, and its share in what is learnt"
     add(svg, "text", told, cls="soft small", x=MARGIN + 220, y=top + 30)
-    length = GAIN_RIGHT - GAIN_LEFT
     most = max(0.1, *(node.gain_db or 0.0 for node in promising))
     for row, node in enumerate(promising):
         y, gain = top + 58 + BAR_ROW * row, node.gain_db or 0.0
-        size = "small" if len(node.id) > LONG_NAME else ""
-        add(svg, "text", node.id, cls=size, x=GAIN_LEFT - 12, y=y + 4.5, text_anchor="end")
-        add(svg, "rect", cls="track", x=GAIN_LEFT, y=y - 6, width=length, height=12, rx=3)
-        add(svg, "rect", cls="accent", x=GAIN_LEFT, y=y - 6, width=length * max(0.0, gain) / most, height=12, rx=3)
+        _bar(svg, node, (GAIN_LEFT, GAIN_RIGHT), y, gain / most, "accent")
         add(svg, "text", f"{'+' * (gain > -0.005)}{number(gain)} dB", cls="number strong", x=GAIN_RIGHT + 12, y=y + 4.5)
         add(svg, "text", f"{node.share:.0%}", cls="number soft small", x=GAIN_RIGHT + 86, y=y + 4.5)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.api import graph_svg
-from app.api.graph_svg import GRAPH_BOTTOM, GRAPH_WIDTH, HEADER, MARGIN, draw, spread_out
+from app.api.graph_svg import GAIN_LEFT, GRAPH_BOTTOM, GRAPH_WIDTH, HEADER, MARGIN, draw, spread_out
 
 NAMES = (
     "bicubic", "aniso_bicubic", "noise", "blur", "mild", "moderate", "severe", "jpeg", "poisson", "bayer",
@@ -116,7 +116,7 @@ def test_what_learning_promises_stands_below_the_graph_best_first(count: int) ->
     rows = [words[place : place + 3] for place in range(2, len(words), 3)]
     assert rows == [["aniso_bicubic", "+0.71 dB", "90%"], ["noise", "+0.20 dB", "10%"], ["bicubic", "−0.05 dB", "0%"]]
     assert max(float(text.get("y", 0)) for text in told) < float(svg.get("height", 0)) - MARGIN / 2
-    bars = [bar for bar in svg.iter(f"{SVG}rect") if bar.get("class") == "accent" and bar.get("x") == "190"]
+    bars = [bar for bar in svg.iter(f"{SVG}rect") if bar.get("class") == "accent" and bar.get("x") == f"{GAIN_LEFT:g}"]
     widths = [float(bar.get("width", 0)) for bar in bars]
     assert widths[0] > widths[1] > widths[2] == 0
     assert widths[1] / widths[0] == pytest.approx(0.2 / 0.71, abs=0.01)

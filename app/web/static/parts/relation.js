@@ -40,11 +40,11 @@ export function Relation({ jobId }) {
       </div>
       <p>${relation.facts.sentence}</p>
       <div class="two wide-left">
-        <div class="ranked">
+        <div class="stacked">
           <${Star} ...${relation} />
           <${Scatter} ...${relation} />
         </div>
-        <div class="ranked">
+        <div class="stacked">
           <${Gammas} ranked=${relation.ranked} />
           <${Promises} ranked=${relation.ranked} />
         </div>
