@@ -40,11 +40,11 @@ export function Relation({ jobId }) {
       </div>
       <p>${relation.facts.sentence}</p>
       <div class="two wide-left">
-        <div class="stacked">
+        <div class="stack">
           <${Star} ...${relation} />
           <${Scatter} ...${relation} />
         </div>
-        <div class="stacked">
+        <div class="stack">
           <${Gammas} ranked=${relation.ranked} />
           <${Promises} ranked=${relation.ranked} />
         </div>
