@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from app.cli import app as cli
+from app.commands.blobs import copy_missing
 from app.core.folder_storage import FolderStorage
 from app.core.object_storage import PART_BYTES, READ_BYTES, ObjectStorage
 from app.core.settings import Settings
-from app.core.storage import Storage, StorageDown
+from app.core.storage import Storage, StorageDown, StoredFile
 from app.core.storages import open_storage
 from tests.s3_server import BUCKET, S3Server
 from tests.servers import eventually
@@ -579,6 +580,20 @@ def test_a_damaged_blob_is_named_and_not_copied(folder: Place, bucket: Place) ->
     assert said.exit_code == 1
     assert damaged in str(said.exception)
     assert bucket.kept() == {good}
+
+
+def test_a_blob_thrown_away_after_it_was_listed_is_left_out(tmp_path: Path) -> None:
+    class Busy(FolderStorage):
+        def inventory(self) -> Iterator[StoredFile]:
+            for file in super().inventory():
+                if file.key == outdated:
+                    self.delete(outdated)
+                yield file
+
+    source, target = Busy(tmp_path / "source"), FolderStorage(tmp_path / "target")
+    outdated, kept = (source.put(io.BytesIO(content)) for content in (b"a checkpoint", b"weights"))
+    assert copy_missing(source, target) == (1, [])
+    assert {file.key for file in target.inventory()} == {kept}
 
 
 # Settings
