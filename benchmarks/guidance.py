@@ -5,6 +5,7 @@ prior` from the shipped weights; it fine-tunes, and measures on unseen images of
 where it was.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -42,20 +43,22 @@ def measure(
     targets: Annotated[Path, typer.Option(help="Folder of real targets.")] = REPOSITORY / "../shared/data/pairs",
     clean: Annotated[Path, typer.Option(help="Clean images.")] = REPOSITORY / "../shared/data/clean/cc0",
     only: Annotated[list[str] | None, typer.Option(help="Names of targets; all by default.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="The scale's by default.")] = None,
     shots: int = 10,
     output: Annotated[Path | None, typer.Option(help="Default: benchmarks/results/guidance-INIT-SCALE.json.")] = None,
 ) -> None:
     """Train every arm on every target with every seed."""
     one_thread()
-    command = f"python benchmarks/guidance.py --scale {scale} --init {init}"
+    command = f"python benchmarks/guidance.py --scale {scale} --init {init}" + f" --seeds {seeds}" * (seeds is not None)
+    extent = replace(SCALES[scale], seeds=seeds or SCALES[scale].seeds)
     path = output or REPOSITORY / f"benchmarks/results/guidance-{init}-{scale}.json"
-    trials = Trials(path, settings("guidance", command, scale, shots) | {"init": init})
+    trials = Trials(path, settings("guidance", command, scale, shots, extent) | {"init": init})
     prior = load_prior()
-    for target in real_devices(targets, shots, SCALES[scale].images):
+    for target in real_devices(targets, shots, extent.images):
         if only and target.name not in only:
             continue
-        for seed in range(SCALES[scale].seeds):
-            bench = Bench.of(target, SCALES[scale], clean, list(PAPERS), seed)
+        for seed in range(extent.seeds):
+            bench = Bench.of(target, extent, clean, list(PAPERS), seed)
             trials.report["inputs"][target.name] = bench.input_psnr()
             compare(trials, bench, target, prior, init, seed)
     typer.echo(f"Wrote {path}.")

@@ -187,9 +187,10 @@ def related_tasks(prior: Prior, pairs: Sequence[TargetPair], seed: int) -> Relat
     return assessed(relation, prior.experts, pairs, seed)
 
 
-def settings(benchmark: str, command: str, scale: str, shots: int) -> dict[str, Any]:
-    """What two runs must have in common for their records to be compared."""
-    return {"benchmark": benchmark, "command": command, "scale": scale, **asdict(SCALES[scale]), "shots": shots}
+def settings(benchmark: str, command: str, scale: str, shots: int, extent: Scale | None = None) -> dict[str, Any]:
+    """What two runs must have in common for their records to be compared. `extent` where it is not the scale's."""
+    sizes = asdict(extent or SCALES[scale])
+    return {"benchmark": benchmark, "command": command, "scale": scale, **sizes, "shots": shots}
 
 
 def one_thread() -> None:

@@ -140,12 +140,16 @@ def clean_images(
         if clean_dir is not None
         else []
     )
-    generated = [
+    images = operators + [pair.clean for pair in parts.train] + dead_leaves_images(seed, tick)
+    return [image for image in images if min(image.shape[1:]) >= least_side]
+
+
+def dead_leaves_images(seed: int, tick: Tick = lambda: None) -> list[UInt8[Tensor, "3 _ _"]]:
+    """The generated images of a job: the same for one seed. Calls `tick` every so often."""
+    return [
         to_uint8(dead_leaves(DEAD_LEAVES_SIDE, generator_for(seed, "leaves", index), tick=tick))
         for index in range(DEAD_LEAVES)
     ]
-    images = operators + [pair.clean for pair in parts.train] + generated
-    return [image for image in images if min(image.shape[1:]) >= least_side]
 
 
 def line_up(
