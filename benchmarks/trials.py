@@ -22,7 +22,7 @@ from ml.guidance import TaskMix
 from ml.job import clean_images
 from ml.meta import MetaSchedule, meta_step
 from ml.pairs import Split, TargetPair
-from ml.precision import device
+from ml.precision import device, trained_in
 from ml.prior import Prior
 from ml.relation import Relation, relate
 from ml.selection import selected
@@ -78,7 +78,12 @@ class Trials:
         say: Callable[[dict[str, Any]], None] = as_json,
     ) -> None:
         self.path, self.say = path, say
-        about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(), "machine": machine()}
+        about = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": commit(),
+            "machine": machine(),
+            "arithmetic": trained_in(device()),
+        }
         self.report: dict[str, Any] = settings | about | (noted or {}) | {"inputs": {}, "trials": []}
         if path.exists():
             begun = json.loads(path.read_text())

@@ -38,9 +38,14 @@ def fastest(on: torch.device) -> Arithmetic:
     return "fp16" if on.type == "cuda" else "fp32"
 
 
+def trained_in(on: torch.device) -> Arithmetic:
+    """What convolutions are computed in while a network is trained: bfloat16 where the hardware has it."""
+    return "bf16" if has_fast_bf16(on) else "fp32"
+
+
 def autocast(on: torch.device) -> AbstractContextManager[object]:
-    """For training: convolutions in bfloat16 where the hardware has it. Weights and losses stay float32."""
-    return torch.autocast(on.type, dtype=torch.bfloat16, enabled=has_fast_bf16(on))
+    """For training. Weights and losses stay float32."""
+    return torch.autocast(on.type, dtype=torch.bfloat16, enabled=trained_in(on) == "bf16")
 
 
 @dataclass(frozen=True)
