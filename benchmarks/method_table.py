@@ -71,6 +71,24 @@ def far_target_table(report: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{_recorded(report)}; the input of `{target}` has {given:.2f} dB."])
 
 
+def clean_sources_table(report: dict[str, Any]) -> str:
+    """PSNR on unseen images: a source of clean images in each row, a target in each column; then means."""
+    trials, targets, counts = report["trials"], list(report["inputs"]), report["images"]
+    sources = list(dict.fromkeys(trial["source"] for trial in trials))
+    lines = [f"| learnt from | images | {' | '.join(targets)} | mean | before fine-tuning |"]
+    lines += ["|---" * (len(targets) + 4) + "|"]
+    inputs = [report["inputs"][target] for target in targets]
+    lines.append(f"| input | – | {' | '.join(f'{psnr:.2f}' for psnr in inputs)} | {statistics.fmean(inputs):.2f} | – |")
+    for source in sources:
+        own = [trial for trial in trials if trial["source"] == source]
+        means = [statistics.fmean(trial["psnr"] for trial in own if trial["target"] == target) for target in targets]
+        before = [trial["transferred_psnr"] for trial in own if "transferred_psnr" in trial]
+        images = sum(counts.get(name, 0) for name in source.split(" + "))
+        cells = [source, str(images or "–"), *(f"{mean:.2f}" for mean in means), f"{statistics.fmean(means):.2f}"]
+        lines.append(f"| {' | '.join([*cells, f'{statistics.fmean(before):.2f}' if before else '–'])} |")
+    return "\n".join([*lines, "", f"{_recorded(report)}."])
+
+
 def prior_start_table(report: dict[str, Any]) -> str:
     """PSNR on unseen images after shares of the fine-tuning, a start on a target in each row; then means of targets."""
     trials = report["trials"]

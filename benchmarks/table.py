@@ -14,6 +14,7 @@ from main_job_table import main_job_table
 from match_table import match_table, trust_table
 from method_table import (
     auto_race_table,
+    clean_sources_table,
     far_target_table,
     guidance_table,
     maml_collapse_table,
@@ -31,6 +32,7 @@ RECORDED = Path(__file__).with_name("results") / "main_job.json"
 TABLES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "auto_race": auto_race_table,
     "chaos": chaos_table,
+    "clean_sources": clean_sources_table,
     "far_target": far_target_table,
     "guidance": guidance_table,
     "hostile_clients": hostile_table,

@@ -54,6 +54,7 @@ def recorded(report: Report) -> str:
     unseen = "whole" if plain["side"] is None else f"the middle {plain['side']}×{plain['side']}"
     ran = f"`{report['command']}`, {report['date'][:10]}, commit `{report['commit']}`"
     on = f"{machine['cores']} cores of {machine['cpu']}" + (f", {report['accelerator']}" * bool(report["accelerator"]))
+    on += f", trained in {report['arithmetic']}" * ("arithmetic" in report)  # Older records do not say.
     deep_steps = _steps(deep) + ", both cut down" * report["cut_down"]
     learnt = f"{report['shots']} pairs; seeds {', '.join(map(str, seeds))}; {_steps(plain)}, RCAN and RDN {deep_steps}"
     sizes = f"at 1/{report['unshuffle']} and 1/{report['deep_unshuffle']} of the resolution"
