@@ -16,7 +16,7 @@ import typer
 
 from benchmarks.devices import REPOSITORY, real_devices
 from benchmarks.trials import SCALES, Bench, Trials, one_thread, related_tasks, settings
-from ml.backbones import build
+from ml.backbones import BackboneName, build
 from ml.distortions import PAPERS
 from ml.guidance import guided
 from ml.options import PRESETS, TrainingOptions
@@ -24,16 +24,9 @@ from ml.precision import device
 from ml.prior import Prior, load_prior
 from ml.read_out import fit_last_layer
 
-BACKBONE: Final = "vdsr"
 UNSHUFFLE: Final = 2
 POINTS: Final = 10
 REAL: Final = REPOSITORY / "../shared/data/pairs"
-RATES: Final = {
-    "nothing": PRESETS["quick"].scratch_rate,
-    "prior": PRESETS["quick"].prior_rate,
-    "a tenth": PRESETS["draft"].prior_rate,
-    "transfer": PRESETS["quick"].finetune.learning_rate,
-}
 
 
 @dataclass(frozen=True)
@@ -62,48 +55,62 @@ def measure(
     targets: Annotated[Path, typer.Option(help="Folder of targets.")] = REAL,
     start: Annotated[list[str] | None, typer.Option(help="Give it once for each; all by default.")] = None,
     rate: Annotated[list[float] | None, typer.Option(help="Give it once for each; the presets' by default.")] = None,
+    backbone: Annotated[Literal["vdsr", "dncnn", "rcan", "rdn"], typer.Option(help="What is trained.")] = "vdsr",
     prior: Annotated[Path | None, typer.Option(help="Another bundle than the one that ships.")] = None,
     shots: int = 10,
-    output: Annotated[Path | None, typer.Option(help="Default: benchmarks/results/prior-start-SCALE.json.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Default: benchmarks/results/prior-start-SCALE.json, or prior-start-BACKBONE.json."),
+    ] = None,
 ) -> None:
     """Train from every start on every target with every seed."""
     one_thread()
-    path = output or REPOSITORY / f"benchmarks/results/prior-start-{scale}.json"
+    name_of_file = scale if backbone == "vdsr" else backbone
+    path = output or REPOSITORY / f"benchmarks/results/prior-start-{name_of_file}.json"
     command = f"python benchmarks/prior_start.py --scale {scale}"
+    command += f" --backbone {backbone}" * (backbone != "vdsr")
     command += f" --targets {targets}" * (targets != REAL) + f" --prior {prior}" * (prior is not None)
     command += "".join(f' --start "{name}"' for name in start or [])
     command += "".join(f" --rate {one:g}" for one in rate or [])
     bundle = load_prior(prior)
     another = {} if prior is None else {"prior": bundle.version}
+    if backbone != "vdsr":
+        another |= {"backbone": backbone}
     trials = Trials(path, settings("prior_start", command, scale, shots) | another)
     for target in real_devices(targets, shots, SCALES[scale].images):
         for seed in range(SCALES[scale].seeds):
             bench = Bench.of(target, SCALES[scale], None, list(PAPERS), seed)
             trials.report["inputs"][target.name] = bench.input_psnr()
             for name in start or STARTS:
-                for one in rate or [usual_rate(STARTS[name])]:
+                for one in rate or [usual_rate(STARTS[name], backbone)]:
                     about: dict[str, Any] = {"target": target.name, "seed": seed, "start": name, "rate": one}
-                    trials.measure(about, tuned(bench, name, bundle, seed, one))
+                    trials.measure(about, tuned(bench, name, backbone, bundle, seed, one))
     typer.echo(f"Wrote {path}.")
 
 
-def usual_rate(start: Start) -> float:
-    """The preset's that trains so."""
-    return RATES["a tenth" if start.divisor > 1 else start.knows]
+def usual_rate(start: Start, backbone: BackboneName) -> float:
+    """That of the preset that trains so."""
+    rates = PRESETS["draft" if start.divisor > 1 else "quick"].of(backbone)
+    return {"nothing": rates.scratch_rate, "prior": rates.prior_rate, "transfer": rates.finetune.learning_rate}[
+        start.knows
+    ]
 
 
-def tuned(bench: Bench, start: str, prior: Prior, seed: int, rate: float) -> Callable[[], dict[str, Any]]:
+def tuned(
+    bench: Bench, start: str, backbone: BackboneName, prior: Prior, seed: int, rate: float
+) -> Callable[[], dict[str, Any]]:
     """Fine-tuning from one start, to be run if need be; step 0 of the curve is the start itself, after its probe."""
     how = STARTS[start]
 
     def train() -> dict[str, Any]:
-        network = build(BACKBONE, UNSHUFFLE, seed)
-        if how.knows == "prior" and not prior.start(network, BACKBONE):
-            raise SystemExit(f"the prior has no weights of {BACKBONE} with unshuffle {UNSHUFFLE}")
+        network = build(backbone, UNSHUFFLE, seed)
+        if how.knows == "prior" and not prior.start(network, backbone):
+            raise SystemExit(f"the prior has no weights of {backbone} with unshuffle {UNSHUFFLE}")
         network = network.to(device())
         if how.knows == "transfer":
             relation = related_tasks(prior, bench.target.train, seed)
-            bench.transfer(network, guided(relation, TrainingOptions().acting), seed)
+            rate_of_transfer = PRESETS["quick"].of(backbone).transfer.learning_rate
+            bench.transfer(network, guided(relation, TrainingOptions().acting), seed, rate=rate_of_transfer)
         if how.probe:
             fit_last_layer(network, bench.target.train, seed)
         scale = replace(bench.scale, finetune_steps=max(1, bench.scale.finetune_steps // how.divisor))
