@@ -74,7 +74,7 @@ def measure(
                 train = in_a_job if use == "job" else from_a_prior
                 trials.measure(
                     {"target": target.name, "seed": seed, "source": " + ".join(source) or NOTHING},
-                    train(replace(bench, clean=learnt), target, prior, seed, work / str(seed) / "-".join(source)),
+                    train(replace(bench, clean=learnt), target, prior, seed, work / "-".join(source)),
                 )
     typer.echo(f"Wrote {path}.")
 
@@ -116,8 +116,7 @@ def from_a_prior(bench: Bench, target: Device, prior: Prior, seed: int, work: Pa
         work.mkdir(parents=True, exist_ok=True)
         schedule = TransferSchedule(bench.scale.transfer_steps, bench.scale.batch, learning_rate=PRIOR_RATE)
         with training_bars() as progress:
-            saved = work / "theta.safetensors"
-            train_network(network, work.name, bench.clean, bench.tasks, seed, schedule, saved, progress)
+            train_network(network, work.name, bench.clean, bench.tasks, seed, schedule, work, progress)
         return tuned(bench, network, quick.prior_rate, seed)
 
     return train

@@ -7,7 +7,6 @@ was trained on all. After every network the JSON file is written; the same comma
 """
 
 import json
-import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,31 +17,16 @@ from torch import Tensor
 
 from benchmarks.devices import REPOSITORY
 from benchmarks.main_job import commit, machine
-from ml.checkpoint import adam
 from ml.clusters import neighbours, silhouettes
 from ml.distortions import DISTORTIONS, PAPERS
 from ml.drn import DistortionRelationNetwork, DrnShape, kind_in
 from ml.edges import Edges
-from ml.prior_training import load_photographs
-from ml.relation import compute_prototypes, drn_step
+from ml.precision import device
+from ml.prior_training import load_photographs, train_drn
+from ml.relation import compute_prototypes
 
 SHARED = REPOSITORY / "../shared/data"
 NOBODY = "none"
-
-
-def trained(
-    shape: DrnShape, images: list[Tensor], tasks: list[str], steps: int, seed: int
-) -> DistortionRelationNetwork:
-    """A network after `steps` episodes of three support and three query samples of every task."""
-    torch.manual_seed(seed)
-    drn = DistortionRelationNetwork(shape)
-    optimizer = adam(drn, 1e-3)
-    drn.train()
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * (1 + math.cos(math.pi * step / steps)) / 2
-        drn_step(drn, optimizer, images, tasks, shots=3, seed=seed, step=step)
-    return drn.eval()
 
 
 def clusters(drn: DistortionRelationNetwork, images: list[Tensor], samples: int, seed: int) -> dict[str, Any]:
@@ -101,8 +85,8 @@ def measure(
     for name in chosen:
         if name in report["networks"]:
             continue
-        drn = trained(shape, images, [task for task in tasks if task != name], steps, seed)
-        report["networks"][name] = clusters(drn, others, samples, seed)
+        drn, _ = train_drn(shape, images, [task for task in tasks if task != name], seed, steps)
+        report["networks"][name] = clusters(drn.to(device()), others, samples, seed)
         report |= {"date": datetime.now(UTC).isoformat(), "commit": commit(), "machine": machine()}
         partial = output.with_suffix(".partial")
         partial.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")

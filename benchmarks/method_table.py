@@ -3,6 +3,8 @@
 import statistics
 from typing import Any
 
+from benchmarks.paper.records import trained_in
+
 Trial = dict[str, Any]
 
 
@@ -159,6 +161,5 @@ def _recorded(report: dict[str, Any]) -> str:
     steps = f"{report['transfer_steps']} + {report['finetune_steps']} steps of {report['batch']} crops"
     seeds = f"{report['seeds']} seed{'s' * (report['seeds'] != 1)}"
     unseen = "whole" if report["side"] is None else f"the middle {report['side']}×{report['side']}"
-    arithmetic = f", trained in {report['arithmetic']}" if "arithmetic" in report else ""  # Older records do not say.
     shown = f"up to {report['images']} unseen images, {unseen}"
-    return f"{_dated(report)}, {report['shots']} pairs, {steps}{arithmetic}, {seeds}, {shown}"
+    return f"{_dated(report)}, {report['shots']} pairs, {steps}{trained_in(report)}, {seeds}, {shown}"

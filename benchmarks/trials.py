@@ -67,6 +67,7 @@ def as_json(trial: dict[str, Any]) -> None:
 class Trials:
     """The JSON file of a benchmark. Records of a file that was begun with other settings are not mixed in.
 
+    A file may be gone on with by another commit or on another machine, so every record says by what it was `made`.
     `noted` is kept with them, but may differ between runs; `say` hears of every new record.
     """
 
@@ -78,12 +79,8 @@ class Trials:
         say: Callable[[dict[str, Any]], None] = as_json,
     ) -> None:
         self.path, self.say = path, say
-        about = {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": commit(),
-            "machine": machine(),
-            "arithmetic": trained_in(device()),
-        }
+        self.made = {"commit": commit(), "cpu": machine()["cpu"], "arithmetic": trained_in(device())}
+        about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(), "machine": machine()}
         self.report: dict[str, Any] = settings | about | (noted or {}) | {"inputs": {}, "trials": []}
         if path.exists():
             begun = json.loads(path.read_text())
@@ -102,7 +99,7 @@ class Trials:
         if self.holds(about):
             return
         started = time.perf_counter()
-        trial = about | measured() | {"seconds": round(time.perf_counter() - started, 1)}
+        trial = about | measured() | {"seconds": round(time.perf_counter() - started, 1), "made": self.made}
         self.report["trials"].append(trial)
         self.save()
         self.say(trial)

@@ -47,10 +47,16 @@ def quality_of(network: SameSize, pairs: Sequence[TargetPair], lpips: Lpips | No
     network.eval()
     quality = []
     for pair in pairs:
-        restored, clean = restore_tiled(network, from_uint8(pair.distorted)), from_uint8(pair.clean)
-        quality.append(_quality(restored, clean, lpips))
+        restored = restored_as_served(network, from_uint8(pair.distorted), grey=pair.grey)
+        quality.append(_quality(restored, from_uint8(pair.clean), lpips))
     network.train()
     return quality
+
+
+def restored_as_served(network: SameSize, distorted: Float[Tensor, "3 h w"], *, grey: bool) -> Float[Tensor, "3 h w"]:
+    """What a user gets: of an image with one channel one channel, the mean of what the network makes of three."""
+    restored = restore_tiled(network, distorted)
+    return restored.mean(dim=0, keepdim=True).expand(3, -1, -1) if grey else restored
 
 
 def _quality(image: Float[Tensor, "3 h w"], clean: Float[Tensor, "3 h w"], lpips: Lpips | None) -> Quality:

@@ -57,7 +57,7 @@ def find_out(
     relation = relate(prior.drn.to(device()), prior.prototypes, pairs, options.seed, tick)
     tick()
     tasks = selected(relation, options.select)
-    if options.guides:
+    if options.chooses:
         tasks = assessed(tasks, prior.experts, pairs, options.seed, tick)
     return Findings(relation, tasks, fingerprint(sent, tick))
 

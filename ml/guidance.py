@@ -62,21 +62,36 @@ def task_shares(relation: Relation, guidance: Guidance) -> Float[Tensor, "k"]:
     a distortion weaker than all that they know: who does least harm is not who teaches most. A task of γ ≤ 0 has none
     where likeness is preferred.
     """
-    shares = relation.weights
-    if relation.verdict == "unrelated":
-        return shares
-    gain_db = relation.gain_db if preference(relation, guidance) == "transferability" else None
-    if gain_db is not None and not (gain_db > 0).any():
-        return torch.full_like(shares, 1 / len(shares))
-    if gain_db is not None:
-        shares = (gain_db.double() / (guidance.temperature or GAIN_TEMPERATURE_DB)).softmax(dim=0).float()
+    score = _score(relation, guidance)
+    if score is None:
+        return torch.full_like(relation.gamma, 1 / len(relation.gamma))
+    if preference(relation, guidance) == "transferability":
+        shares = (score.double() / (guidance.temperature or GAIN_TEMPERATURE_DB)).softmax(dim=0).float()
     elif guidance.temperature is not None:
-        logits = (relation.gamma.double() / guidance.temperature).masked_fill(relation.gamma <= 0, -torch.inf)
+        logits = (score.double() / guidance.temperature).masked_fill(score <= 0, -torch.inf)
         shares = logits.softmax(dim=0).float()
-    if guidance.top_k is not None and guidance.top_k < len(shares):
-        best = (relation.gamma if gain_db is None else gain_db).topk(guidance.top_k).indices
-        shares = torch.zeros_like(shares).index_copy(0, best, shares[best] / shares[best].sum())
-    return shares
+    else:
+        shares = relation.weights
+    takes_part = taking_part(relation, guidance)
+    return shares if takes_part.all() else shares * takes_part / (shares * takes_part).sum()
+
+
+def taking_part(relation: Relation, guidance: Guidance) -> Float[Tensor, "k"]:
+    """One for each of the `top_k` best tasks, zero for the others; all take part where nothing tells which is best."""
+    score = _score(relation, guidance)
+    if score is None or guidance.top_k is None or guidance.top_k >= len(score):
+        return torch.ones_like(relation.gamma)
+    return torch.zeros_like(relation.gamma).index_fill(0, score.topk(guidance.top_k).indices, 1.0)
+
+
+def _score(relation: Relation, guidance: Guidance) -> Float[Tensor, "k"] | None:
+    """How good each task is for the target, by gain or by γ; None where that tells nothing (`task_shares`)."""
+    if relation.verdict == "unrelated":
+        return None
+    if preference(relation, guidance) == "likeness":
+        return relation.gamma
+    gain_db = relation.gain_db
+    return gain_db if gain_db is not None and (gain_db > 0).any() else None
 
 
 def preference(relation: Relation, guidance: Guidance) -> Preference:
@@ -96,6 +111,8 @@ def guided(relation: Relation, guidance: Guidance) -> TaskMix:
     return TaskMix(shares, None if takes_part.all() else takes_part / takes_part.sum())
 
 
-def uniform(relation: Relation) -> TaskMix:
-    """γ ≡ 1: plain pre-training (Eq. 2) and plain MAML (Eq. 4)."""
-    return TaskMix(torch.ones_like(relation.gamma))
+def uniform(relation: Relation, choice: Guidance | None = None) -> TaskMix:
+    """γ ≡ 1: plain pre-training (Eq. 2) and plain MAML (Eq. 4), on all tasks, or on those that `choice` takes."""
+    alike = torch.ones_like(relation.gamma)
+    takes_part = alike if choice is None else taking_part(relation, choice)
+    return TaskMix(alike, None if takes_part.all() else takes_part / takes_part.sum())

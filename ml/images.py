@@ -19,6 +19,10 @@ from ml.image_reader import open_image
 CLEAN_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 
+class UnusableCleanImages(RuntimeError):
+    """The operator's folder of clean images is not there, or holds none that can be read."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """A decoded file: its colours, and what else it was."""
@@ -67,10 +71,12 @@ def load_folder(
     most: int | None = None,
     generator: Generator | None = None,
     tick: Callable[[], None] = lambda: None,
+    leave_out: Callable[[str], None] | None = None,
 ) -> list[UInt8[Tensor, "3 _ _"]]:
     """The images of a folder by name, as 8-bit tensors to save memory; of more than `most`, as many drawn at random.
 
-    Calls `tick` before each. Raises ValueError where there is none.
+    Calls `tick` before each. One that cannot be read is left out and told to `leave_out`, where that is given. Raises
+    ValueError for one otherwise, and where there is none; OSError where the folder cannot be read.
     """
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in CLEAN_SUFFIXES)
     if not files:
@@ -80,5 +86,12 @@ def load_folder(
     images = []
     for path in files:
         tick()
-        images.append(to_uint8(decode(path).pixels))
+        try:
+            images.append(to_uint8(decode(path).pixels))
+        except ValueError as error:
+            if leave_out is None:
+                raise ValueError(f"{path}: {error}") from error
+            leave_out(f"{path}: {error}")
+    if not images:
+        raise ValueError(f"folder: no readable image in {folder}")
     return images

@@ -1,5 +1,6 @@
 """The whole method as one function: few-shot pairs in; relation graph, measured model and verdict out."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -18,7 +19,7 @@ from ml.dead_leaves import dead_leaves
 from ml.evaluate import quality_of_input
 from ml.findings import find_out, recalled
 from ml.guidance import TaskMix, guided, preference, uniform
-from ml.images import load_folder, to_uint8
+from ml.images import UnusableCleanImages, load_folder, to_uint8
 from ml.lpips import Lpips
 from ml.meta import MetaSchedule
 from ml.options import TrainingOptions
@@ -32,6 +33,7 @@ from ml.report import CODE_VERSION, Outcome, judge
 from ml.sampling import generator_for
 from ml.transfer import MARGIN
 
+log = logging.getLogger(__name__)
 DEAD_LEAVES, DEAD_LEAVES_SIDE = 6, 320
 MOST_CLEAN_IMAGES = 64  # Of the operator's folder, in memory at a time; 64 photographs of 2K are about 0.5 GiB.
 SHARES: Final = {"validating": 0.0, "embedding": 0.01, "training": 0.04, "evaluating": 0.96, "registering": 0.99}
@@ -70,7 +72,8 @@ def run_job(
     The held-out pairs take part in nothing but the measurement and the choice between candidates. Deterministic on the
     CPU: the same files, options and machine give the same weights, whether or not the job was interrupted and resumed
     from a checkpoint. The processes of a `crew` share the training steps, which changes the result by no more than
-    rounding. Raises ValueError for pairs or options that cannot be used, HelperLost where one of the crew is gone.
+    rounding. Raises ValueError for pairs or options that cannot be used, HelperLost where one of the crew is gone,
+    UnusablePrior and UnusableCleanImages for what the operator has to mend.
     """
     clock = PhaseClock()
     validating = partial(follower.progress, "validating", SHARES["validating"])
@@ -132,14 +135,17 @@ def clean_images(
 ) -> list[UInt8[Tensor, "3 _ _"]]:
     """What auxiliary distortions are applied to: the operator's folder, the target's own clean images, dead leaves.
 
-    Images of less than `least_side` pixels are left out: a training crop with its margin must fit in. Calls `tick`
-    every so often.
+    Images of less than `least_side` pixels are left out: a training crop with its margin must fit in. Files that cannot
+    be read are left out and logged. Calls `tick` every so often. Raises UnusableCleanImages for a folder of which
+    nothing is left.
     """
-    operators = (
-        load_folder(clean_dir, MOST_CLEAN_IMAGES, generator_for(seed, "clean", 0), tick)
-        if clean_dir is not None
-        else []
-    )
+    operators = []
+    if clean_dir is not None:
+        drawn = generator_for(seed, "clean", 0)
+        try:
+            operators = load_folder(clean_dir, MOST_CLEAN_IMAGES, drawn, tick, partial(log.warning, "left out: %s"))
+        except (OSError, ValueError) as error:
+            raise UnusableCleanImages(f"{clean_dir} cannot be used as a folder of clean images ({error})") from error
     images = operators + [pair.clean for pair in parts.train] + dead_leaves_images(seed, tick)
     return [image for image in images if min(image.shape[1:]) >= least_side]
 
@@ -190,11 +196,11 @@ def line_up(
             if options.transfers:
                 candidates.append(candidate("guided-transfer", guided(relation, options.acting)))
         case "pretrain":
-            candidates.append(candidate("uniform-transfer", uniform(relation)))
+            candidates.append(candidate("uniform-transfer", uniform(relation, options.choice)))
         case "drtl-pretrain":
             candidates.append(candidate("guided-transfer", guided(relation, options.acting)))
         case "maml":
-            candidates.append(candidate("uniform-maml", uniform(relation), schedules.meta))
+            candidates.append(candidate("uniform-maml", uniform(relation, options.choice), schedules.meta))
         case "drtl-maml":
             candidates.append(candidate("guided-maml", guided(relation, options.acting), schedules.meta))
         case "baseline":
@@ -208,7 +214,7 @@ def lessons(options: TrainingOptions, relation: Relation) -> Float[Tensor, "k"]:
     """The share of each task in what is learnt before fine-tuning: guided, alike, or none at all."""
     if not options.transfers:
         return torch.zeros_like(relation.gamma)
-    mix = guided(relation, options.acting) if options.guides else uniform(relation)
+    mix = guided(relation, options.acting) if options.guides else uniform(relation, options.choice)
     return mix.shares()
 
 

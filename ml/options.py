@@ -80,6 +80,16 @@ class TrainingOptions:
         return self.scheme != "baseline" and self.schedules.transfer.steps > 0
 
     @property
+    def choice(self) -> Guidance | None:
+        """By what tasks are chosen that are then learnt alike; None where all are that may be."""
+        return self.acting if self.select == "top-k" else None
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the relation decides which tasks are learnt, or how much of each."""
+        return self.guides or (self.transfers and self.choice is not None)
+
+    @property
     def guides(self) -> bool:
         """Whether the relation acts on what any candidate learns."""
         return self.scheme in GUIDED and self.transfers

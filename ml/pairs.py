@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -31,11 +31,19 @@ class PairFile:
 
 @dataclass(frozen=True)
 class TargetPair:
-    """A clean image with its distorted version at equal size, kept in 8 bits to save memory."""
+    """A clean image with its distorted version at equal size, kept in 8 bits to save memory.
+
+    `grey` where the distorted file has one channel, and a restored one will have one too.
+    """
 
     name: str
     clean: UInt8[Tensor, "3 h w"]
     distorted: UInt8[Tensor, "3 h w"]
+    grey: bool = False
+
+    def part(self, *window: slice) -> "TargetPair":
+        """The same window (rows, columns) of both images."""
+        return replace(self, clean=self.clean[:, *window], distorted=self.distorted[:, *window])
 
 
 @dataclass(frozen=True)
@@ -59,24 +67,25 @@ def decode_pairs(files: Sequence[PairFile], tick: Callable[[], None] = lambda: N
 
     Calls `tick` before each pair.
 
-    Raises ValueError naming the pair that is no image, too small, or of sizes that are no whole multiple of each other.
+    Raises ValueError naming the pair that is no image, too small, or whose clean size is no multiple of the other.
     """
     pairs, scales = [], set()
     for file in files:
         tick()
         try:
-            clean, distorted = to_uint8(decode(file.clean).pixels), to_uint8(decode(file.distorted).pixels)
+            clean, picture = to_uint8(decode(file.clean).pixels), decode(file.distorted)
         except ValueError as error:
             raise ValueError(f"pairs: {file.name}: {error}") from error
+        distorted = to_uint8(picture.pixels)
         scale = max(1, clean.shape[1] // distorted.shape[1])
         if clean.shape[1:] != (distorted.shape[1] * scale, distorted.shape[2] * scale):
             sizes = f"{tuple(clean.shape[1:])} and {tuple(distorted.shape[1:])}"
-            raise ValueError(f"pairs: {file.name} has sizes {sizes}, which are no whole multiple of each other")
+            raise ValueError(f"pairs: {file.name} has sizes {sizes}; the first is no whole multiple of the second")
         if scale > LARGEST_SCALE:
             raise ValueError(f"pairs: {file.name} has a scale of {scale}, of at most {LARGEST_SCALE}")
         if min(clean.shape[1:]) < SHORTEST_SIDE:
             raise ValueError(f"pairs: {file.name} is smaller than {SHORTEST_SIDE} pixels: {tuple(clean.shape[1:])}")
-        pairs.append(TargetPair(file.name, clean, enlarge(distorted, scale)))
+        pairs.append(TargetPair(file.name, clean, enlarge(distorted, scale), picture.grey))
         scales.add(scale)
     if len(scales) != 1:
         raise ValueError(f"pairs: scales differ between pairs: {sorted(scales)}")
@@ -119,13 +128,12 @@ def split(pairs: Sequence[TargetPair], seed: int) -> Split:
     for pair in pairs:
         width = pair.clean.shape[2]
         end, start = width * 10 // 16, width * 11 // 16
-        train.append(TargetPair(pair.name, pair.clean[..., :end], pair.distorted[..., :end]))
-        measured.append(_central(TargetPair(pair.name, pair.clean[..., start:], pair.distorted[..., start:])))
+        train.append(pair.part(slice(None), slice(end)))
+        measured.append(_central(pair.part(slice(None), slice(start, None))))
     return Split("halves", train, measured)
 
 
 def _central(pair: TargetPair) -> TargetPair:
     height, width = pair.clean.shape[1:]
     top, left = max(0, height - MEASURED_SIDE) // 2, max(0, width - MEASURED_SIDE) // 2
-    window = (slice(None), slice(top, top + MEASURED_SIDE), slice(left, left + MEASURED_SIDE))
-    return TargetPair(pair.name, pair.clean[window], pair.distorted[window])
+    return pair.part(slice(top, top + MEASURED_SIDE), slice(left, left + MEASURED_SIDE))

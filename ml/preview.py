@@ -8,12 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ml.backbones import SameSize
+from ml.evaluate import restored_as_served
 from ml.image_metadata import Metadata
 from ml.image_writer import ImageCanvas, Output
 from ml.images import from_uint8, to_uint8
 from ml.metrics import psnr
 from ml.pairs import TargetPair
-from ml.tiling import restore_tiled
 
 SIDE: Final = 192  # Pixels; large enough to see texture, small enough to cost less than a training step.
 GRID: Final = 16  # Crops are compared at this distance.
@@ -38,7 +38,7 @@ class Viewpoint:
 
     def __init__(self, pair: TargetPair) -> None:
         top, bottom, left, right = busiest(from_uint8(pair.clean))
-        self.pair = pair.name
+        self.pair, self.grey = pair.name, pair.grey
         self.clean: Float[Tensor, "3 h w"] = from_uint8(pair.clean[:, top:bottom, left:right])
         self.distorted: Float[Tensor, "3 h w"] = from_uint8(pair.distorted[:, top:bottom, left:right])
         self.input_psnr = psnr(self.distorted, self.clean)
@@ -48,7 +48,7 @@ class Viewpoint:
         trains = network.training
         network.eval()
         try:
-            restored = restore_tiled(network, self.distorted)
+            restored = restored_as_served(network, self.distorted, grey=self.grey)
         finally:
             network.train(trains)
         strip = torch.cat([self.distorted, restored, self.clean], dim=2)  # (3, h, 3 w)

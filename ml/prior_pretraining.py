@@ -4,7 +4,6 @@ All else in the bundle stays as it is: the relation of a target to the auxiliary
 a transfer starts from.
 """
 
-import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -49,15 +48,12 @@ def pretrain(
     further = known.start(network, backbone)
     tasks = list(PAPERS if learn == "paper" else DISTORTIONS)
     schedule = TransferSchedule(steps, batch, learning_rate=learning_rate)
-    # What was begun from other weights, or to be trained otherwise, must not be gone on with.
-    about = hashlib.sha256(f"{known.version}/{schedule}/{tasks}/{seed}".encode()).hexdigest()[:8]
     work = output.with_name(f"{output.name}.work")
     work.mkdir(parents=True, exist_ok=True)
     photographs = load_photographs(clean)
     images = photographs + generated_images(seed)
-    saved = work / f"{theta}-{about}.safetensors"
     with training_bars() as progress:
-        loss = train_network(network, f"{backbone}, {len(tasks)} tasks", images, tasks, seed, schedule, saved, progress)
+        loss = train_network(network, theta, images, tasks, seed, schedule, work, progress)
     trained = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
     thetas = known.thetas | {theta: trained}
     today = datetime.now(UTC).date().isoformat()

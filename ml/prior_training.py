@@ -4,7 +4,6 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +12,7 @@ import torch
 import typer
 from jaxtyping import UInt8
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor
+from torch import Tensor, nn
 
 from ml import checkpoint
 from ml.backbones import BACKBONES, SameSize, build
@@ -78,7 +77,7 @@ def train_prior(
     tasks = list(PAPERS if learn == "paper" else DISTORTIONS)
     shape = DrnShape(memory_nodes=memory_nodes, affinity=affinity, edges=edges)
     with training_bars() as progress:
-        drn, drn_loss = _train_drn(shape, images, tasks, seed, drn_steps, work, progress)
+        drn, drn_loss = train_drn(shape, images, tasks, seed, drn_steps, work, progress)
         round_to_half(drn)
         prototypes = compute_prototypes(drn, images, list(DISTORTIONS), PROTOTYPE_SAMPLES, seed)
         schedule = TransferSchedule(theta_steps, batch, learning_rate=learning_rate)
@@ -86,9 +85,7 @@ def train_prior(
         for name in backbones:
             theta = theta_name(name, unshuffle)
             network = build(name, unshuffle, seed)  # type: ignore[arg-type]  # the keys of BACKBONES
-            losses[theta] = train_network(
-                network, f"{name}, all tasks", images, tasks, seed, schedule, work / f"{theta}.safetensors", progress
-            )
+            losses[theta] = train_network(network, theta, images, tasks, seed, schedule, work, progress)
             thetas[theta] = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
         experts = train_experts(list(DISTORTIONS), images, seed, expert_steps, work, progress)
     card: dict[str, Any] = {
@@ -152,8 +149,8 @@ def train_experts(
     schedule = TransferSchedule(steps, EXPERT_BATCH, learning_rate=EXPERT_RATE)
     experts = {}
     for name in names:
-        expert, saved = fresh_expert(seed), work / f"expert-{name}.safetensors"
-        train_network(expert, f"expert, {name}", images, [name], seed, schedule, saved, progress, decay=False)
+        expert = fresh_expert(seed)
+        train_network(expert, f"expert-{name}", images, [name], seed, schedule, work, progress, decay=False)
         experts[name] = expert.cpu().eval()
     return experts
 
@@ -175,22 +172,25 @@ def version_of(
     return f"{date}-{digest.hexdigest()[:8]}"
 
 
-def _train_drn(
+def train_drn(
     shape: DrnShape,
-    images: Sequence[Tensor],
+    images: Sequence[UInt8[Tensor, "3 _ _"]],
     tasks: Sequence[str],
     seed: int,
     steps: int,
-    work: Path,
-    progress: Progress,
+    work: Path | None = None,
+    progress: Progress | None = None,
 ) -> tuple[DistortionRelationNetwork, float]:
+    """A network after `steps` episodes of three support and three query samples of every task, and its running loss.
+
+    Kept in `work` on the way, where that is given, and gone on with.
+    """
     torch.manual_seed(seed)
     drn = DistortionRelationNetwork(shape).to(device())
     trainee = Trainee(drn, adam(drn, 1e-3))
-    # A run with other edges or tasks has other weights of the same sizes, which must not be gone on with.
-    about = hashlib.sha256(f"{asdict(shape)}/{list(tasks)}".encode()).hexdigest()[:8]
-    saved = work / f"drn-{about}.safetensors"
+    saved = work and work / f"drn-{_key(drn, images, shape, list(tasks), seed, steps)}.safetensors"
     loss = _resume(trainee, saved)
+    progress = progress or Progress(disable=True)
     bar = progress.add_task("distortion-relation network", total=steps, completed=trainee.step, loss=loss)
     last_save = time.monotonic()
     drn.train()
@@ -201,7 +201,7 @@ def _train_drn(
         loss = value if math.isnan(loss) else 0.98 * loss + 0.02 * value
         trainee.step += 1
         progress.update(bar, completed=trainee.step, loss=loss)
-        if time.monotonic() - last_save > SAVE_EVERY_S or trainee.step == steps:
+        if saved and (time.monotonic() - last_save > SAVE_EVERY_S or trainee.step == steps):
             checkpoint.save(saved, trainee.tensors(), {"step": trainee.step, "loss": loss})
             last_save = time.monotonic()
     return drn.cpu(), loss
@@ -209,23 +209,25 @@ def _train_drn(
 
 def train_network(
     network: SameSize,
-    label: str,
-    images: Sequence[Tensor],
+    name: str,
+    images: Sequence[UInt8[Tensor, "3 _ _"]],
     tasks: Sequence[str],
     seed: int,
     schedule: TransferSchedule,
-    saved: Path,
+    work: Path,
     progress: Progress,
     *,
     decay: bool = True,
 ) -> float:
-    """Train on all tasks alike, going on from `saved` where that is. Returns the running loss.
+    """Train on all tasks alike, going on from what the same training left in `work`. Returns the running loss.
 
     With `decay` the rate rises for 200 steps and falls as a cosine.
     """
+    saved = work / f"{name}-{_key(network, images, list(tasks), seed, schedule, decay)}.safetensors"
     network.to(device())
     trainee = Trainee(network, adam(network, schedule.learning_rate))
     loss = _resume(trainee, saved)
+    label = f"{name}, {tasks[0] if len(tasks) == 1 else f'{len(tasks)} tasks'}"
     bar = progress.add_task(label, total=schedule.steps, completed=trainee.step, loss=loss)
     last_save = time.monotonic()
     uniform = torch.ones(len(tasks), device=device())
@@ -244,9 +246,17 @@ def train_network(
     return loss
 
 
-def _resume(trainee: Trainee, saved: Path) -> float:
+def _key(network: nn.Module, images: Sequence[UInt8[Tensor, "3 _ _"]], *about: object) -> str:
+    """A digest of all that a training depends on: what was begun otherwise must not be gone on with."""
+    digest = hashlib.sha256(repr(about).encode())
+    for value in (*network.state_dict().values(), *images):
+        digest.update(f"{tuple(value.shape)}".encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:8]
+
+
+def _resume(trainee: Trainee, saved: Path | None) -> float:
     """Go on where a run before stopped. Returns its running loss, not a number at the start."""
-    if not saved.exists():
+    if saved is None or not saved.exists():
         return math.nan
     tensors, facts = checkpoint.load(saved)
     trainee.load(tensors, facts["step"])

@@ -12,13 +12,13 @@ from typing import Final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Float, UInt8
+from torch import Generator, Tensor, nn
 
 from ml.backbones import SameSize
 from ml.images import from_uint8
 from ml.pairs import TargetPair
-from ml.sampling import crop, generator_for
+from ml.sampling import crop, generator_for, pick
 
 CROPS_PER_PAIR: Final = 6
 CROP: Final = 64
@@ -86,20 +86,39 @@ def moments_of_pairs(
     tick: Callable[[], None] = lambda: None,
     crops: int = CROPS_PER_PAIR,
 ) -> list[Moments]:
-    """Of random crops of each pair, the same whatever the order of the pairs; of a single pair, of each crop.
+    """Of random crops of each pair, the same whatever the order of the pairs; of a single pair, of each of its tiles.
 
-    So each can be left out in turn. Calls `tick` before each pair.
+    So each can be left out in turn, and none has seen another's pixels. Calls `tick` before each pair.
     """
     at = next(network.parameters()).device
     folds = []
     for pair in pairs:
         tick()
-        generator = generator_for(seed, f"transferability/{pair.name}", 0)
-        drawn = [torch.stack(crop([pair.clean, pair.distorted], CROP, generator)) for _ in range(crops)]
-        clean, distorted = from_uint8(torch.stack(drawn, dim=1)).to(at)  # (n, 3, h, w) each
-        size = len(clean) if len(pairs) > 1 else 1
-        folds += [moments(network, *part) for part in zip(clean.split(size), distorted.split(size), strict=True)]
+        generator, images = generator_for(seed, f"transferability/{pair.name}", 0), [pair.clean, pair.distorted]
+        if len(pairs) == 1:
+            drawn = [torch.stack(tile)[:, None] for tile in disjoint_tiles(images, crops, generator)]
+        else:
+            drawn = [torch.stack([torch.stack(crop(images, CROP, generator)) for _ in range(crops)], dim=1)]
+        folds += [moments(network, *from_uint8(both).to(at)) for both in drawn]  # (2, n, 3, h, w)
     return folds
+
+
+def disjoint_tiles(
+    images: Sequence[UInt8[Tensor, "3 h w"]], most: int, generator: Generator
+) -> list[list[UInt8[Tensor, "3 h2 w2"]]]:
+    """Up to `most` squares of equally large images that share no pixel, of half the side where one alone would fit.
+
+    The whole images where not even two of those do: then nothing can be left out.
+    """
+    height, width = images[0].shape[1:]
+    for side in (CROP, CROP // 2):
+        rows, columns = height // side, width // side
+        if rows * columns > 1:
+            top, left = pick(height - rows * side + 1, generator), pick(width - columns * side + 1, generator)
+            places = torch.randperm(rows * columns, generator=generator)[:most].tolist()
+            corners = [(top + place // columns * side, left + place % columns * side) for place in places]
+            return [[image[:, y : y + side, x : x + side] for image in images] for y, x in corners]
+    return [list(images)]
 
 
 def moments(network: SameSize, clean: Float[Tensor, "n 3 h w"], distorted: Float[Tensor, "n 3 h w"]) -> Moments:
@@ -136,7 +155,7 @@ def fit_last_layer(
 ) -> None:
     """Give the network the last layer that suits the pairs, by the ridge of `RIDGES` that does best on a pair left out.
 
-    The layer stays as it was where none does better than it. Calls `tick` before each pair.
+    The layer stays as it was where none does better than it, or nothing can be left out. Calls `tick` before each pair.
     """
     folds, own = moments_of_pairs(network, pairs, seed, tick), own_read_out(network)
     gains = {ridge: float(gains_left_out(folds, own, ridge).mean()) for ridge in (None, *RIDGES)}

@@ -73,7 +73,9 @@ class Relation:
     edges: Edges = "cosine"
     in_areas: float = 0.0  # Shares of the difference that the nodes do not tell of, the median over the pairs.
     displaced: float = 0.0
-    gamma_of_all: Float[Tensor, "n"] | None = None  # To all that are known, where this is the relation to some of them.
+    cosine_of_all: Float[Tensor, "n"] | None = (
+        None  # To all that are known, where this is the relation to some of them.
+    )
     gain_db_of_pair: Float[Tensor, "p k"] | None = None  # What each task's expert gains on each pair, where there are.
 
     def only(self, names: Sequence[str]) -> "Relation":
@@ -84,9 +86,16 @@ class Relation:
             prototypes=self.prototypes.only(places),
             gamma=self.gamma[places],
             gamma_of_pair=self.gamma_of_pair[:, places],
-            gamma_of_all=self.gamma if self.gamma_of_all is None else self.gamma_of_all,
+            cosine_of_all=self.cosine if self.cosine_of_all is None else self.cosine_of_all,
             gain_db_of_pair=None if self.gain_db_of_pair is None else self.gain_db_of_pair[:, places],
         )
+
+    @property
+    def cosine(self) -> Float[Tensor, "k"]:
+        """γ by the paper's edges, of which it is known how low and how flat it is where nothing is related."""
+        if self.edges == "cosine":
+            return self.gamma
+        return similarity(self.target[None], self.prototypes.vectors, "cosine")[0]
 
     @property
     def gain_db(self) -> Float[Tensor, "k"] | None:
@@ -110,15 +119,15 @@ class Relation:
     def fallback(self) -> Literal["areas", "displaced", "low", "flat"] | None:
         """Why γ prefers no task; None where it does.
 
-        The target changes whole areas, or moves the content, which the nodes do not tell of; or γ is low for all of
-        these distortions, or about the same for all that are known.
+        The target changes whole areas, or moves the content, which the nodes do not tell of; or the cosine is low for
+        all of these distortions, or about the same for all that are known.
         """
-        known = self.gamma if self.gamma_of_all is None else self.gamma_of_all
+        known = self.cosine if self.cosine_of_all is None else self.cosine_of_all
         if self.in_areas > MOST_IN_AREAS:
             return "areas"
         if self.displaced > MOST_DISPLACED:
             return "displaced"
-        if float(self.gamma.max()) < LEAST_RELATION:
+        if float(self.cosine.max()) < LEAST_RELATION:
             return "low"
         if len(known) > 1 and float(known.max() - known.min()) < LEAST_SPREAD:
             return "flat"
@@ -274,17 +283,17 @@ def in_words(relation: Relation) -> str:
     return f"{near}; least like {DISTORTIONS[names[last]].words} (γ {gamma[last]:.2f})."
 
 
-def _consequence(relation: Relation, tasks: Relation) -> str:
-    """What follows for the transfer, as further sentences."""
-    return ("" if tasks.verdict == relation.verdict else NONE_OF_THESE) + _promise(tasks)
+def _consequence(relation: Relation, tasks: Relation, *, by_gain: bool) -> str:
+    """What follows for the transfer, as further sentences; `by_gain` where what tasks promise decides."""
+    return ("" if tasks.verdict == relation.verdict else NONE_OF_THESE) + _promise(tasks, by_gain=by_gain)
 
 
-def _promise(tasks: Relation) -> str:
+def _promise(tasks: Relation, *, by_gain: bool) -> str:
     """What is best practised, as a further sentence; none where nothing is preferred or nothing is known of gains."""
     if tasks.gain_db is None or tasks.verdict == "unrelated":
         return ""
     if not (tasks.gain_db > 0).any():
-        return " None of them promises to help at a first look, so none is preferred."
+        return " None of them promises to help at a first look" + (", so none is preferred." if by_gain else ".")
     best = int(tasks.gain_db.argmax())
     words = DISTORTIONS[tasks.prototypes.names[best]].words
     return f" Learning to undo {words} promises to help most ({tasks.gain_db[best]:+.1f} dB at a first look)."
@@ -305,6 +314,7 @@ def node_link_graph(
     """
     tasks = tasks or relation
     learns = shares is None or bool((shares > 0).any())
+    by_gain = guidance is None or guidance["prefer"] == "transferability"
     share_of = dict.fromkeys(relation.prototypes.names, 0.0)
     share_of |= zip(tasks.prototypes.names, (tasks.weights if shares is None else shares).tolist(), strict=True)
     prototypes = relation.prototypes
@@ -369,7 +379,7 @@ def node_link_graph(
         "guidance": None if guidance is None else dict(guidance),
         "in_areas": round(relation.in_areas, 4),
         "displaced": round(relation.displaced, 4),
-        "sentence": in_words(relation) + (_consequence(relation, tasks) if learns else LEARNS_NOTHING),
+        "sentence": in_words(relation) + (_consequence(relation, tasks, by_gain=by_gain) if learns else LEARNS_NOTHING),
         "prior": prior_version,
         "ranking": [prototypes.names[i] for i in order],
         "projection": "pca",

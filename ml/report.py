@@ -91,7 +91,8 @@ def judge(
     }
     # The model file holds no clock readings, so that equal jobs give equal files.
     weights = pack(network, card)
-    return Outcome(weights, card, metrics | {"seconds": seconds}, verdict, explain(metrics, verdict), graph)
+    said = explain(metrics, verdict, transferred=winner.transfer_steps > 0)
+    return Outcome(weights, card, metrics | {"seconds": seconds}, verdict, said, graph)
 
 
 IN_WORDS: Final[dict[Start, str]] = {
@@ -102,15 +103,17 @@ IN_WORDS: Final[dict[Start, str]] = {
     "uniform-maml": "Fine-tuning after uniform meta-learning",
     "guided-maml": "Fine-tuning after guided meta-learning",
 }
+TRANSFERS: Final[frozenset[Start]] = frozenset(IN_WORDS) - {"scratch", "prior"}
 
 
-def explain(metrics: dict[str, Any], verdict: str) -> str:
-    """The verdict in a sentence or two."""
+def explain(metrics: dict[str, Any], verdict: str, *, transferred: bool = True) -> str:
+    """The verdict in a sentence or two; `transferred` says whether a transfer had any steps."""
     given, reached, plain = metrics["input"]["psnr"], metrics["result"]["psnr"], metrics["baseline"]["psnr"]
     measured = (
         "the held-out parts" if metrics["protocol"] == "halves" else counted(len(metrics["held_out"]), "held-out pair")
     )
-    chosen = IN_WORDS[metrics["chosen"]]
+    without = metrics["chosen"] in TRANSFERS and not transferred
+    chosen = "Fine-tuning without a transfer" if without else IN_WORDS[metrics["chosen"]]
     if verdict == "no_gain":
         return (
             f"{chosen} was the best candidate with {reached:.2f} dB on {measured}, but leaving the images as they are "
@@ -118,7 +121,7 @@ def explain(metrics: dict[str, Any], verdict: str) -> str:
         )
     text = f"{chosen} reached {reached:.2f} dB on {measured}, {reached - given:+.2f} dB over the input"
     if metrics["chosen"] != "scratch":
-        text += f" and {reached - plain:+.2f} dB against fine-tuning from nothing with the same number of steps"
+        text += f" and {reached - plain:+.2f} dB against fine-tuning from nothing with as many fine-tuning steps"
     return text + "."
 
 

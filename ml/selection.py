@@ -10,7 +10,7 @@ TOP: Final = 7  # How many the paper chose, and `top-k` unless it is told otherw
 
 
 def selected(relation: Relation, select: Select) -> Relation:
-    """The target among those distortions that a job may learn from; for `top-k` γ then decides among all (`Guidance`).
+    """The target among those distortions that a job may learn from; of all, `top-k` then takes the best (`Guidance`).
 
     Raises ValueError where the paper's are asked for and a prior knows none of them.
     """

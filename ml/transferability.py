@@ -58,7 +58,8 @@ def read_out_gain(
 ) -> Float[Tensor, "p"]:
     """PSNR in dB that a read-out of the expert's features gains over the input, for each pair by the other pairs.
 
-    Of a single pair each crop is left out in turn, and their mean counts.
+    Of a single pair each tile is left out in turn, and their mean counts; of one too small for that, no read-out is
+    fitted, and what the expert itself gains counts.
     """
     expert = expert.to(device())
     folds = moments_of_pairs(expert, pairs, seed, tick)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from app.core.errors import ServiceError
 from app.core.full_disk import is_disk_full
+from ml.images import UnusableCleanImages
 from ml.precision import is_out_of_memory
 from ml.prior import UnusablePrior
 from ml.tiling import OutOfMemory
@@ -37,5 +38,11 @@ def diagnose(error: Exception, *, bad_value: str) -> Failure:
             "worker's log; DRTL_PRIOR_PATH names the file, and `drtl prior train` makes a new one."
         )
         return Failure("prior-unusable", message, foreseen=False)
+    if isinstance(error, UnusableCleanImages):
+        message = (
+            "The clean images that this service learns from cannot be used. Its operator finds the reason in the "
+            "training worker's log; DRTL_CLEAN_DIR names the folder."
+        )
+        return Failure("clean-images-unusable", message, foreseen=False)
     reference = secrets.token_hex(4)
     return Failure("internal", f"Something failed on our side (reference {reference}).", foreseen=False)

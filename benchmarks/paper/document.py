@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from benchmarks.paper import fig4, fig6, fig7, table1, table2, table3
-from benchmarks.paper.records import Report, records, targets
+from benchmarks.paper.records import Report, records, targets, trained_in
 
 SECTIONS: Final[dict[str, tuple[str, Callable[[Report], str], dict[str, str]]]] = {
     "table1": (table1.TITLE, table1.table, {}),
@@ -54,7 +54,7 @@ def recorded(report: Report) -> str:
     unseen = "whole" if plain["side"] is None else f"the middle {plain['side']}×{plain['side']}"
     ran = f"`{report['command']}`, {report['date'][:10]}, commit `{report['commit']}`"
     on = f"{machine['cores']} cores of {machine['cpu']}" + (f", {report['accelerator']}" * bool(report["accelerator"]))
-    on += f", trained in {report['arithmetic']}" * ("arithmetic" in report)  # Older records do not say.
+    on += trained_in(report)
     deep_steps = _steps(deep) + ", both cut down" * report["cut_down"]
     learnt = f"{report['shots']} pairs; seeds {', '.join(map(str, seeds))}; {_steps(plain)}, RCAN and RDN {deep_steps}"
     sizes = f"at 1/{report['unshuffle']} and 1/{report['deep_unshuffle']} of the resolution"

@@ -8,7 +8,6 @@ from pathlib import Path
 from torch import Tensor
 
 from benchmarks.devices import Device
-from benchmarks.leave_one_out import trained
 from benchmarks.paper.scales import Extent
 from benchmarks.trials import LEAST_SIDE, Bench, Scale, related_tasks, shown
 from ml import checkpoint
@@ -17,8 +16,9 @@ from ml.drn import DistortionRelationNetwork, DrnShape
 from ml.edges import Edges
 from ml.job import clean_images
 from ml.pairs import Split, TargetPair
+from ml.precision import device
 from ml.prior import Prior
-from ml.prior_training import generated_images, load_photographs
+from ml.prior_training import generated_images, load_photographs, train_drn
 from ml.relation import Relation, compute_prototypes, relate
 
 MEMORY_NODES = DrnShape().memory_nodes
@@ -70,10 +70,10 @@ class Materials:
                 drn = DistortionRelationNetwork(shape)
                 drn.load_state_dict(checkpoint.load(path)[0])
             else:
-                drn = trained(shape, photographs(self.clean, seed), list(PAPERS), self.extent.drn_steps, seed)
+                drn, _ = train_drn(shape, photographs(self.clean, seed), list(PAPERS), seed, self.extent.drn_steps)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 checkpoint.save(path, drn.state_dict(), asdict(shape))
-            self._networks[key] = drn.eval()
+            self._networks[key] = drn.to(device()).eval()
         return self._networks[key]
 
 

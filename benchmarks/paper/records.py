@@ -16,6 +16,12 @@ def records(report: Report, **about: Any) -> list[Record]:
     return [trial for trial in report["trials"] if all(trial.get(name) == value for name, value in about.items())]
 
 
+def trained_in(report: Report) -> str:
+    """In which arithmetic, as further words of a sentence; none of older records, which do not say."""
+    arithmetics = sorted({trial["made"]["arithmetic"] for trial in report["trials"] if "made" in trial})
+    return f", trained in {' and '.join(arithmetics)}" * bool(arithmetics)
+
+
 def targets(report: Report) -> list[str]:
     return [record["target"] for record in records(report, kind="input")]
 

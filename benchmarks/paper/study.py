@@ -117,7 +117,9 @@ class Study:
                 edges: dict(zip(prototypes.names, alike(relation.target, prototypes.vectors, edges), strict=True))
                 for edges in EDGES
             }
-            return {"gamma": gamma, "graph": node_link_graph(relation, self.materials.prior.version)}
+            by_gamma = {"prefer": "likeness"}
+            graph = node_link_graph(relation, self.materials.prior.version, guidance=by_gamma)
+            return {"gamma": gamma, "graph": graph}
 
         about: About = {"kind": "graph", "target": target.name, "shots": pairs, "seed": seed}
         return Planned(about, "graph", 1e9 * pairs, 0, run)

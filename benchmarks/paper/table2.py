@@ -14,6 +14,7 @@ from benchmarks.paper.records import (
     number,
     over_targets,
     records,
+    same_seeds,
     shots_of,
     targets,
     the_input,
@@ -42,14 +43,15 @@ def plan(study: Study) -> list[Planned]:
 def columns(report: Report, target: str) -> dict[str, list[Record]]:
     """The records of each method."""
     about = {"kind": "training", "target": target, "backbone": report["backbone"], "shots": shots_of(report, target)}
+    baseline, drtl = same_seeds([records(report, scheme=scheme, **about) for scheme in ("baseline", "drtl-pretrain")])
     found = {
         "Input": [the_input(report, target)],
-        "Baseline": records(report, scheme="baseline", **about),
+        "Baseline": baseline,
         "DIP": records(report, kind="dip", target=target),
     }
     if records(report, kind="real-esrgan"):
         found["Real-ESRGAN"] = records(report, kind="real-esrgan", target=target)
-    return found | {"DRTL (PT)": records(report, scheme="drtl-pretrain", **about)}
+    return found | {"DRTL (PT)": drtl}
 
 
 def restored_images(report: Report, target: str) -> list[str] | None:

@@ -1,16 +1,21 @@
 """Held-out evaluation and the gate."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from ml.alignment import aligned_psnr
 from ml.backbones import SameSize, build
 from ml.evaluate import LEAST_GAIN_DB, Quality, mean, passes_gate, quality_of, quality_of_input
-from ml.images import from_uint8
+from ml.images import decode, from_uint8
 from ml.metrics import psnr, ssim
+from ml.model_file import pack
 from ml.pairs import TargetPair
+from ml.restore import RestoreOptions, load_restorer
 
 Pairs = Callable[..., list[TargetPair]]
 
@@ -37,6 +42,24 @@ def test_evaluation_leaves_the_network_in_training_with_its_weights(
     assert network.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_a_grey_image_is_measured_as_it_is_served(
+    random_network: Callable[..., SameSize], target_pairs: Pairs, tmp_path: Path
+) -> None:
+    network = random_network(2, depth=20, width=64).eval()
+    (pair,) = target_pairs(1, 48, 64)
+    clean, distorted = (image[:1].expand(3, -1, -1) for image in (pair.clean, pair.distorted))
+    grey = TargetPair("grey", clean, distorted, grey=True)
+    Image.fromarray(distorted[0].numpy()).save(tmp_path / "grey.png")
+    (tmp_path / "model").write_bytes(pack(network, {"backbone": "vdsr", "unshuffle": 2, "scale": 1}))
+    restorer = load_restorer(tmp_path / "model")
+    restorer.restore_file(tmp_path / "grey.png", tmp_path / "served.png", RestoreOptions())
+    served = decode(tmp_path / "served.png")
+    assert served.grey
+    (measured,), (in_colour,) = quality_of(network, [grey]), quality_of(network, [replace(grey, grey=False)])
+    assert measured.psnr == pytest.approx(psnr(served.pixels, from_uint8(grey.clean)), abs=1e-4)
+    assert measured.psnr != in_colour.psnr
 
 
 def test_psnr_is_averaged_in_db() -> None:

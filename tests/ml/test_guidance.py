@@ -73,6 +73,20 @@ def test_the_top_k_by_transferability_are_those_that_gain_most() -> None:
     assert shares[1] > shares[2] > 0
 
 
+def test_the_top_k_are_learnt_alike_where_nothing_guides() -> None:
+    relation = related_by([0.9, 0.5, 0.2], [0.1, 0.3, 0.2])
+    assert uniform(relation, Guidance(top_k=2)).shares().tolist() == [0.0, 0.5, 0.5]
+    assert uniform(relation, Guidance(top_k=1, prefer="likeness")).shares().tolist() == [1.0, 0.0, 0.0]
+    assert uniform(relation, Guidance()).chances is None
+    assert uniform(related_by([0.05, 0.02], [0.1, 3.0]), Guidance(top_k=1)).chances is None  # Like nothing known.
+
+
+def test_where_likeness_decides_the_sentence_says_what_is_promised_and_not_that_none_is_preferred() -> None:
+    relation = related_by([0.9, 0.5, 0.2], [-0.4, -0.1, 0.0])
+    graph = node_link_graph(relation, "v", guidance={"prefer": "likeness"})["graph"]
+    assert graph["sentence"].endswith("None of them promises to help at a first look.")
+
+
 def test_where_no_expert_gains_none_is_preferred() -> None:
     relation = related_by([0.9, 0.5, 0.2], [-0.4, -0.1, 0.0])
     assert task_shares(relation, Guidance(top_k=1)).tolist() == pytest.approx([1 / 3] * 3)

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from ml import job
-from ml.guidance import Guidance, guided
-from ml.images import load_folder
+from ml.guidance import Guidance, guided, uniform
+from ml.images import UnusableCleanImages, load_folder
 from ml.job import clean_images, line_up
 from ml.options import PRESETS, TrainingOptions
 from ml.pairs import PairFile, Split
@@ -98,6 +98,16 @@ def test_guidance_reaches_every_guided_candidate_and_no_uniform_one(
         assert mix.chances is None
 
 
+def test_the_top_k_of_all_are_learnt_alike_by_a_scheme_that_nothing_guides(
+    lined_up: Callable[..., Race], relation: Relation
+) -> None:
+    for scheme in ("pretrain", "maml"):
+        mix = lined_up(scheme=scheme, select="top-k", top_k=2).candidates[-1].mix
+        assert mix is not None
+        assert mix.shares().tolist() == uniform(relation, Guidance(top_k=2)).shares().tolist()
+        assert sorted(mix.shares().tolist()) == [0.0, 0.5, 0.5]
+
+
 def test_how_meta_learning_looks_ahead_is_the_presets_or_chosen(lined_up: Callable[..., Race]) -> None:
     assert lined_up(scheme="maml").candidates[1].meta == PRESETS["quick"].meta
     chosen = lined_up(scheme="drtl-maml", maml_order="first", inner_rate=0.25).candidates[1].meta
@@ -152,6 +162,19 @@ def test_clean_images_come_from_the_operators_folder_the_trained_pairs_and_dead_
     assert all(torch.equal(image, pair.clean) for image, pair in zip(images[1:-1], parts.train, strict=True))
     held_out: list[Tensor] = [pair.clean for pair in parts.held_out]
     assert not any(image.shape == clean.shape and torch.equal(image, clean) for image in images for clean in held_out)
+
+
+def test_a_clean_image_that_cannot_be_read_is_left_out_and_named_in_the_log(
+    tmp_path: Path, parts: Split, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.new("RGB", (120, 100)).save(tmp_path / "whole.png")
+    (tmp_path / "torn.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
+    assert len(clean_images(parts, tmp_path, 64, seed=0)) == 1 + len(parts.train) + 1
+    assert "torn.png" in caplog.text
+    (tmp_path / "whole.png").unlink()
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(UnusableCleanImages, match=folder.name):
+            clean_images(parts, folder, 64, seed=0)
 
 
 def test_of_a_large_folder_as_many_images_are_drawn_as_fit_into_memory(

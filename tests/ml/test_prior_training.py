@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -42,8 +42,9 @@ def clean(tmp_path: Path, seeded: Seeded) -> Path:
     return folder
 
 
-def train(clean: Path, output: Path) -> Prior:
-    train_prior([clean], output, licence="CC0", drn_steps=3, theta_steps=3, batch=2, expert_steps=1)
+def train(clean: Path, output: Path, **options: Any) -> Prior:
+    steps = {"drn_steps": 3, "theta_steps": 3, "batch": 2, "expert_steps": 1}
+    train_prior([clean], output, licence="CC0", **steps | options)
     return load_prior(output)
 
 
@@ -90,6 +91,13 @@ def test_an_interrupted_training_resumes_to_the_same_bits(
     assert steps == []  # The DRN was whole.
     assert equal(whole, resumed)
     assert resumed.version == whole.version
+
+
+def test_what_was_trained_otherwise_is_not_gone_on_with(clean: Path, tmp_path: Path) -> None:
+    train(clean, tmp_path / "shared")
+    for number, other in enumerate([{"seed": 3}, {"learn": "all"}, {"theta_steps": 2, "expert_steps": 2}]):
+        shared = train(clean, tmp_path / "shared", **other)
+        assert equal(shared, train(clean, tmp_path / f"alone-{number}", **other))
 
 
 def test_the_card_says_how_the_prior_was_made(clean: Path, tmp_path: Path) -> None:

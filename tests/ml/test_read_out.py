@@ -11,7 +11,7 @@ from ml import read_out
 from ml.backbones import BackboneName, SameSize, build, rcan, rdn
 from ml.images import from_uint8
 from ml.pairs import TargetPair
-from ml.read_out import CROP, fit_last_layer, gains_left_out, last_layer, moments_of_pairs, own_read_out
+from ml.read_out import CROP, disjoint_tiles, fit_last_layer, gains_left_out, last_layer, moments_of_pairs, own_read_out
 
 Pairs = Callable[..., list[TargetPair]]
 NETWORKS: dict[str, Callable[[], SameSize]] = {
@@ -81,6 +81,30 @@ def test_it_is_the_least_squares_solution_with_its_penalty(
     gradient = torch.cat([last.weight.grad.flatten(1), last.bias.grad[:, None]], dim=1).T  # (f, c)
     expected = -ridge * power[:, None] * change
     assert torch.allclose(gradient, expected, rtol=1e-2, atol=5e-3 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "sides"),
+    [(64, 40, [32, 32]), (48, 30, [48]), (128, 100, [64, 64]), (250, 200, [64] * 6), (48, 70, [32, 32])],
+)
+def test_what_is_left_out_of_a_single_pair_shares_no_pixel_with_the_rest(
+    height: int, width: int, sides: list[int], seeded: Callable[[int], torch.Generator]
+) -> None:
+    places = torch.cartesian_prod(torch.arange(height), torch.arange(width)).T.reshape(2, height, width)  # y, x
+    image = torch.cat([places, places[:1]]).to(torch.uint8)  # (3, h, w); no side is longer than 256
+    tiles = [tile for tile, _ in disjoint_tiles([image, image], 6, seeded(3))]
+    assert [tile.shape[1] for tile in tiles] == sides
+    seen = torch.cat([tile[:2].flatten(1) for tile in tiles], dim=1)  # (2, n)
+    assert seen.unique(dim=1).shape == seen.shape
+
+
+def test_of_a_pair_too_small_to_leave_anything_out_the_layer_stays(dark_pairs: Pairs) -> None:
+    network = NETWORKS["vdsr"]()
+    before = last_layer(network).weight.clone()
+    fit_last_layer(network, dark_pairs(1, height=48, width=30), seed=0)
+    assert last_layer(network).weight.equal(before)
+    fit_last_layer(network, dark_pairs(1, height=64, width=40), seed=0)
+    assert not last_layer(network).weight.equal(before)
 
 
 def test_the_same_pairs_and_seed_give_the_same_layer(dark_pairs: Pairs) -> None:

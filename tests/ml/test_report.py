@@ -16,8 +16,14 @@ def metrics(chosen: str, given: float, plain: float, reached: float, **others: A
 def test_a_gain_is_stated_against_the_input_and_against_fine_tuning_from_nothing() -> None:
     assert explain(metrics("guided-transfer", 26.6, 27.1, 27.44), "gain") == (
         "Fine-tuning after guided transfer reached 27.44 dB on 2 held-out pairs, +0.84 dB over the input "
-        "and +0.34 dB against fine-tuning from nothing with the same number of steps."
+        "and +0.34 dB against fine-tuning from nothing with as many fine-tuning steps."
     )
+
+
+def test_a_scheme_without_transfer_steps_is_not_said_to_have_transferred() -> None:
+    said = explain(metrics("guided-transfer", 26.6, 27.1, 27.44), "gain", transferred=False)
+    assert said.startswith("Fine-tuning without a transfer reached 27.44 dB")
+    assert explain(metrics("prior", 26.6, 27.1, 27.44), "gain", transferred=False).startswith("Fine-tuning the pre-")
 
 
 def test_fine_tuning_from_nothing_is_not_compared_with_itself() -> None:

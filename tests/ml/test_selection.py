@@ -4,8 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from ml.distortions import DISTORTIONS, PAPERS
+from ml.edges import Edges, similarity
 from ml.guidance import task_shares
 from ml.options import TrainingOptions
 from ml.relation import LEAST_RELATION, LEAST_SPREAD, NONE_OF_THESE, Prototypes, Relation, node_link_graph
@@ -76,6 +78,22 @@ def test_a_choice_of_much_the_same_gamma_is_flat_only_where_all_that_is_known_is
     assert (alike.fallback, selected(alike, "paper").fallback) == ("flat", "flat")
     apart = related_by([near, near, far], ["noise", "blur", "jpeg"])
     assert (apart.fallback, selected(apart, "paper").fallback) == (None, None)
+
+
+@pytest.mark.parametrize("edges", ["cosine", "l1", "l2"])
+def test_whatever_the_edges_a_target_at_a_right_angle_to_all_that_is_known_is_unrelated(edges: Edges) -> None:
+    vectors = torch.eye(4)
+    prototypes = Prototypes(["noise", "blur", "jpeg"], vectors[:3], vectors[:3, None].expand(-1, 2, -1), torch.ones(3))
+
+    def related_to(target: Tensor) -> Relation:
+        gamma = similarity(target[None], prototypes.vectors, edges)
+        return Relation(prototypes, target, target[None], gamma[0], gamma, 30.0, edges)
+
+    assert related_to(vectors[3]).fallback == "low"
+    assert selected(related_to(vectors[3]), "paper").fallback == "low"
+    assert related_to(vectors[0]).fallback is None
+    alike = torch.nn.functional.normalize(vectors[:3].sum(dim=0), dim=0)
+    assert related_to(alike).fallback == "flat"
 
 
 def test_where_only_the_papers_are_unlike_the_target_none_of_them_is_preferred_and_the_graph_says_so() -> None:

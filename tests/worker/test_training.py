@@ -20,6 +20,7 @@ from app.core.folder_storage import FolderStorage
 from app.core.settings import Settings
 from app.core.tables import PHASES, Dataset, Job, JobEvent, ModelVersion, Operation, Pair
 from ml import checkpoint
+from ml.images import UnusableCleanImages
 from ml.preview import Preview
 from ml.prior import UnusablePrior
 from tests.images import image_pairs
@@ -202,6 +203,19 @@ def test_a_prior_that_cannot_be_used_is_the_operators_concern_and_named_in_the_l
     assert "damaged" not in (job.error_message or "")
 
 
+def test_clean_images_that_cannot_be_used_are_the_operators_concern_too(
+    service: Service, make_job: MakeJob, tmp_path: Path
+) -> None:
+    (tmp_path / "torn.png").write_bytes(b"no image")
+    settings = service.settings.model_copy(update={"clean_dir": tmp_path})
+    job_id = make_job(**SHORT | {"scheme": "pretrain"})
+    with pytest.raises(UnusableCleanImages, match="no readable image"):
+        training.run_next(replace(service, settings=settings), "task")
+    job = read(service, job_id)
+    assert (job.state, job.error_code) == ("failed", "clean-images-unusable")
+    assert str(tmp_path) not in (job.error_message or "")
+
+
 class FullStorage(FolderStorage):
     """A folder on a disk with no room for checkpoints."""
 
@@ -287,6 +301,7 @@ def test_numbers_that_json_lacks_become_null(database_url: str) -> None:
         (ValueError("pairs: none"), "bad-input"),
         (OSError(28, "No space left on device"), "storage-full"),
         (UnusablePrior("/etc/prior is not whole"), "prior-unusable"),
+        (UnusableCleanImages("/srv/clean holds none"), "clean-images-unusable"),
         (RuntimeError("shape mismatch"), "internal"),
     ],
 )
