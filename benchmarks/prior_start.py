@@ -21,12 +21,19 @@ from ml.distortions import PAPERS
 from ml.guidance import guided
 from ml.options import PRESETS, TrainingOptions
 from ml.precision import device
-from ml.prior import Prior, load_prior
+from ml.prior import Prior, load_prior, theta_name
 from ml.read_out import fit_last_layer
 
-UNSHUFFLE: Final = 2
 POINTS: Final = 10
 REAL: Final = REPOSITORY / "../shared/data/pairs"
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is trained."""
+
+    backbone: BackboneName
+    unshuffle: int
 
 
 @dataclass(frozen=True)
@@ -56,26 +63,28 @@ def measure(
     start: Annotated[list[str] | None, typer.Option(help="Give it once for each; all by default.")] = None,
     rate: Annotated[list[float] | None, typer.Option(help="Give it once for each; the presets' by default.")] = None,
     backbone: Annotated[Literal["vdsr", "dncnn", "rcan", "rdn"], typer.Option(help="What is trained.")] = "vdsr",
+    unshuffle: int = 2,
     prior: Annotated[Path | None, typer.Option(help="Another bundle than the one that ships.")] = None,
     shots: int = 10,
     output: Annotated[
         Path | None,
-        typer.Option(help="Default: benchmarks/results/prior-start-SCALE.json, or prior-start-BACKBONE.json."),
+        typer.Option(help="Default: benchmarks/results/prior-start-SCALE.json, or prior-start-NETWORK.json."),
     ] = None,
 ) -> None:
     """Train from every start on every target with every seed."""
     one_thread()
-    name_of_file = scale if backbone == "vdsr" else backbone
+    network, usual = Network(backbone, unshuffle), (backbone, unshuffle) == ("vdsr", 2)
+    name_of_file = scale if usual else theta_name(backbone, unshuffle)
     path = output or REPOSITORY / f"benchmarks/results/prior-start-{name_of_file}.json"
     command = f"python benchmarks/prior_start.py --scale {scale}"
-    command += f" --backbone {backbone}" * (backbone != "vdsr")
+    command += f" --backbone {backbone}" * (backbone != "vdsr") + f" --unshuffle {unshuffle}" * (unshuffle != 2)
     command += f" --targets {targets}" * (targets != REAL) + f" --prior {prior}" * (prior is not None)
     command += "".join(f' --start "{name}"' for name in start or [])
     command += "".join(f" --rate {one:g}" for one in rate or [])
     bundle = load_prior(prior)
     another = {} if prior is None else {"prior": bundle.version}
-    if backbone != "vdsr":
-        another |= {"backbone": backbone}
+    if not usual:
+        another |= {"network": theta_name(backbone, unshuffle)}
     trials = Trials(path, settings("prior_start", command, scale, shots) | another)
     for target in real_devices(targets, shots, SCALES[scale].images):
         for seed in range(SCALES[scale].seeds):
@@ -84,7 +93,7 @@ def measure(
             for name in start or STARTS:
                 for one in rate or [usual_rate(STARTS[name], backbone)]:
                     about: dict[str, Any] = {"target": target.name, "seed": seed, "start": name, "rate": one}
-                    trials.measure(about, tuned(bench, name, backbone, bundle, seed, one))
+                    trials.measure(about, tuned(bench, name, network, bundle, seed, one))
     typer.echo(f"Wrote {path}.")
 
 
@@ -96,20 +105,18 @@ def usual_rate(start: Start, backbone: BackboneName) -> float:
     ]
 
 
-def tuned(
-    bench: Bench, start: str, backbone: BackboneName, prior: Prior, seed: int, rate: float
-) -> Callable[[], dict[str, Any]]:
+def tuned(bench: Bench, start: str, of: Network, prior: Prior, seed: int, rate: float) -> Callable[[], dict[str, Any]]:
     """Fine-tuning from one start, to be run if need be; step 0 of the curve is the start itself, after its probe."""
     how = STARTS[start]
 
     def train() -> dict[str, Any]:
-        network = build(backbone, UNSHUFFLE, seed)
-        if how.knows == "prior" and not prior.start(network, backbone):
-            raise SystemExit(f"the prior has no weights of {backbone} with unshuffle {UNSHUFFLE}")
+        network = build(of.backbone, of.unshuffle, seed)
+        if how.knows == "prior" and not prior.start(network, of.backbone):
+            raise SystemExit(f"the prior has no weights of {of.backbone} with unshuffle {of.unshuffle}")
         network = network.to(device())
         if how.knows == "transfer":
             relation = related_tasks(prior, bench.target.train, seed)
-            rate_of_transfer = PRESETS["quick"].of(backbone).transfer.learning_rate
+            rate_of_transfer = PRESETS["quick"].of(of.backbone).transfer.learning_rate
             bench.transfer(network, guided(relation, TrainingOptions().acting), seed, rate=rate_of_transfer)
         if how.probe:
             fit_last_layer(network, bench.target.train, seed)

@@ -22,7 +22,7 @@ class MetaSchedule:
 
     `inner_rate` is the paper's α, of plain gradient descent; `order` says whether the outer gradient looks through the
     inner one. A step visits up to `tasks` tasks and splits the transfer's batch between them and between support and
-    query, so that it sees as many samples as a step of pre-training.
+    query: it sees no more samples than a step of pre-training, and as many where these divide evenly.
     """
 
     inner_rate: float = 1e-2

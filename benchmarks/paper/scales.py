@@ -16,7 +16,8 @@ ScaleName = Literal["smoke", "quick", "standard", "paper"]
 
 @dataclass(frozen=True)
 class Extent:
-    """The sizes of all experiments. Within a row of a table every scheme has the same steps and batch.
+    """The sizes of all experiments. Within a row of a table every scheme has the same batch and fine-tuning,
+    and every one that transfers the same transfer.
 
     `plain` and `deep` are the trainings of the shallow and of the deep backbones, which `cut_down` makes smaller than
     published. `drn_steps` episodes train each of

@@ -43,13 +43,16 @@ def test_it_knows_the_default_distortions_and_backbone() -> None:
     assert set(shipped().prototypes.names) <= set(DISTORTIONS)
     assert shipped().card["tasks"] == list(PAPERS)  # What its network was trained on, whatever it was extended by.
     assert shipped().has_theta("vdsr", 2)
+    assert shipped().has_theta("vdsr", 4)  # What pairs of scale 3 and 4 start from.
+    assert shipped().has_theta("dncnn", 2)
     assert shipped().experts.keys() == set(shipped().prototypes.names)
 
 
 def test_every_number_is_finite_and_every_prototype_a_unit_vector() -> None:
     prior = shipped()
     experts = [value for expert in prior.experts.values() for value in expert.state_dict().values()]
-    for value in [*prior.drn.state_dict().values(), *prior.thetas["vdsr-u2"].values(), *experts]:
+    thetas = [value for theta in prior.thetas.values() for value in theta.values()]
+    for value in [*prior.drn.state_dict().values(), *thetas, *experts]:
         assert torch.isfinite(value).all()
     assert torch.allclose(prior.prototypes.vectors.norm(dim=1), torch.ones(len(prior.prototypes.names)), atol=1e-4)
 
