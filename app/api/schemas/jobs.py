@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.api import examples
+from app.api.schemas.as_stored import AsStored
 from app.api.schemas.datasets import Fixes
 from app.api.schemas.wire import (
     NAME_PATTERN,
@@ -172,7 +173,7 @@ class JobOut(BaseModel):
     id: str
     name: str = Field(description="The name of the model that it makes.")
     dataset_id: str
-    options: JobOptions
+    options: Annotated[dict[str, Any], AsStored(JobOptions)]
     state: JobState
     phase: Phase | None
     progress: float = Field(ge=0, le=1, description="Of the whole job.")

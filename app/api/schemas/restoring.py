@@ -1,11 +1,12 @@
 """Images on their way through a model, alone and in batches."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.api import examples
+from app.api.schemas.as_stored import AsStored
 from app.api.schemas.wire import REFERENCE_PATTERN, JobError, JobState, Reported, Wire, digits_as_number
 from app.core.batches import Tally
 from app.core.tables import Batch, Operation
@@ -105,7 +106,7 @@ class OperationOut(BaseModel):
     state: JobState
     progress: float = Field(ge=0, le=1)
     model: str | None = Field(description="`name@version`; null until one is chosen where `auto` was asked for.")
-    options: OperationOptions
+    options: Annotated[dict[str, Any], AsStored(OperationOptions)]
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -162,7 +163,7 @@ class BatchOut(BaseModel):
     progress: float = Field(ge=0, le=1, description="By pixels.")
     counts: Counts
     model: str = Field(description="As it was asked for.")
-    options: BatchOptions
+    options: Annotated[dict[str, Any], AsStored(BatchOptions)]
     created_at: datetime
     finished_at: datetime | None
     result: str = Field(description="Where the zip of the restored images is, once the batch has ended.")
