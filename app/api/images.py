@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Final, cast
 
 from PIL import BmpImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError
 
+from app.api.jpeg_scans import find_scans
 from app.core.errors import BadImage, ServiceError, TooLarge, UnsupportedMedia
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
@@ -163,8 +164,9 @@ def _is_whole(image: Image.Image, file: BinaryIO) -> bool:
             assert isinstance(image, BmpImagePlugin.BmpImageFile)
             arguments: Any = image.tile[0].args  # (raw mode, bytes of a row, direction)
             return bool(image.tile[0].offset + arguments[1] * image.height <= length)
-        case _:  # Of a JPEG. The mark cannot occur within a scan, and that of a preview's end stands before them.
-            return max(_places(file, b"\xff\xd9"), default=-1) > max(_places(file, b"\xff\xda"), default=-1)
+        case _:  # Of a JPEG.
+            _, ended = find_scans(file)
+            return ended
 
 
 def _png_ends(file: BinaryIO) -> bool:
@@ -199,7 +201,8 @@ def _judge(image: Image.Image, file: BinaryIO, max_pixels: int) -> None:
             if image.info.get("compression", 0) not in {0, 3}:
                 raise BadImage("The BMP is run-length encoded; only plain ones are accepted.")
         case "JPEG" | "MPO":  # Phones write MPO: a JPEG that carries previews behind it. The first image counts.
-            if sum(1 for _ in _places(file, b"\xff\xda")) > MAX_JPEG_SCANS:
+            scans, _ = find_scans(file)
+            if scans > MAX_JPEG_SCANS:
                 raise BadImage("The JPEG has more scans than any camera or encoder makes.")
         case _:
             if getattr(image, "n_frames", 1) > 1:
@@ -223,20 +226,6 @@ def _judge_tiff(image: Image.Image) -> None:
         image.seek(0)
     else:
         raise BadImage("The TIFF has several pages; a single image is needed.")
-
-
-def _places(file: BinaryIO, marker: bytes) -> Iterator[int]:
-    """Where the two bytes of a marker stand, from the start; the file stays where it was."""
-    position = file.tell()
-    file.seek(0)
-    read, tail = 0, b""
-    while piece := file.read(1 << 20):
-        searched, place = tail + piece, -1
-        while (place := searched.find(marker, place + 1)) >= 0:
-            yield read - len(tail) + place
-        read += len(piece)
-        tail = piece[-1:]
-    file.seek(position)
 
 
 def _unidentified(file: BinaryIO) -> ServiceError:

@@ -89,13 +89,61 @@ def test_what_hangs_behind_an_image_does_not_matter(kind: str) -> None:
     assert isinstance(refusal(b"<script>" + FILES[kind]), UnsupportedMedia)
 
 
+def segment(content: bytes, marker: bytes = b"\xff\xe1") -> bytes:
+    return marker + struct.pack(">H", 2 + len(content)) + content
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "jpeg-progressive", "jpeg-cmyk"])
+@pytest.mark.parametrize("length", [1, 2, 1 << 19, 1 << 20, 10 << 20])
+def test_a_video_behind_a_jpeg_does_not_matter(kind: str, length: int) -> None:
+    for seed in range(3):
+        video = np.random.default_rng(seed).bytes(length)
+        assert refusal(FILES[kind] + video) is None
+
+
+@pytest.mark.parametrize("marker", [b"\xff\xda", b"\xff\xd9", b"\xff\xd8\xff"])
+def test_markers_behind_a_jpeg_do_not_count(marker: bytes) -> None:
+    assert refusal(FILES["jpeg"] + marker * 20_000) is None
+
+
+def test_a_second_jpeg_behind_the_first_may_be_cut_but_the_first_may_not() -> None:
+    second = Image.fromarray(pixels(seed=1))
+    both = encoded(pixels(), "MPO", save_all=True, append_images=[second])
+    first = both.index(b"\xff\xd9\xff\xd8") + 2
+    assert first < len(both) - 1000
+    for length in (len(both), len(both) - 1000, first + 1000, first):
+        assert refusal(both[:length]) is None, length
+    for length in (first - 2, first // 2):
+        assert isinstance(refusal(both[:length]), BadImage), length
+
+
+def test_the_scans_and_the_end_of_previews_do_not_count() -> None:
+    previews = segment(b"Exif\0\0" + FILES["jpeg"]) * 150
+    whole = FILES["jpeg"][:2] + previews + FILES["jpeg"][2:]
+    assert refusal(whole) is None
+    assert isinstance(refusal(whole[:-2]), BadImage)
+    assert isinstance(refusal(whole[: len(previews) + 300]), BadImage)
+
+
+def test_scans_that_lie_behind_a_marker_without_a_length_count() -> None:
+    """Where restarts are expected, a decoder looks for the next marker right behind one that it does not know."""
+    file = FILES["jpeg"]
+    scan = file[file.index(b"\xff\xda") : -2]
+    assert "scans" in str(refusal(file[:-2] + b"\xff\x02\xff\xff" + scan * 101 + file[-2:]))
+
+
+@pytest.mark.parametrize("filling", [b"\xff\x00", b"\xff\xff", b"\xff\xd0", b"\xff\xe0\x00\x02", b"\xff\x02"])
+def test_fifty_megabytes_of_marks_are_judged_in_time(filling: bytes) -> None:
+    error = refusal(FILES["jpeg"][:-2] + filling * ((50 << 20) // len(filling)) + FILES["jpeg"][-2:])
+    assert error is None or "segments" in str(error)
+
+
 def long_png() -> bytes:
     return FILES["png"][:33] + chunk(b"iCCP", b"x\0\0" + bytes(48 << 20)) + FILES["png"][33:]
 
 
 def long_jpeg() -> bytes:
-    segment = b"\xff\xe5" + struct.pack(">H", 65_535) + bytes(65_533)
-    return FILES["jpeg"][:2] + segment * 800 + FILES["jpeg"][2:]
+    return FILES["jpeg"][:2] + segment(bytes(65_533), b"\xff\xe5") * 800 + FILES["jpeg"][2:]
 
 
 def long_tiff() -> bytes:
