@@ -166,7 +166,7 @@ def create_batch(
 def read_options(upload: Upload, request: Request) -> BatchIn:
     """The options, from the form and from the query. Raises InvalidBody."""
     try:
-        return BatchIn.model_validate(given_once(BatchIn, upload.fields, request.query_params))
+        return BatchIn.model_validate(given_once(upload.fields, request.query_params))
     except ValidationError as error:
         raise InvalidBody(error) from error
 

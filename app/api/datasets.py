@@ -40,13 +40,6 @@ BODY_TYPES: Final = ("multipart/form-data", "application/zip")
 ZIP_TYPES: Final = ("application/zip", "application/x-zip-compressed")
 UPLOAD_REFUSALS: Final = (BadRequest, TooLarge, UnsupportedMedia, BadPairs, BadImage)
 
-FixQuery = Annotated[
-    str,
-    Query(
-        description="`align`, `crop`, `match_colour`, `swap`, any of them between commas; also as a form field.",
-        examples=["align,match_colour"],
-    ),
-]
 FILES: Final[dict[str, Any]] = {
     "type": "array",
     "items": {"type": "string", "format": "binary"},
@@ -83,7 +76,17 @@ UPLOAD_BODY: Final[dict[str, Any]] = {
             },
             "application/zip": ZIP_BODY,
         },
-    }
+    },
+    "parameters": [
+        {
+            "name": "fix",
+            "in": "query",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": "`align`, `crop`, `match_colour`, `swap`, any of them between commas; also as a form field.",
+            "example": "align,match_colour",
+        }
+    ],
 }
 
 
@@ -126,10 +129,10 @@ def examine_upload(upload: Upload, services: Services, fixes: Sequence[Fix]) -> 
     return examine(pair_up(files, services.settings), services, upload.spool, fixes)
 
 
-def read_fixes(upload: Upload, query: str) -> list[Fix]:
+def read_fixes(upload: Upload, request: Request) -> list[Fix]:
     """The fixes asked for, in the form or in the query. Raises InvalidBody or Unprocessable."""
     try:
-        return DatasetOptions.model_validate(given_once(DatasetOptions, upload.fields, {"fix": query})).fix
+        return DatasetOptions.model_validate(given_once(upload.fields, request.query_params)).fix
     except ValidationError as error:
         raise InvalidBody(error) from error
 
@@ -177,13 +180,18 @@ def store_dataset(pairs: list[ExaminedPair], services: Services) -> Dataset:
     return Dataset(scale=pairs[0].scale, stored_bytes=size, pairs=rows)
 
 
-@router.post("", status_code=201, responses=problems(*UPLOAD_REFUSALS, StorageFull), openapi_extra=UPLOAD_BODY)
+@router.post(
+    "",
+    status_code=201,
+    responses=problems(*UPLOAD_REFUSALS, Unprocessable, StorageFull),
+    openapi_extra=UPLOAD_BODY,
+)
 def create_dataset(
+    request: Request,
     upload: PairsUpload,
     services: ServicesDep,
     session: SessionDep,
     response: Response,
-    fix: FixQuery = "",
 ) -> DatasetOut:
     """Upload few-shot pairs and learn what can be seen of each: alignment, exposure, sharpness, what to do about it.
 
@@ -192,7 +200,7 @@ def create_dataset(
     """
     if upload.media_type == "application/json":
         raise UnsupportedMedia("A dataset is made of files; send multipart/form-data or application/zip.")
-    dataset = store_dataset(examine_upload(upload, services, read_fixes(upload, fix)), services)
+    dataset = store_dataset(examine_upload(upload, services, read_fixes(upload, request)), services)
     session.add(dataset)
     session.commit()
     response.headers["Location"] = f"/v1/datasets/{dataset.id}"

@@ -145,11 +145,11 @@ def read_options(upload: Upload, request: Request) -> JobOptions:
     try:
         match upload.media_type:
             case "application/json":
-                for name in JobOptions.model_fields.keys() & request.query_params.keys():
+                for name in request.query_params:
                     raise Unprocessable("Beside JSON, options belong into the body.", pointer=name)
                 return JobFromDataset.model_validate_json(upload.text)
             case _:
-                return JobOptions.model_validate(given_once(JobOptions, upload.fields, request.query_params))
+                return JobOptions.model_validate(given_once(upload.fields, request.query_params))
     except ValidationError as error:
         raise InvalidBody(error) from error
 

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 
-from pydantic import BaseModel
-
 from app.core.errors import Unprocessable
 
 
-def given_once(options: type[BaseModel], fields: Mapping[str, str], query: Mapping[str, str]) -> dict[str, str]:
-    """What is given, from both; what is empty is not given. Raises Unprocessable for an option that is given twice."""
-    asked = {name: value for name, value in query.items() if name in options.model_fields and value != ""}
+def given_once(fields: Mapping[str, str], query: Mapping[str, str]) -> dict[str, str]:
+    """What is given, from both, known or not; what is empty is not given.
+
+    Raises Unprocessable for an option that is given twice.
+    """
+    asked = {name: value for name, value in query.items() if value != ""}
     given = {name: value for name, value in fields.items() if value != ""}
     for name, value in asked.items():
         if given.setdefault(name, value) != value:
