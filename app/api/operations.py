@@ -117,7 +117,11 @@ def get_result(operation_id: OperationIdPath, session: ReadSessionDep, services:
     },
 )
 def get_trust(operation_id: OperationIdPath, session: ReadSessionDep, services: ServicesDep) -> Response:
-    """The trust map of an image that was sent with `explain=true`: the brighter a pixel, the surer it is."""
+    """The trust map of an image that was sent with `explain=true`: the brighter a pixel, the less it is to be trusted.
+
+    It is grey, on a fixed scale: black where the eight flips and rotations of the image are restored alike, white from
+    a standard deviation of 8 levels of 255 on.
+    """
     operation = repository.get_operation(session, operation_id)
     if not operation.options.get("explain"):
         raise NotFound("This image has no trust map; send it with explain=true to get one.")
