@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import BinaryIO, Final
 
+from app.api.file_names import is_plain
 from app.api.uploads import FileSink, Spool, UploadedFile
 from app.core.errors import RefusedFile, ServiceError, TooLarge
 
@@ -105,7 +106,7 @@ def _refusal(entry: zipfile.ZipInfo, rules: ArchiveRules) -> str | None:
     # Not `entry.filename`: zipfile has cut that at the first NUL and has changed separators.
     name = entry.orig_filename
     parts = PurePosixPath(name).parts
-    if name.startswith("/") or ".." in parts or "\\" in name or ":" in name or not name.isprintable():
+    if name.startswith("/") or ".." in parts or "\\" in name or ":" in name or not is_plain(name):
         return "The name points outside the archive or is not a plain relative path."
     if stat.S_ISLNK(entry.external_attr >> 16):
         return "The entry is a symbolic link."

@@ -5,6 +5,7 @@ from typing import Final
 
 from app.api.archives import ArchiveRules, unpack
 from app.api.deps import Services
+from app.api.file_names import is_plain
 from app.api.images import ImageFacts
 from app.api.intake import offered, resolve, take_in
 from app.api.quotas import require_room_for_bytes
@@ -118,7 +119,5 @@ def all_refused(refusals: Sequence[ServiceError]) -> ServiceError:
 
 
 def shown_name(file: UploadedFile) -> str:
-    """The client's name for the file, as far as it can be stored and printed."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in file.name)[
-        -LONGEST_NAME:
-    ]
+    """The client's name for the file, as far as it can be stored and seen."""
+    return "".join(letter if is_plain(letter) else "\N{REPLACEMENT CHARACTER}" for letter in file.name)[-LONGEST_NAME:]

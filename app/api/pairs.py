@@ -9,6 +9,7 @@ from typing import Any
 
 from app.api.deps import Services
 from app.api.examiners import Examined, Refused
+from app.api.file_names import is_plain
 from app.api.schemas.datasets import Fix, PairOut
 from app.api.uploads import Spool, UploadedFile
 from app.core.errors import BadPairs, RefusedFile
@@ -76,8 +77,8 @@ def _stem(file: UploadedFile) -> str:
 
 
 def _bad_name(name: str) -> str | None:
-    if not name.isprintable() or len(name) > 255:
-        return "The name has characters that cannot be printed, or more than 255 of them."
+    if not is_plain(name) or len(name) > 255:
+        return "The name has characters that cannot be seen, or more than 255 of them."
     return None
 
 

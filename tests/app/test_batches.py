@@ -171,6 +171,18 @@ def test_names_that_cannot_be_printed_or_kept_are_shown_as_far_as_they_can(clien
     assert item["name"] == "x" * 250 + "\N{REPLACEMENT CHARACTER}.png"
 
 
+@pytest.mark.parametrize("way", ["form", "zip"])
+def test_a_screenshot_of_macos_keeps_its_name(client: httpx.Client, hands: Hands, way: str) -> None:
+    entries = [("Screenshot at 9.41\u202fPM.png", GOOD[0][1])]
+    content = {"content": zipped(entries), "headers": ZIP, "params": {"model": "scanner"}}
+    batch = accepted(send(client, entries) if way == "form" else client.post(PATH, **content))
+    (item,) = client.get(f"{PATH}/{batch['id']}").json()["items"]
+    assert item["name"] == entries[0][0]
+    hands.succeed(hands.claim())
+    with archive(client.get(batch["result"])) as results:
+        assert results.namelist() == [entries[0][0]]
+
+
 def test_the_same_key_makes_one_batch(client: httpx.Client, hands: Hands, stored: Counted) -> None:
     def post(key: str, entries: Entries) -> httpx.Response:
         files = [("images", entry) for entry in entries]

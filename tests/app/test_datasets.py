@@ -74,6 +74,18 @@ def test_a_zip_may_come_as_a_form_field(client: httpx.Client) -> None:
     created(client.post("/v1/datasets", files={"archive": ("pairs.zip", zip_of(pair_files(2)))}))
 
 
+@pytest.mark.parametrize("letter", ["\u202f", "\xa0", "\u2009", "\u3000", "\uf8ff"])
+def test_names_may_hold_spaces_of_every_width_and_letters_of_the_makers_own(client: httpx.Client, letter: str) -> None:
+    def renamed(name: str) -> str:
+        return f"Screenshot 9.41.{name[:3]}{letter}PM{name[3:]}"
+
+    files = [(field, (renamed(name), content)) for field, (name, content) in pair_files(2)]
+    in_form = created(client.post("/v1/datasets", files=files))
+    in_zip = created(client.post("/v1/datasets", content=zip_of(files), headers=ZIP))
+    names = [f"Screenshot 9.41.{number}{letter}PM" for number in ("000", "001")]
+    assert [[pair["name"] for pair in dataset["pairs"]] for dataset in (in_form, in_zip)] == [names, names]
+
+
 def test_what_operating_systems_add_to_a_zip_is_ignored(client: httpx.Client) -> None:
     entries = [(f"{field}/{name}", content) for field, (name, content) in pair_files(2)]
     junk = ["__MACOSX/clean/._000.png", ".DS_Store", "clean/.DS_Store", "clean/Thumbs.db", "distorted/desktop.ini"]

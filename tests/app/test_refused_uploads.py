@@ -32,6 +32,7 @@ from tests.app.material import (
 
 Counted = Callable[[], dict[str, int]]
 ZIP = {"Content-Type": "application/zip"}
+INVISIBLE = ["\x7f", "\x85", "\xad", "\u200b", "\u200d", "\u202e", "\u2028", "\u2029", "\u2066", "\ufeff"]
 
 
 @pytest.fixture(params=["/v1/datasets", "/v1/jobs"])
@@ -198,6 +199,14 @@ def test_an_unprintable_name_is_refused(client: httpx.Client) -> None:
     )
     answer = client.post("/v1/datasets", content=body, headers={"Content-Type": "multipart/form-data; boundary=b"})
     assert len(problem(answer, 422, "bad-pairs")["files"]) == 2
+
+
+@pytest.mark.parametrize("letter", INVISIBLE)
+def test_a_name_that_does_not_show_all_that_is_in_it_is_refused(client: httpx.Client, letter: str) -> None:
+    name = f"00{letter}0.png"
+    files = with_file(pair_files(2), 0, encoded(pixels()), name)
+    refused(client.post("/v1/datasets", files=files), 422, "bad-pairs", name)
+    refused(client.post("/v1/datasets", content=zip_of(files), headers=ZIP), 422, "bad-pairs", f"clean/{name}")
 
 
 @pytest.mark.parametrize(
