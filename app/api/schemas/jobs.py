@@ -41,7 +41,8 @@ class JobOptions(Wire):
     )
     new_version: bool = Field(False, description="Allow the name of an existing model, and add a version to it.")
     preset: Literal["draft", "quick", "standard", "paper"] = Field(
-        "quick", description="How long to train; `draft` only fits the prior to the pairs, in a fraction of the time."
+        "quick",
+        description="How long to train; `draft` only fits the prior to the pairs, where that knows the network, in a fraction of the time.",
     )
     scheme: Literal["auto", "baseline", "pretrain", "maml", "drtl-pretrain", "drtl-maml"] = Field(
         "auto", description="`auto` lets several ways to start race on held-out pairs; the others are the paper's."
@@ -81,7 +82,9 @@ class JobOptions(Wire):
         None,
         ge=1,
         le=1_000,
-        description="Only so many tasks take part, the best by `prefer`. Null: all, and seven with `select: top-k`.",
+        description="Only so many tasks take part, the best by `prefer`: of schemes that the relation guides, and with "
+        "`select: top-k` of all that transfer. All take part where nothing tells which is best. Null: all, and seven "
+        "with `select: top-k`.",
     )
     maml_order: Literal["first", "second"] | None = Field(
         None,
