@@ -40,7 +40,10 @@ def check(
         raise CommandFailed(f"there is no fix named {unknown[0]}", f"choose from {', '.join(FIXES)}")
     if fixes and output is None:
         raise CommandFailed("--fix leaves your files as they are", "say with --output where the mended pairs should go")
-    reports, summary = _examine(pairs_in(folder), fixes, output)
+    found = pairs_in(folder)
+    if output is not None:
+        _require_room(folder, found, output)
+    reports, summary = _examine(found, fixes, output)
     if as_json:
         print(json.dumps({"summary": summary, "pairs": reports}, indent=2, ensure_ascii=False))
     else:
@@ -48,6 +51,21 @@ def check(
         console.print(summary, soft_wrap=True, highlight=False)
     if any(report["verdict"] == "reject" for report in reports):
         sys.exit(1)
+
+
+def _require_room(folder: Path, found: list[PairPaths], output: Path) -> None:
+    """Raise CommandFailed where writing the pairs there could replace a file, before anything is written."""
+    choose = "choose another folder with --output"
+    where = output.resolve()
+    sides = [(folder / side).resolve() for side in ("clean", "distorted")]
+    if where == folder.resolve() or any(where.is_relative_to(side) for side in sides):
+        raise CommandFailed(f"{output} is where the pairs come from, and your files stay as they are", choose)
+    for pair in found:
+        for side, source in (("clean", pair.clean), ("distorted", pair.distorted)):
+            for suffix in (source.suffix, ".png"):  # Which of them it will be is known when the pair has been examined.
+                target = output / side / f"{pair.name}{suffix}"
+                if target.exists() or target.is_symlink():
+                    raise CommandFailed(f"{target} exists already, and is not replaced", choose)
 
 
 def _examine(found: list[PairPaths], fixes: Any, output: Path | None) -> tuple[list[dict[str, Any]], str]:

@@ -203,3 +203,32 @@ def test_the_command_says_what_is_missing(tmp_path: Path, arguments: list[str]) 
     result = CliRunner().invoke(cli, ["pairs", "check", str(folder_of(shifted_files(), tmp_path)), *arguments])
     assert isinstance(result.exception, CommandFailed)
     assert result.exception.hint
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("output", ["pairs", "pairs/../pairs", "link", "pairs/clean", "pairs/distorted/mended"])
+@pytest.mark.parametrize("fix", [["--fix", "align"], []])
+def test_the_command_never_writes_where_the_pairs_come_from(tmp_path: Path, output: str, fix: list[str]) -> None:
+    folder = folder_of(shifted_files(), tmp_path / "pairs")
+    (tmp_path / "link").symlink_to(folder)
+    before = contents(tmp_path)
+    result = CliRunner().invoke(cli, ["pairs", "check", str(folder), *fix, "--output", str(tmp_path / output)])
+    assert isinstance(result.exception, CommandFailed)
+    assert result.exception.hint
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("side", ["clean", "distorted"])
+def test_the_command_replaces_no_file_and_then_writes_none(tmp_path: Path, side: str) -> None:
+    folder, output = folder_of(shifted_files(), tmp_path / "pairs"), tmp_path / "mended"
+    (output / side).mkdir(parents=True)
+    last = max(path.stem for path in (folder / side).iterdir())
+    (output / side / f"{last}.png").write_text("of yesterday")
+    before = contents(tmp_path)
+    result = CliRunner().invoke(cli, ["pairs", "check", str(folder), "--fix", "align", "--output", str(output)])
+    assert isinstance(result.exception, CommandFailed)
+    assert f"{side}/{last}.png exists already" in str(result.exception)
+    assert contents(tmp_path) == before
