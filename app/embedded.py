@@ -167,7 +167,8 @@ def require_keys_beyond_loopback(settings: Settings) -> None:
     if not locked:
         raise CannotStart(
             f"There is no key, so everybody who can reach {settings.host} could use this service. Make one with "
-            "`drtl keys create --name NAME`, and leave DRTL_REQUIRE_KEYS as it is; or listen on 127.0.0.1."
+            f"`drtl keys create --name NAME --data-dir {settings.data_dir}`, and leave DRTL_REQUIRE_KEYS as it is; "
+            "or listen on 127.0.0.1."
         )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,12 +11,12 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.commands.options import AsJson
+from app.commands.options import AsJson, DataDir
 from app.commands.output import errors, present
 from app.core import keys
 from app.core.database import open_database, sessions
 from app.core.errors import NotFound
-from app.core.settings import settings
+from app.core.settings import Settings, settings
 from app.core.shares import PRIORITIES
 from app.core.tables import ApiKey, utc_now
 from app.failures import CommandFailed
@@ -38,6 +39,7 @@ def create(
     priority: Annotated[
         str | None, typer.Option(help="The highest that its jobs may have: low, normal or high; otherwise the setting.")
     ] = None,
+    data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it. It is shown this once: what is kept cannot be turned back into it."""
@@ -54,7 +56,7 @@ def create(
     limits = {what: limit for what, limit in given.items() if limit is not None}
     until = None if expires is None else utc_now() + timedelta(days=expires)
     asked = [scope.strip() for scope in scopes.split(",") if scope.strip()]
-    with database() as session:
+    with database(data_dir) as session:
         try:
             key, token = keys.create(session, name, asked, owner=owner, expires_at=until, limits=limits)
         except ValueError as error:
@@ -66,19 +68,20 @@ def create(
     present(made, token, as_json=as_json)
 
 
-def list_keys(as_json: AsJson = False) -> None:
+def list_keys(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Every key that was ever made, and what it may do."""
-    with database() as session:
+    with database(data_dir) as session:
         found = [document(key) for key in keys.list_keys(session)]
     present(found, table(found), as_json=as_json)
 
 
 def revoke(
     key_id: Annotated[str, typer.Argument(help="The id: the middle part of the key, as `drtl keys list` shows it.")],
+    data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """End a key, within a second and for good. What its owner has made stays."""
-    with database() as session:
+    with database(data_dir) as session:
         try:
             key = keys.revoke(session, key_id)
         except NotFound as error:
@@ -89,11 +92,14 @@ def revoke(
 
 
 @contextmanager
-def database() -> Iterator[Session]:
-    """A session on the database of this machine's settings, brought up to date where it is new or old."""
+def database(data_dir: Path | None) -> Iterator[Session]:
+    """A session on the database of the service that keeps its data there, or of this machine's settings.
+
+    It is brought up to date where it is new or old.
+    """
     from migrations import migrate  # Alembic takes a while to load.
 
-    url = settings().database_url
+    url = (settings() if data_dir is None else Settings(data_dir=data_dir)).database_url
     engine = None
     try:
         migrate(url)

@@ -1,6 +1,7 @@
 """Options and arguments that several commands take, the connection that they lead to, and their completion."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -53,6 +54,7 @@ Url = Annotated[
     ),
 ]
 Key = Annotated[str | None, typer.Option(envvar="DRTL_KEY", show_envvar=False, help="API key; otherwise DRTL_KEY.")]
+DataDir = Annotated[Path | None, typer.Option(help="Database, images, models and logs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")]
 JobId = Annotated[str, typer.Argument(help="The job's id, as `drtl jobs list` shows it.", autocompletion=complete_job)]
 ModelRef = Annotated[str, typer.Argument(help="name, name@alias or name@version.", autocompletion=complete_model)]

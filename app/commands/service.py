@@ -8,13 +8,14 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from app.commands.options import DataDir
 from app.commands.output import console
 from app.failures import CommandFailed
 
 
 def up(
     port: Annotated[int | None, typer.Option(help="Taken if free; 0 picks one.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Database, images, models and logs.")] = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Start the service on this machine and leave it running until Ctrl-C."""
     if port is not None:

@@ -31,6 +31,7 @@ from app.core.settings import Settings
 from app.core.tables import ApiKey, utc_now
 from app.embedded import CannotStart, require_keys_beyond_loopback
 from app.main import create_app
+from migrations import migrate
 from tests.app.conftest import connected, problem
 from tests.servers import eventually
 
@@ -414,3 +415,17 @@ def test_the_first_key_is_made_before_the_service_has_ever_run(drtl: Callable[..
     ended = drtl("keys", "revoke", made["id"])
     assert not ended["usable"]
     assert [key["usable"] for key in drtl("keys", "list")] == [False]
+
+
+def test_a_key_is_made_in_the_data_folder_that_is_named(drtl: Callable[..., Any], tmp_path: Path) -> None:
+    there = ("--data-dir", str(tmp_path / "elsewhere"))
+    beyond = Settings(data_dir=tmp_path / "elsewhere", host="0.0.0.0")  # noqa: S104 - it only says what will be asked
+    migrate(beyond.database_url)
+    with pytest.raises(CannotStart, match=f"drtl keys create --name NAME {' '.join(there)}"):
+        require_keys_beyond_loopback(beyond)
+    made = drtl("keys", "create", "--name", "lab", *there)
+    assert [key["id"] for key in drtl("keys", "list", *there)] == [made["id"]]
+    assert not (tmp_path / "new").exists()
+    assert drtl("keys", "list") == []
+    require_keys_beyond_loopback(beyond)
+    assert not drtl("keys", "revoke", made["id"], *there)["usable"]
