@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
@@ -136,7 +137,10 @@ def last_line(said: IO[str]) -> str:
 
 
 def restore_by_service(client: Client, model: str, tasks: Sequence[Task], options: Options, tell: Tell) -> None:
-    """Restore with a registered model. Raises NotFound for an unknown one. Tasks end as `Restored` or `Failed`."""
+    """Restore with a registered model. Raises NotFound for an unknown one. Tasks end as `Restored` or `Failed`.
+
+    Where nobody answers any more, or the key's quota is used up, all that are left fail without being tried.
+    """
     chosen = {name: value for name, value in options.chosen().items() if name != "output"}
     for number, task in enumerate(tasks):
         tell(Progress(task, 0.0))
@@ -151,14 +155,29 @@ def restore_by_service(client: Client, model: str, tasks: Sequence[Task], option
             )
         except errors.NotFound:
             raise  # The model's name is wrong, for every image alike.
+        except errors.QuotaExhausted as error:
+            _leave(tasks[number:], f"{error}{when_to_go_on(error)}", tell)
+            return
         except (errors.Problem, OSError) as error:
             tell(Failed(task, str(error)))
         except errors.DRTLError as error:  # Nobody answers any more.
-            for unreached in tasks[number:]:
-                tell(Failed(unreached, str(error)))
+            _leave(tasks[number:], str(error), tell)
             return
         else:
             tell(Restored(task, {"model": how.model, "precision": how.precision}))
+
+
+def _leave(tasks: Sequence[Task], reason: str, tell: Tell) -> None:
+    for task in tasks:
+        tell(Failed(task, reason))
+
+
+def when_to_go_on(refusal: errors.Problem) -> str:
+    """A sentence with this machine's time at which it may be asked again, to the minute; nothing where that is open."""
+    if refusal.retry_after_s is None:
+        return ""
+    then = datetime.now().astimezone() + timedelta(seconds=refusal.retry_after_s)
+    return f" The same command goes on after {then:%Y-%m-%d %H:%M}."
 
 
 def _tell_share(tell: Tell, task: Task, share: float) -> None:

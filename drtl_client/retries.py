@@ -46,6 +46,8 @@ def pause_s(
         if outcome.is_success or not may_help(request, outcome):
             return None
         asked = retry_after_s(outcome)
+        if outcome.status_code == 429 and asked is not None and asked > LONGEST_RETRY_AFTER_S:
+            return None  # It would be refused again: what is used up comes back later than anybody waits here.
         if outcome.status_code == 409:
             retries = IN_FLIGHT_ATTEMPTS
     elif not (request.repeatable or isinstance(outcome, NEVER_ARRIVED)):

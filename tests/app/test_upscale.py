@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,31 @@ def test_a_service_that_goes_away_fails_what_is_left(tmp_path: Path) -> None:
         restore_by_service(service, "scanner", tasks, Options(), events.append)
     assert [event.task for event in events if isinstance(event, Failed)] == tasks
     assert not list(tmp_path.glob("*.out.png"))
+
+
+def test_a_quota_that_is_used_up_ends_the_run_and_says_what_is_left_and_when_to_go_on(
+    tmp_path: Path, answering: Callable[..., Client]
+) -> None:
+    asked: list[httpx.Request] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        if len(asked) == 1:
+            return httpx.Response(200, content=b"image")
+        refusal = {"type": "/problems/quota-exhausted", "detail": "100 megapixels are used up."}
+        return httpx.Response(429, json=refusal, headers={"Retry-After": "7200"})
+
+    tasks = [Task(image(tmp_path / f"{name}.png"), tmp_path / f"{name}.out.png") for name in "abcd"]
+    events: list[Any] = []
+    before = datetime.now().astimezone()
+    restore_by_service(answering(respond), "scanner", tasks, Options(), events.append)
+    assert len(asked) == 2
+    left = [event for event in events if isinstance(event, Failed)]
+    assert [event.task for event in left] == tasks[1:]
+    times = {f"{before + timedelta(hours=2, minutes=later):%Y-%m-%d %H:%M}" for later in (0, 1)}
+    for event in left:
+        assert event.reason.startswith("100 megapixels are used up. ")
+        assert any(time in event.reason for time in times)
 
 
 def test_a_model_is_resolved_as_super_resolution_would(api_settings: Settings, register: Register) -> None:

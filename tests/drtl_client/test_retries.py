@@ -127,6 +127,21 @@ def test_two_jobs_have_two_keys(slept: list[float]) -> None:
     assert len({request.headers["Idempotency-Key"] for request in asked}) == 2
 
 
+@pytest.mark.parametrize("code", ["quota-exhausted", "too-many-requests"])
+def test_what_is_used_up_for_longer_than_the_client_waits_is_not_asked_for_again(code: str, slept: list[float]) -> None:
+    refusal = {"type": f"/problems/{code}", "detail": "used up"}
+    respond, asked = scripted(httpx.Response(429, json=refusal, headers={"Retry-After": "61"}))
+    with pytest.raises(errors.TooManyRequests, match="used up") as refused:
+        client_of(respond).models["x"].super_resolve(b"image")
+    assert refused.value.retry_after_s == 61.0
+    assert len(asked) == 1
+    assert not slept
+    short = httpx.Response(429, json=refusal, headers={"Retry-After": "60"})
+    respond, asked = scripted(short, httpx.Response(200, json=JOB))
+    assert list(client_of(respond).jobs.list()) == []
+    assert len(asked) == 2
+
+
 @settings(deadline=None)
 @given(st.integers(0, 20), st.integers(0, 10**6))
 def test_pauses_are_never_negative_nor_endless(attempt: int, asked_s: int) -> None:
