@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -13,9 +13,13 @@ from app.commands.output import console, errors, present, print_json
 from app.following import follow
 from app.terminal import Stopwatch, gamma_table, job_panel, jobs_table, pair_warnings, upload_of
 from drtl_client import Client, Job
+from drtl_client.options import Option, fields_of
+
+OF_THE_CALL: Final = frozenset({"pairs", "on_upload", "idempotency_key"})  # Arguments of the client's, not options.
 
 
 def create(
+    context: typer.Context,
     pairs: Annotated[
         Path, typer.Argument(help="Few-shot pairs: a folder with clean/ and distorted/, or a zip of such.", exists=True)
     ],
@@ -37,16 +41,23 @@ def create(
     key: Key = None,
 ) -> None:
     """Upload pairs and start training on them; with --wait, the whole main job in one line."""
-    options = {"scheme": scheme, "backbone": backbone, "init": init} | parsed(option or [])
-    if priority != "normal":  # A service of an earlier release does not know the option.
-        options["priority"] = priority
-    if unshuffle is not None:
-        options["unshuffle"] = str(unshuffle)
+    flags: dict[str, Option] = {
+        "name": name,
+        "preset": preset,
+        "scheme": scheme,
+        "backbone": backbone,
+        "unshuffle": unshuffle,
+        "init": init,
+        "seed": seed,
+        "priority": priority,
+        "new_version": new_version,
+    }
+    options = merged(context, flags, parsed(option or []))
+    if options["priority"] == "normal":  # A service of an earlier release does not know the option.
+        del options["priority"]
     with connect(url, key) as client:
         with upload_of(errors) as show:
-            job = client.jobs.create(
-                pairs, name=name, preset=preset, seed=seed, new_version=new_version, on_upload=show, **options
-            )
+            job = client.jobs.create(pairs, on_upload=show, **options)
         dataset = client.datasets.get(job.dataset_id)
         errors.print(f"{len(dataset.pairs)} pairs uploaded, job [bold]{job.id}[/] accepted", soft_wrap=True)
         if warnings := pair_warnings(dataset.raw["pairs"]):
@@ -61,10 +72,33 @@ def create(
 
 def parsed(options: list[str]) -> dict[str, str]:
     """NAME=VALUE as a dictionary. Raises a usage error."""
+    given: dict[str, str] = {}
     for option in options:
-        if "=" not in option:
+        name, equals, value = option.partition("=")
+        if not equals:
             raise typer.BadParameter(f"{option!r} is not NAME=VALUE", param_hint="--option")
-    return dict(option.split("=", 1) for option in options)
+        if name in OF_THE_CALL:
+            raise typer.BadParameter(f"{name!r} is no option of a job", param_hint="--option")
+        if given.setdefault(name, value) != value:
+            raise _twice(name, given[name], value)
+    return given
+
+
+def merged(context: typer.Context, flags: dict[str, Option], given: dict[str, str]) -> dict[str, Any]:
+    """All options as the service's words, where what was given by name counts before a flag's default.
+
+    Raises a usage error where a flag that was given says something else.
+    """
+    words = fields_of(flags)
+    for name in words.keys() & given.keys():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and words[name] != given[name]:
+            raise _twice(name, words[name], given[name])
+    return words | given
+
+
+def _twice(name: str, one: str, other: str) -> typer.BadParameter:
+    return typer.BadParameter(f"{name} is given twice, as {one!r} and as {other!r}", param_hint="--option")
 
 
 def list_jobs(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import httpx
 import pytest
 from PIL import Image
 from rich.console import Console
+from typer.testing import CliRunner
 
 from app import demo, terminal
 from app.api import examples
+from app.cli import app as cli
+from app.commands import jobs
 from app.failures import CommandFailed
 from drtl_client import Client, PairPaths
 from tests.servers import children_of, eventually
@@ -139,6 +143,77 @@ def test_a_command_without_a_service_ends_with_the_next_step(tmp_path: Path) -> 
     assert "no service runs on this machine" in ended.stderr
     assert "drtl up" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def posted(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> dict[str, str]:
+    """The options of the job that `drtl jobs create` asks for, as fields of its form."""
+    fields: dict[str, str] = {}
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            message = message_from_bytes(
+                f"Content-Type: {request.headers['Content-Type']}\n\n".encode() + request.read()
+            )
+            for part in message.get_payload():
+                if part.get_filename() is None:
+                    name = part.get_param("name", header="Content-Disposition")
+                    fields[name] = part.get_payload(decode=True).decode()
+            return httpx.Response(202, json=examples.JOB)
+        return httpx.Response(200, json=examples.DATASET)
+
+    monkeypatch.setattr(jobs, "connect", lambda *_: answering(respond))
+    ended = CliRunner().invoke(cli, ["jobs", "create", str(folder), *arguments])
+    assert ended.exit_code == 0, ended.output
+    return fields
+
+
+@pytest.fixture
+def a_pair(tmp_path: Path) -> Path:
+    return make_pairs(tmp_path / "my-pairs", ["a.png"], ["a.png"])
+
+
+DEFAULTS = {"preset": "quick", "scheme": "auto", "backbone": "vdsr", "init": "prior", "seed": "0"}
+
+
+@pytest.mark.parametrize(
+    ("option", "by_name", "by_flag"),
+    [
+        ("preset", "standard", ("--preset", "standard")),
+        ("seed", "3", ("--seed", "3")),
+        ("name", "scanner", ("--name", "scanner")),
+        ("new_version", "true", ("--new-version",)),
+        ("backbone", "rcan", ("--backbone", "rcan")),
+        ("unshuffle", "2", ("--unshuffle", "2")),
+        ("priority", "high", ("--priority", "high")),
+    ],
+)
+def test_an_option_of_a_job_is_the_same_by_its_flag_by_its_name_and_by_both(
+    option: str, by_name: str, by_flag: tuple[str, ...], a_pair: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = DEFAULTS | {"name": "my-pairs", "new_version": "false"} | {option: by_name}
+    named = ("-o", f"{option}={by_name}")
+    for arguments in (by_flag, named, (*named, *named), (*named, *by_flag)):
+        assert posted(monkeypatch, a_pair, *arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "arguments"),
+    [
+        ("preset", ("--preset", "quick", "-o", "preset=standard")),
+        ("priority", ("--priority", "normal", "-o", "priority=high")),
+        ("seed", ("-o", "seed=1", "--seed", "2")),
+        ("new_version", ("--new-version", "-o", "new_version=false")),
+        ("finetune_steps", ("-o", "finetune_steps=1", "-o", "finetune_steps=2")),
+        ("pairs", ("-o", "pairs=other")),
+        ("on_upload", ("-o", "on_upload=x")),
+    ],
+)
+def test_an_option_of_a_job_that_is_given_twice_or_is_none_is_a_usage_error(
+    option: str, arguments: tuple[str, ...], a_pair: Path
+) -> None:
+    ended = CliRunner().invoke(cli, ["jobs", "create", str(a_pair), "--url", "http://127.0.0.1:9", *arguments])
+    assert ended.exit_code == 2, ended.output
+    assert option in ended.output
 
 
 @pytest.mark.parametrize("command", ["train", "extend", "pretrain"])
