@@ -29,23 +29,30 @@ class PairPaths:
 def pairs_in(folder: str | os.PathLike[str]) -> list[PairPaths]:
     """The pairs in folder/clean and folder/distorted, by name: equal file stems, or else equal order.
 
-    Raises BadFolder that says what is missing.
+    Raises BadFolder that says what is missing, or of which name there are two.
     """
-    files: dict[str, list[Path]] = {}
+    files: dict[str, dict[str, Path]] = {}
     for kind in ("clean", "distorted"):
         inside = Path(folder) / kind
         if not inside.is_dir():
             raise BadFolder(f"{folder} has no folder named {kind}")
-        files[kind] = sorted(path for path in inside.iterdir() if path.suffix.lower() in SUFFIXES)
-        if not files[kind]:
+        images = sorted(path for path in inside.iterdir() if path.suffix.lower() in SUFFIXES)
+        if not images:
             raise BadFolder(f"{inside} has no images")
+        files[kind] = {path.stem: path for path in images}
+        if twice := [path.stem for path in images if files[kind][path.stem] != path]:
+            raise BadFolder(f"{inside}: more than one image is named {_few(twice)}")
     clean, distorted = files["clean"], files["distorted"]
-    stems = {path.stem for path in clean}, {path.stem for path in distorted}
-    if stems[0] != stems[1]:
-        alone = sorted(stems[0] ^ stems[1])
-        if len(clean) != len(distorted) or stems[0] & stems[1]:
-            raise BadFolder(f"{folder}: without a partner: {', '.join(alone[:5])}{' …' if len(alone) > 5 else ''}")
-    return [PairPaths(a.stem, a, b) for a, b in zip(clean, distorted, strict=True)]
+    if clean.keys() == distorted.keys():
+        return [PairPaths(stem, path, distorted[stem]) for stem, path in clean.items()]
+    if len(clean) != len(distorted) or clean.keys() & distorted.keys():
+        raise BadFolder(f"{folder}: without a partner: {_few(sorted(clean.keys() ^ distorted.keys()))}")
+    in_order = zip(clean.items(), distorted.values(), strict=True)
+    return [PairPaths(stem, path, other) for (stem, path), other in in_order]
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:5])}{' …' if len(names) > 5 else ''}"
 
 
 def dataset_id(pairs: PairsInput) -> str | None:

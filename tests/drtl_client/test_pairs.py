@@ -30,6 +30,14 @@ def test_pairs_are_matched_by_stem_whatever_the_suffix(tmp_path: Path) -> None:
     ]
 
 
+def test_names_that_suffixes_put_in_another_order_still_find_their_partner(tmp_path: Path) -> None:
+    pairs = pairs_in(make_pairs(tmp_path, ["a.jpg", "a.k.png"], ["a.png", "a.k.png"]))
+    assert {(pair.name, pair.clean.name, pair.distorted.name) for pair in pairs} == {
+        ("a", "a.jpg", "a.png"),
+        ("a.k", "a.k.png", "a.k.png"),
+    }
+
+
 def test_pairs_without_a_common_name_are_matched_by_order_and_sent_under_one(tmp_path: Path) -> None:
     folder = make_pairs(tmp_path, ["gt1.png", "gt2.png"], ["lr1.jpg", "lr2.jpg"])
     assert [(pair.clean.stem, pair.distorted.stem) for pair in pairs_in(folder)] == [("gt1", "lr1"), ("gt2", "lr2")]
@@ -48,6 +56,10 @@ def test_files_of_the_same_name_in_different_folders_stay_apart(tmp_path: Path) 
         (["a.png", "b.png"], ["a.png"], "without a partner: b"),
         (["a.png", "b.png"], ["a.png", "c.png"], "without a partner: b, c"),
         (["a.png"], ["notes.txt.gif"], "has no images"),
+        (["a.bmp", "a.png", "b.png"], ["a.png", "b.png"], "clean: more than one image is named a$"),
+        (["a.png", "b.png"], ["a.jpg", "b.jpg", "b.png"], "distorted: more than one image is named b$"),
+        (["a.bmp", "a.png"], ["a.jpg", "a.png"], "clean: more than one image is named a$"),
+        (["x.bmp", "x.png"], ["a.png", "b.png"], "clean: more than one image is named x$"),
     ],
 )
 def test_files_without_a_partner_are_named(
