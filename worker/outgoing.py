@@ -3,7 +3,7 @@
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from app.core.settings import Settings
 CONNECT_S: Final = 5.0
 ADDRESSES_TRIED: Final = 2
 EXCERPT_BYTES: Final = 1024
-EXCERPT_S: Final = 2.0  # The status has come by then, and decides.
+EXCERPT_S: Final = 2.0  # Beyond the time limit: the status has come by then, and decides.
 
 
 class JudgedAddresses(httpcore.AsyncNetworkBackend):
@@ -76,11 +76,10 @@ class Outgoing:
     timeout_s: float  # from looking the receiver up to its answer's status
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """What the receiver answers within `webhook_timeout_s`, or why nothing came. Raises nothing."""
+        """The receiver's answer, whose head came within `webhook_timeout_s`, or why none did. Raises nothing."""
         began = time.monotonic()
         try:
-            with anyio.fail_after(self.timeout_s):
-                return await self._exchange(url, headers, body, began)
+            return await self._exchange(url, headers, body, began)
         except Exception as error:  # noqa: BLE001 - whatever a stranger's server does is its answer
             return Answer(seconds=time.monotonic() - began, error=self._said(error))
 
@@ -104,7 +103,9 @@ class Outgoing:
             content=body,
             extensions={"timeout": limits},
         )
-        async with request as response:
+        async with AsyncExitStack() as connection:
+            with anyio.fail_after(self.timeout_s):
+                response = await connection.enter_async_context(request)
             excerpt = await beginning_of(response)
             return Answer(
                 seconds=time.monotonic() - began,
@@ -137,7 +138,7 @@ async def beginning_of(response: httpcore.Response) -> bytes:
                 excerpt += chunk[: EXCERPT_BYTES - len(excerpt)]
                 if len(excerpt) >= EXCERPT_BYTES:
                     break
-        except (httpcore.NetworkError, httpcore.ProtocolError):
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException):
             pass
     return excerpt
 

@@ -13,7 +13,7 @@ from app.core.deliveries import Answer, Claim
 from app.core.tables import utc_now
 from app.core.webhook_signatures import signed
 from worker.lease import shutdown
-from worker.outgoing import Outgoing, outgoing
+from worker.outgoing import EXCERPT_S, Outgoing, outgoing
 from worker.service import PATIENCE_S, DatabaseDown, Service
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Deliverer:
     def _claim(self, at_most: int) -> list[Claim]:
         if at_most < 1:
             return []
-        lease_s = self.service.settings.webhook_timeout_s + SLACK_S
+        lease_s = self.service.settings.webhook_timeout_s + EXCERPT_S + SLACK_S
         return self.service.write(lambda session: deliveries.claim(session, lease_s, at_most))
 
     async def _send(self, connections: Outgoing, claim: Claim) -> None:

@@ -178,6 +178,14 @@ def dripping_body(_message: Message, handler: BaseHTTPRequestHandler) -> None:
         time.sleep(0.1)
 
 
+def stopping_in_the_body(_message: Message, handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b"x")
+    time.sleep(3)
+
+
 def dripping_headers(_message: Message, handler: BaseHTTPRequestHandler) -> None:
     handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
     for number in range(100):
@@ -234,6 +242,22 @@ def test_of_a_body_only_the_beginning_is_read_and_the_status_decides(
     assert answer.is_good
     assert 1 <= len(answer.excerpt or "") <= EXCERPT_BYTES
     assert answer.seconds < 4.0
+
+
+@pytest.mark.parametrize("respond", [dripping_body, stopping_in_the_body])
+def test_a_body_that_outlasts_the_time_limit_does_not_undo_the_status(
+    respond: Callable[[Message, BaseHTTPRequestHandler], None],
+) -> None:
+    def late(message: Message, handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.3)
+        respond(message, handler)
+
+    with receiver() as there:
+        there.respond = late
+        answer = post(there.url, timeout_s=0.6)
+    assert (answer.status, answer.error) == (200, None)
+    assert (answer.excerpt or "").startswith("x")
+    assert 0.6 <= answer.seconds < 4.0
 
 
 def test_an_excerpt_is_text_that_every_database_takes() -> None:
