@@ -82,9 +82,8 @@ def service_processes(settings: Settings, listener: socket.socket) -> Iterator[C
     worker = [*celery, "worker", "--loglevel", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat"]
     fd = listener.fileno()
     yield Child("api", [*python, "app.server", "--fd", str(fd), "--stop-within", "2"], 3.0, pass_fds=(fd,))
-    one_child_per_job = ["--pool", "prefork", "--concurrency", "1", "--max-tasks-per-child", "1"]
     for name in numbered("training", settings.training_workers):
-        training = ["--hostname", f"{name}@%h", "--queues", "training", *one_child_per_job]
+        training = ["--hostname", f"{name}@%h", "--queues", "training", "--pool", "prefork", "--concurrency", "1"]
         yield Child(f"worker-{name}", [*worker, *training], 7.0)
     for name in numbered("inference", settings.inference_workers):
         inference = ["--hostname", f"{name}@%h", "--queues", "inference,housekeeping"]

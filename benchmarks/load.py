@@ -195,7 +195,7 @@ def worker(running: RunningApi, number: int) -> Iterator[None]:
     command = [sys.executable, "-m", "celery", "--app", "benchmarks.noop_worker", "--quiet", "worker"]
     command += ["--loglevel", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat"]
     command += ["--hostname", f"training{number}@%h", "--queues", "training"]
-    command += ["--pool", "prefork", "--concurrency", "1", "--max-tasks-per-child", "1"]
+    command += ["--pool", "prefork", "--concurrency", "1"]
     told = {
         "DRTL_DATA_DIR": str(running.settings.data_dir),
         "DRTL_BROKER_URL": running.settings.broker_url,

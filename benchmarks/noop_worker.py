@@ -1,6 +1,6 @@
 """The training worker with a method that trains nothing, to measure all that surrounds a training.
 
-    celery -A benchmarks.noop_worker worker --queues training --pool prefork --concurrency 1 --max-tasks-per-child 1
+    celery -A benchmarks.noop_worker worker --queues training --pool prefork --concurrency 1
 
 Queue, claim, lease, heartbeat, blobs, transactions and processes are the real ones.
 """

@@ -150,6 +150,9 @@ def prepare(sender: Any, **_: Any) -> None:
         import app.core.object_storage  # noqa: F401 - forked children find it loaded
     if queue.TRAINING_QUEUE in consumed:
         os.environ["OMP_NUM_THREADS"] = str(settings().training_threads)
+        # However it was started: only the end of a process returns an accelerator's memory, and one that has woken CUDA
+        # cannot be given other devices.
+        sender.max_tasks_per_child = 1
         # Forked children find torch loaded; no operator runs in the parent. The first optimizer would load the compiler
         # (which nothing here uses), and each job has a fresh child: nearly two seconds a job.
         import torch._dynamo  # noqa: F401
