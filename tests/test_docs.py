@@ -176,6 +176,13 @@ def test_every_dependency_is_justified() -> None:
     assert names == listed
 
 
+def test_the_backup_of_one_machine_takes_all_that_cannot_be_made_again() -> None:
+    home = Settings(data_dir=Path("~/.drtl"), database_url="", blob_dir=None)
+    needed = {home.database_url.removeprefix("sqlite:///"), str(home.blob_dir), "~/.drtl/webhook.key"}
+    (block,) = [block for block in code_blocks(ROOT / "docs/upgrades.md", "sh") if "~/.drtl/" in block]
+    assert set(re.findall(r"~/\.drtl/[\w.]+", block)) == needed
+
+
 def test_every_decision_has_a_number_and_a_heading() -> None:
     for record in (ROOT / "docs/adr").glob("[0-9]*.md"):
         assert record.read_text().startswith(f"# {record.name[:4]}: ")
