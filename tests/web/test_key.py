@@ -13,7 +13,7 @@ from app.core.settings import Settings
 from app.main import create_app
 from tests.app.conftest import connected
 from tests.app.test_tenants import fill
-from tests.web.conftest import DESKTOP, PATIENCE_MS, serious_findings
+from tests.web.conftest import DESKTOP, PATIENCE_MS, Folders, serious_findings
 
 LOADS = """address => new Promise((tell) => {
   const image = new Image();
@@ -85,3 +85,36 @@ def test_the_page_asks_for_a_key_and_with_one_shows_and_does_everything(page: Pa
     page.reload()
     expect(page.get_by_role("heading", name="scanner")).to_be_visible()
     expect(prompt).not_to_be_visible()
+
+
+@pytest.mark.parametrize("place", ["/#/", "/#/models", "/#/restore", "/#/nowhere"])
+def test_every_page_asks_for_the_key_on_arrival(page: Page, place: str) -> None:
+    page.goto("about:blank")  # From page to page only what is behind the # would change, which is no arrival.
+    page.goto(place)
+    expect(page.get_by_role("heading", level=1)).to_have_text("This service needs a key")
+
+
+def test_pairs_are_chosen_once_on_a_locked_service(page: Page, locked: Locked, folders: Folders) -> None:
+    page.goto("about:blank")
+    page.goto("/")
+    page.get_by_label("API key").fill(locked[1])
+    page.keyboard.press("Enter")
+    page.get_by_label("Folder for Distorted images").set_input_files(folders[0].parent)
+    expect(page.get_by_role("heading", name="5 pairs checked")).to_be_visible()
+    expect(page.get_by_role("button", name="Start training")).to_be_enabled()
+    page.get_by_role("button", name="Start training").click()
+    page.wait_for_url("**/#/jobs/job_*")
+
+
+def test_a_key_that_was_revoked_is_asked_for_again_on_arrival(page: Page) -> None:
+    page.evaluate("sessionStorage.setItem('key', 'drtl_revoked')")
+    page.goto("about:blank")
+    page.goto("/")
+    expect(page.get_by_role("heading", level=1)).to_have_text("This service needs a key")
+
+
+def test_a_service_that_is_away_on_arrival_is_told_of_by_the_page(page: Page) -> None:
+    page.goto("about:blank")
+    page.route("**/v1/**", lambda route: route.abort())
+    page.goto("/#/models")
+    expect(page.get_by_role("alert")).to_contain_text("The service does not answer")

@@ -58,10 +58,10 @@ function ThemeSwitch() {
   return html`<button type="button" class="button icon quiet" aria-label=${dark ? "Use light colours" : "Use dark colours"} title=${dark ? "Light" : "Dark"} onClick=${toggle}>${dark ? html`<${Sun} />` : html`<${Moon} />`}</button>`;
 }
 
-function App() {
+function App({ wantsKey }) {
   const route = useRoute();
   const main = useRef(null);
-  const [locked, setLocked] = useState(false);
+  const [locked, setLocked] = useState(wantsKey);
   useEffect(() => onKeyNeeded(() => setLocked(true)), []);
   useEffect(() => {
     const tab = TABS.find(([name]) => name === (route.parts[0] ?? ""))?.[1];
@@ -91,6 +91,6 @@ function App() {
 for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
 
 const root = document.getElementById("app");
-await resumeWithKey();
+const wantsKey = await resumeWithKey();
 root.replaceChildren();
-render(html`<${App} />`, root);
+render(html`<${App} wantsKey=${wantsKey} />`, root);

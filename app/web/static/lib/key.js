@@ -23,16 +23,14 @@ export function onKeyNeeded(tell) {
   return () => removeEventListener(NEEDED, tell);
 }
 
-/** A ticket, as a cookie, for images, events and downloads. Whether the service takes the key. */
-async function renew() {
-  return (await fetch("/v1/session", { method: "POST", headers: withKey() })).ok;
-}
+/** A ticket, as a cookie, for images, events and downloads; the answer says whether the service takes the key, or none. */
+const renew = () => fetch("/v1/session", { method: "POST", headers: withKey() });
 
 /** Use this key from now on. Whether the service takes it. */
 export async function useKey(key) {
   const before = held;
   held = key;
-  if (!(await renew())) {
+  if (!(await renew()).ok) {
     held = before;
     return false;
   }
@@ -44,8 +42,12 @@ export async function useKey(key) {
   return true;
 }
 
-/** Before the page is drawn: a key from before needs a ticket, now and then a new one. */
+/**
+ * Before the page is drawn: a key from before needs a ticket, now and then a new one. Whether the service wants a key, which
+ * is asked without one as well, since whatever is chosen on a page would be lost by the time a call of the page is refused.
+ */
 export async function resumeWithKey() {
   setInterval(() => held && renew().catch(() => {}), RENEW_MS);
-  if (held) await renew().catch(() => {});
+  const answer = await renew().catch(() => null); // A service that is away is told of by the page.
+  return answer?.status === 401;
 }
