@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.servers import RunningService, eventually
 from tests.web.conftest import PHONE, Folders, Visit
@@ -235,6 +235,27 @@ def test_an_image_that_is_none_is_refused_in_words(visit: Visit, trained: dict[s
     page = visit(f"/#/restore?model={trained['model']['reference']}")
     page.get_by_label("Files for Your image").set_input_files(tmp_path / "letter.png")
     expect(page.get_by_role("alert")).to_contain_text("It is not an image")
+
+
+@pytest.mark.parametrize("answered_at_once", [False, True])
+def test_a_result_says_how_well_the_model_fits_in_a_number_and_a_sentence(
+    visit: Visit, service: RunningService, trained: dict[str, Any], folders: Folders, answered_at_once: bool
+) -> None:
+    def answer_when_done(route: Route) -> None:
+        """As a service does that is quicker than its own answer."""
+        operation = f"/v1/operations/{route.fetch().json()['id']}"
+        eventually(lambda: service.http.get(operation).json()["state"] == "succeeded", what="the restoring")
+        route.fulfill(status=202, json=service.http.get(operation).json())
+
+    page = visit(f"/#/restore?model={trained['model']['reference']}")
+    if answered_at_once:
+        page.route("**/super-resolve", answer_when_done)
+    with page.expect_response("**/v1/operations/*/result") as answer:
+        page.get_by_label("Files for Your image").set_input_files(files_of(folders[1])[0])
+    facts = service.http.get(answer.value.url.removesuffix("/result")).json()["facts"]
+    told = page.get_by_role("status").filter(has_text="Restored by")
+    expect(told).to_contain_text(f"trained on: {facts['match']:.2f}. {facts['match_note']}")
+    assert facts["match_note"].startswith("The image is distorted")
 
 
 def test_a_service_that_is_away_is_told_and_tried_again(visit: Visit, trained: dict[str, Any]) -> None:

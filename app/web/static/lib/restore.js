@@ -44,7 +44,7 @@ export async function restore(model, image, { format = "image/png", options = {}
     model: told.get("X-DRTL-Model") ?? operation.model,
     seconds: steps.length > 0 ? steps.reduce((one, other) => one + other) / 1000 : null,
     match: told.get("X-DRTL-Match"),
-    matchSentence: operation.facts?.match?.sentence ?? null,
+    matchSentence: operation.facts?.match_note ?? null,
     precision: told.get("X-DRTL-Precision"),
     trust: linked(told.get("Link"), "/trust") ?? operation.trust ?? null,
   };

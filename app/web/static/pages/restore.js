@@ -179,7 +179,7 @@ function Result({ image, result }) {
       ${unseen && html`<p>A browser cannot show the ${unseen === "input" ? "file that you sent" : `${result.blob.type.split("/")[1].toUpperCase()} that came back`}, but the result is there to download.</p>`}
       <div class="row between">
         <p class="small soft" role="status">Restored by <strong>${result.model}</strong>${result.seconds === null ? "" : ` in ${fixed(result.seconds, 1)} s`}${size ? `, ${size.width}×${size.height}` : ""}, ${bytes(result.blob.size)}.
-          ${result.matchSentence ? html` ${result.matchSentence}` : result.match !== null && html` Match of the image with what the model was trained on: <strong class="number">${Number.isFinite(match) ? fixed(match) : words(result.match)}</strong>.`}</p>
+          ${result.match !== null && html` Match of the image with what the model was trained on: <strong class="number">${Number.isFinite(match) ? fixed(match) : words(result.match)}</strong>. ${result.matchSentence}`}</p>
         ${after && html`<a class="button primary" href=${after} download=${name}><${Download} />Download</a>`}
       </div>
     </div>`;
