@@ -6,6 +6,7 @@ import { get } from "./api.js";
 export const ENDED = new Set(["succeeded", "failed", "cancelled"]);
 const KINDS = ["started", "progress", "graph", "preview", "requeued", "cancelling", "succeeded", "failed", "cancelled"];
 const RETRY_MS = 2000;
+const LOOK_AGAIN_MS = 3000;
 
 /** @typedef {{step: number, value: number}[]} Curve */
 
@@ -111,6 +112,19 @@ export function useJob(id) {
       source?.close();
     };
   }, [id]);
+
+  // While it waits its place changes by what other jobs do, of which its own events say nothing.
+  const queued = job?.state === "queued";
+  useEffect(() => {
+    if (!queued) return undefined;
+    let wanted = true;
+    const look = () => get(`/v1/jobs/${id}`).then((row) => wanted && setJob(row), () => {}); // The stream tells of a lost connection.
+    const timer = setInterval(look, LOOK_AGAIN_MS);
+    return () => {
+      wanted = false;
+      clearInterval(timer);
+    };
+  }, [id, queued]);
 
   return { job, setJob, problem, known, connected };
 }
