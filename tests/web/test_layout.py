@@ -12,6 +12,7 @@ pytestmark = pytest.mark.timeout(300)  # The first test waits for a training.
 
 PAGES = {
     "train": ("/", re.compile("Teach it")),
+    "stored": ("/#/?dataset={dataset_id}", re.compile("Train on pairs")),
     "jobs": ("/#/jobs", "Jobs"),
     "job": ("/#/jobs/{id}", "trained"),
     "models": ("/#/models", "Models"),
@@ -44,7 +45,7 @@ def test_every_page_fits_and_has_no_serious_finding(
     visit: Visit, trained: dict[str, Any], name: str, scheme: str
 ) -> None:
     path, heading = PAGES[name]
-    page = visit(path.format(id=trained["id"]), color_scheme=scheme)
+    page = visit(path.format(**trained), color_scheme=scheme)
     expect(page.get_by_role("heading", name=heading, level=1)).to_be_visible()
     settle(page)
     if name == "job":
@@ -92,7 +93,7 @@ def test_the_scheme_follows_the_system_until_one_is_chosen_and_is_then_remembere
 
 def test_headings_are_in_order_and_each_page_has_one_first(visit: Visit, trained: dict[str, Any]) -> None:
     for path, _ in PAGES.values():
-        page = visit(path.format(id=trained["id"]))
+        page = visit(path.format(**trained))
         settle(page)
         levels = page.eval_on_selector_all("h1, h2, h3", "(all) => all.map((one) => Number(one.tagName[1]))")
         assert levels.count(1) == 1
@@ -104,7 +105,7 @@ def test_nothing_is_asked_of_another_host(visit: Visit, trained: dict[str, Any])
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     for path, _ in PAGES.values():
-        page.goto(path.format(id=trained["id"]))
+        page.goto(path.format(**trained))
         settle(page)
     page.reload()
     settle(page)

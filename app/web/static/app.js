@@ -12,6 +12,7 @@ import { ModelPage } from "./pages/model.js";
 import { Models } from "./pages/models.js";
 import { Restore } from "./pages/restore.js";
 import { Train } from "./pages/train.js";
+import { TrainStored } from "./pages/train_stored.js";
 
 const TABS = [
   ["", "Train"],
@@ -25,7 +26,7 @@ function shown({ parts, query }) {
   const [first, second, third] = parts;
   switch (first) {
     case undefined:
-      return html`<${Train} />`;
+      return query.get("dataset") ? html`<${TrainStored} key=${query.get("dataset")} id=${query.get("dataset")} />` : html`<${Train} />`;
     case "jobs":
       return second ? html`<${JobPage} key=${second} id=${second} />` : html`<${Jobs} />`;
     case "models":

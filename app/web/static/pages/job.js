@@ -102,13 +102,15 @@ function Preview({ preview, ended }) {
 
 /** How it ended, and what to do next. */
 function Outcome({ job }) {
+  const again = `#/?dataset=${job.dataset_id}`;
   if (job.state === "failed") {
+    const badInput = job.error?.code === "bad-input";
     return html`<div class="note bad" role="alert"><h2>The training failed</h2><p>${job.error?.message ?? "No reason was given."}</p>
-      <p class="small soft">${job.error?.code === "bad-input" ? "Mend or leave out the pair that is named, and start again." : "Your pairs are kept for a new try."} (${words(job.error?.code ?? "unknown")})</p>
-      <div class="row"><a class="button little" href="#/">Start again</a></div></div>`;
+      <p class="small soft">${badInput ? "Mend or leave out the pair that is named, and start again." : "Your pairs are kept for a new try."} (${words(job.error?.code ?? "unknown")})</p>
+      <div class="row"><a class="button little" href=${badInput ? "#/" : again}>${badInput ? "Start again" : "Start again with these pairs"}</a></div></div>`;
   }
   if (job.state === "cancelled") {
-    return html`<div class="note" role="status"><h2>The training was cancelled</h2><p>Nothing was registered, and the name is free again.</p><div class="row"><a class="button little" href="#/">Start another</a></div></div>`;
+    return html`<div class="note" role="status"><h2>The training was cancelled</h2><p>Nothing was registered, and the name is free again.</p><div class="row"><a class="button little" href=${again}>Start another with these pairs</a></div></div>`;
   }
   if (job.state !== "succeeded") return null;
   const took = (new Date(job.finished_at) - new Date(job.started_at)) / 1000;

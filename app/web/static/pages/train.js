@@ -1,29 +1,19 @@
 // A new training: pairs in, the service's word on each, a name, a preset, and go.
 
-import { html, useEffect, useId, useRef, useState } from "../lib/html.js";
-import { list, send, sendJson, upload } from "../lib/api.js";
-import { estimates } from "../lib/estimate.js";
+import { html, useEffect, useRef, useState } from "../lib/html.js";
+import { send, upload } from "../lib/api.js";
 import { merged, modelName, pairUp, sorted } from "../lib/files.js";
-import { about, plural } from "../lib/format.js";
-import { go } from "../lib/router.js";
-import { useService } from "../lib/service.js";
-import { isUsable } from "../parts/badge.js";
+import { plural } from "../lib/format.js";
+import { Checked } from "../parts/checked.js";
 import { DropZone } from "../parts/drop_zone.js";
 import { Blurred, Picture } from "../parts/icons.js";
 import { Bar, ProblemNote } from "../parts/note.js";
-import { Option } from "../parts/options.js";
 import { Pairs } from "../parts/pairs.js";
+import { Start } from "../parts/start.js";
 import { Title } from "../parts/title.js";
 
 const IMAGES = ".png,.jpg,.jpeg,.webp,.tif,.tiff,.bmp,.zip";
 const SETTLE_MS = 350; // Files for both zones often come one after the other.
-const NAME = /^[a-z0-9][a-z0-9._-]{0,62}$/;
-const PRESETS = {
-  draft: "Fits what is known to your pairs: most of the gain in a fraction of the time.",
-  quick: "Enough for most devices, and for a first look.",
-  standard: "Longer, for the last tenths of a decibel.",
-  paper: "The paper's own schedule; wants a GPU.",
-};
 const NOTHING = { clean: [], distorted: [], archive: null, lost: 0 };
 
 export function Train() {
@@ -139,9 +129,6 @@ async function uploadPairs(chosen, pairs, fixes, setCheck, signal) {
   }
 }
 
-/** The service's summary without what to send for a fix, which is a button here. */
-const inWords = (summary = "") => summary.replace(/[^.]*\bfix=\S*/, "").trim();
-
 /** How the check goes, and what it found, in a line. */
 function Checking({ check, pairs, whole, onFix }) {
   if (check.state === "uploading" || check.state === "looking") {
@@ -152,18 +139,9 @@ function Checking({ check, pairs, whole, onFix }) {
       </div>`;
   }
   if (check.state === "done") {
-    const reports = check.dataset.pairs;
-    const bad = reports.filter(({ verdict }) => !isUsable(verdict)).length;
-    const fixable = [...new Set(reports.flatMap(({ findings = [] }) => findings.map(({ fix }) => fix).filter(Boolean)))];
-    return html`
-      <div class="row between" role="status">
-        <div>
-          <h2>${plural(reports.length, "pair")} checked</h2>
-          <p class="small soft">${inWords(check.dataset.summary) || (bad === 0 ? "All of them can be trained on." : `${bad} of them will hurt the training: replace or remove what is marked red.`)}
-            ${check.fixes.length > 0 ? ` Applied: ${check.fixes.join(", ").replaceAll("_", " ")}.` : ""}</p>
-        </div>
-        ${fixable.length > 0 && check.fixes.length === 0 && html`<button type="button" class="button" onClick=${() => onFix(fixable)}>Apply fixes</button>`}
-      </div>`;
+    const fixable = [...new Set(check.dataset.pairs.flatMap(({ findings = [] }) => findings.map(({ fix }) => fix).filter(Boolean)))];
+    return html`<${Checked} dataset=${check.dataset} fixes=${check.fixes}>
+      ${fixable.length > 0 && check.fixes.length === 0 && html`<button type="button" class="button" onClick=${() => onFix(fixable)}>Apply fixes</button>`}<//>`;
   }
   if (!whole && pairs) {
     const alone = pairs.filter((pair) => !pair.clean || !pair.distorted).length;
@@ -171,78 +149,4 @@ function Checking({ check, pairs, whole, onFix }) {
       <p class="small soft">A pair needs a clean and a distorted image of the same name. Add the missing ones, or remove the rest.</p></div>`;
   }
   return null;
-}
-
-/** Name, preset with its time, further options, and the button. */
-function Start({ dataset, name, setName }) {
-  const service = useService();
-  const [times, setTimes] = useState(null);
-  const [taken, setTaken] = useState(new Set());
-  const [preset, setPreset] = useState("quick");
-  const [options, setOptions] = useState({});
-  const [sending, setSending] = useState(false);
-  const [problem, setProblem] = useState(null);
-  const field = useId();
-
-  useEffect(() => {
-    estimates().then(setTimes, () => setTimes(null));
-    list("/v1/models", 1000).then((models) => setTaken(new Set(models.map((model) => model.name))), () => {});
-  }, []);
-
-  const wellFormed = NAME.test(name);
-  const exists = taken.has(name) && !options.new_version;
-  const start = async (event) => {
-    event.preventDefault();
-    if (!dataset || !wellFormed || sending) return;
-    setSending(true);
-    setProblem(null);
-    try {
-      const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
-      const job = await sendJson("POST", "/v1/jobs", { ...given, dataset_id: dataset.id, name, preset });
-      go(`/jobs/${job.id}`);
-    } catch (failure) {
-      setProblem(failure);
-      setSending(false);
-    }
-  };
-  const time = (each) => {
-    const known = times?.[each];
-    if (!known) return "";
-    return `${about(known.seconds)}${known.jobs ? `, as ${known.jobs === 1 ? "a job" : `${known.jobs} jobs`} here took` : " on two CPU cores, a rough estimate"}`;
-  };
-  return html`
-    <form class="panel" onSubmit=${start} aria-label="Start the training">
-      <h2>Train</h2>
-      <div class="field">
-        <label for=${field}>Name of the model</label>
-        <input type="text" id=${field} value=${name} spellcheck=${false} autocomplete="off" aria-invalid=${!wellFormed} aria-describedby=${`${field}-hint`} onInput=${(event) => setName(event.currentTarget.value)} />
-        <p id=${`${field}-hint`} class=${wellFormed ? "hint" : "wrong"}>
-          ${!wellFormed ? "Lower-case letters, digits, dots, hyphens and underscores; a letter or a digit first."
-            : exists ? "" : "What you will call it by, for instance your device's name."}
-        </p>
-        ${wellFormed && exists && html`
-          <label class="check small"><input type="checkbox" checked=${false} onChange=${() => setOptions({ ...options, new_version: true })} />
-            <span>A model of this name exists. Add a new version to it.</span></label>`}
-      </div>
-      <fieldset class="stack tight">
-        <legend>How long to train</legend>
-        ${(service?.presets ?? ["quick"]).map((each) => html`
-          <label class="choice" key=${each}>
-            <input type="radio" name="preset" value=${each} checked=${preset === each} onChange=${() => setPreset(each)} />
-            <span><strong>${each}</strong> <span class="soft small">${time(each)}</span><br /><span class="small soft">${PRESETS[each] ?? ""}</span></span>
-          </label>`)}
-      </fieldset>
-      ${service && html`
-        <details>
-          <summary>Further options</summary>
-          <div class="stack">
-            ${service.jobOptions.map((option) => html`<${Option} key=${option.name} option=${option} value=${options[option.name]} onChange=${(value) => setOptions({ ...options, [option.name]: value })} />`)}
-          </div>
-        </details>`}
-      <div class="pinned">
-        <${ProblemNote} problem=${problem} />
-        <button type="submit" class="button primary wide" disabled=${!dataset || !wellFormed || sending}>${sending ? "Starting …" : "Start training"}</button>
-        ${!dataset && html`<p class="hint">You can start as soon as the pairs are checked.</p>`}
-      </div>
-    </form>`;
 }
