@@ -64,7 +64,7 @@ def measure(
     work = path.with_name(f"{path.name}.work")
     for seed in range(seeds):
         images = sources_of(use, clean, seed)
-        trials.report["images"] = {name: len(found) for name, found in images.items()} | {PAIRS: shots}
+        trials.report["sources"] = {name: len(found) for name, found in images.items()} | {PAIRS: shots}
         for target in real_devices(targets, shots, extent.images):
             bench = Bench.of(target, extent, None, list(PAPERS), seed)
             trials.report["inputs"][target.name] = bench.input_psnr()

@@ -75,7 +75,7 @@ def far_target_table(report: dict[str, Any]) -> str:
 
 def clean_sources_table(report: dict[str, Any]) -> str:
     """PSNR on unseen images: a source of clean images in each row, a target in each column; then means."""
-    trials, targets, counts = report["trials"], list(report["inputs"]), report["images"]
+    trials, targets, counts = report["trials"], list(report["inputs"]), report["sources"]
     sources = list(dict.fromkeys(trial["source"] for trial in trials))
     lines = [f"| learnt from | images | {' | '.join(targets)} | mean | before fine-tuning |"]
     lines += ["|---" * (len(targets) + 4) + "|"]
