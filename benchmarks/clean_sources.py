@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.devices import REPOSITORY, Device, real_devices
 from benchmarks.trials import LEAST_SIDE, SCALES, Bench, Trials, one_thread, related_tasks, settings
-from ml.backbones import SameSize, build
+from ml.backbones import build
 from ml.distortions import PAPERS
 from ml.guidance import guided
 from ml.images import load_folder
@@ -71,10 +71,10 @@ def measure(
             own = images | {PAIRS: [pair.clean for pair in target.train]}
             for source in [(), *SOURCES[use]]:
                 learnt = [image for name in source for image in own[name] if min(image.shape[1:]) >= LEAST_SIDE]
-                train = in_a_job if use == "job" else from_a_prior
+                own_work = work / "-".join(source)
                 trials.measure(
                     {"target": target.name, "seed": seed, "source": " + ".join(source) or NOTHING},
-                    train(replace(bench, clean=learnt), target, prior, seed, work / "-".join(source)),
+                    trained(use, replace(bench, clean=learnt), target, prior, seed, own_work),
                 )
     typer.echo(f"Wrote {path}.")
 
@@ -87,25 +87,13 @@ def sources_of(use: Use, clean: Path, seed: int) -> dict[str, Sequence[Tensor]]:
     return {LEAVES: generated_images(seed), CC0: load_photographs([cc0]), UNSPLASH: load_photographs([unsplash])}
 
 
-def in_a_job(bench: Bench, target: Device, prior: Prior, seed: int, work: Path) -> Callable[[], dict[str, Any]]:
-    """Guided transfer from nothing on what there is to distort, and fine-tuning; to be run if need be."""
-    quick = PRESETS["quick"]
+def trained(
+    use: Use, bench: Bench, target: Device, prior: Prior, seed: int, work: Path
+) -> Callable[[], dict[str, Any]]:
+    """The training on what there is to distort, then fine-tuning; to be run if need be.
 
-    def train() -> dict[str, Any]:
-        network = build(BACKBONE, UNSHUFFLE, seed).to(device())
-        if not bench.clean:
-            return bench.finetune(network, quick.scratch_rate, seed)
-        mix = guided(related_tasks(prior, target.train, seed), TrainingOptions().acting)
-        bench.transfer(network, mix, seed)
-        return tuned(bench, network, quick.finetune.learning_rate, seed)
-
-    return train
-
-
-def from_a_prior(bench: Bench, target: Device, prior: Prior, seed: int, work: Path) -> Callable[[], dict[str, Any]]:
-    """Fine-tuning of weights that learnt all tasks alike on what there is to distort; to be run if need be.
-
-    They are trained once, and kept in `work` for the other targets.
+    In a job a guided transfer from nothing. For a prior weights that learn all tasks alike: they are trained once, and
+    kept in `work` for the other targets.
     """
     quick = PRESETS["quick"]
 
@@ -113,19 +101,19 @@ def from_a_prior(bench: Bench, target: Device, prior: Prior, seed: int, work: Pa
         network = build(BACKBONE, UNSHUFFLE, seed).to(device())
         if not bench.clean:
             return bench.finetune(network, quick.scratch_rate, seed)
-        work.mkdir(parents=True, exist_ok=True)
-        schedule = TransferSchedule(bench.scale.transfer_steps, bench.scale.batch, learning_rate=PRIOR_RATE)
-        with training_bars() as progress:
-            train_network(network, work.name, bench.clean, bench.tasks, seed, schedule, work, progress)
-        return tuned(bench, network, quick.prior_rate, seed)
+        if use == "job":
+            bench.transfer(network, guided(related_tasks(prior, target.train, seed), TrainingOptions().acting), seed)
+            rate = quick.finetune.learning_rate
+        else:
+            work.mkdir(parents=True, exist_ok=True)
+            schedule = TransferSchedule(bench.scale.transfer_steps, bench.scale.batch, learning_rate=PRIOR_RATE)
+            with training_bars() as progress:
+                train_network(network, work.name, bench.clean, bench.tasks, seed, schedule, work, progress)
+            rate = quick.prior_rate
+        before = bench.psnr(network)
+        return bench.finetune(network, rate, seed) | {"transferred_psnr": before}
 
     return train
-
-
-def tuned(bench: Bench, network: SameSize, rate: float, seed: int) -> dict[str, Any]:
-    """Fine-tune, and say as well how good the network was before."""
-    before = bench.psnr(network)
-    return bench.finetune(network, rate, seed) | {"transferred_psnr": before}
 
 
 if __name__ == "__main__":

@@ -79,14 +79,14 @@ class Trials:
         say: Callable[[dict[str, Any]], None] = as_json,
     ) -> None:
         self.path, self.say = path, say
-        self.made = {"commit": commit(), "cpu": machine()["cpu"], "arithmetic": trained_in(device())}
         about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(), "machine": machine()}
+        self.made = {"commit": about["commit"], "cpu": about["machine"]["cpu"], "arithmetic": trained_in(device())}
         self.report: dict[str, Any] = settings | about | (noted or {}) | {"inputs": {}, "trials": []}
         if path.exists():
             begun = json.loads(path.read_text())
             if any(begun.get(name) != value for name, value in settings.items()):
                 raise SystemExit(f"{path} was begun with other settings; choose another --output")
-            if begun["commit"] != commit():
+            if begun["commit"] != about["commit"]:
                 typer.echo(f"{path} was begun at commit {begun['commit']}; what it holds is kept.")
             self.report = begun
 

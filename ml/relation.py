@@ -73,9 +73,8 @@ class Relation:
     edges: Edges = "cosine"
     in_areas: float = 0.0  # Shares of the difference that the nodes do not tell of, the median over the pairs.
     displaced: float = 0.0
-    cosine_of_all: Float[Tensor, "n"] | None = (
-        None  # To all that are known, where this is the relation to some of them.
-    )
+    # To all that are known, where this is the relation to some of them.
+    cosine_of_all: Float[Tensor, "n"] | None = None
     gain_db_of_pair: Float[Tensor, "p k"] | None = None  # What each task's expert gains on each pair, where there are.
 
     def only(self, names: Sequence[str]) -> "Relation":

@@ -16,13 +16,12 @@ ScaleName = Literal["smoke", "quick", "standard", "paper"]
 
 @dataclass(frozen=True)
 class Extent:
-    """The sizes of all experiments. Within a row of a table every scheme has the same batch and fine-tuning,
-    and every one that transfers the same transfer.
+    """The sizes of all experiments.
 
-    `plain` and `deep` are the trainings of the shallow and of the deep backbones, which `cut_down` makes smaller than
-    published. `drn_steps` episodes train each of
-    the relation networks that are compared, `drn_width` wide; `drn_samples` make a prototype. DIP restores the first
-    `dip_images` of the unseen images.
+    Within a row of a table every scheme has the same batch and fine-tuning, and every one that transfers the same
+    transfer. `plain` and `deep` are the trainings of the shallow and of the deep backbones, which `cut_down` makes
+    smaller than published. `drn_steps` episodes train each of the relation networks that are compared, `drn_width`
+    wide; `drn_samples` make a prototype. DIP restores the first `dip_images` of the unseen images.
     """
 
     plain: Scale

@@ -1,6 +1,8 @@
 """The tables of `drtl bench paper` against means and ranks computed another way."""
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import trials as bench_trials
 from benchmarks.paper import fig6, fig7, table1, table2, table3
 from benchmarks.paper.planning import Estimate, Planned, in_words, stages
+from benchmarks.paper.records import trained_in
 
 TARGETS = ("scanner", "zoom")
 SCHEMES = ("baseline", "pretrain", "maml", "drtl-pretrain", "drtl-maml")
@@ -93,6 +97,16 @@ def test_table_2_compares_on_the_images_that_all_methods_have(report: dict[str, 
             mean(scheme="drtl-pretrain", **training),
         ]
         assert rows(table2.table(report), target)[0] == expected
+
+
+def test_table_2_compares_over_the_seeds_that_both_schemes_have(report: dict[str, Any]) -> None:
+    of_last = {"kind": "training", "scheme": "drtl-pretrain", "seed": 2}  # Not made yet, or the study was interrupted.
+    report["trials"] = [trial for trial in report["trials"] if not of_last.items() <= trial.items()]
+    for target in TARGETS:
+        compared = [trial for trial in report["trials"] if trial.get("scheme") == "baseline" and trial["seed"] < 2]
+        found = [t["images"] for t in compared if (t["target"], t["backbone"], t["shots"]) == (target, "vdsr", 10)]
+        expected = np.mean([images[name]["psnr"] for images in found for name in ("a", "b")])
+        assert rows(table2.table(report), target)[0][1] == f"{expected:.2f}"
 
 
 def test_real_esrgan_has_a_column_where_it_was_measured(report: dict[str, Any]) -> None:
@@ -200,3 +214,14 @@ def test_fig_6_ranks_by_gamma_and_by_what_the_experts_gain() -> None:
     assert rows(shown, "task 2")[0] == ["0.800", "+3.00", "+3.00"]
     del trials[2]
     assert rows(fig6.table(report), "task 2")[0] == ["0.800", "–", "+3.00"]
+
+
+def test_every_record_says_by_what_it_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for arithmetic in ("fp32", "bf16"):
+        monkeypatch.setattr(bench_trials, "trained_in", lambda on, said=arithmetic: said)
+        study = bench_trials.Trials(tmp_path / "records.json", {"benchmark": "rates"}, say=lambda record: None)
+        study.measure({"arm": arithmetic}, lambda: {"psnr": 30.0})
+    kept = json.loads((tmp_path / "records.json").read_text())
+    assert [trial["made"]["arithmetic"] for trial in kept["trials"]] == ["fp32", "bf16"]
+    assert trained_in(kept) == ", trained in bf16 and fp32"
+    assert trained_in({"trials": [{"psnr": 30.0}]}) == ""
