@@ -1,45 +1,80 @@
 """Whether a distortion that the DRN was not trained on still forms its own cluster.
 
 `python benchmarks/leave_one_out.py` trains a network for each distortion left out, on the others, and embeds samples
-of all on photographs that it has not seen. It reports for the one left out the silhouette of its samples, what share of
-their nearest neighbours are of their own kind, and whose the others are; beside it the same for a network that
-was trained on all. After every network the JSON file is written; the same command goes on where it was stopped.
+of all on photographs that it has not seen, in three ways: single patches; pairs of images, as the service relates them;
+and pairs that were all distorted at one strength, as one device does. It reports for the one left out the silhouette of
+its samples, what share of their nearest neighbours are of their own kind, and whose the others are; beside it the same
+for a network that was trained on all. After every network the JSON file is written; the same command goes on where it
+was stopped.
 """
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 import typer
+from jaxtyping import Float
 from torch import Tensor
 
-from benchmarks.devices import REPOSITORY
+from benchmarks.devices import REPOSITORY, middle
 from benchmarks.main_job import commit, machine
 from ml.clusters import neighbours, silhouettes
 from ml.distortions import DISTORTIONS, PAPERS
 from ml.drn import DistortionRelationNetwork, DrnShape, kind_in
 from ml.edges import Edges
+from ml.images import from_uint8, to_uint8
+from ml.pairs import TargetPair
 from ml.precision import device
 from ml.prior_training import load_photographs, train_drn
-from ml.relation import compute_prototypes
+from ml.relation import compute_prototypes, relate
+from ml.sampling import generator_for
 
 SHARED = REPOSITORY / "../shared/data"
 NOBODY = "none"
+SIDE = 320  # Of the middles of photographs that are distorted whole.
 
 
-def clusters(drn: DistortionRelationNetwork, images: list[Tensor], samples: int, seed: int) -> dict[str, Any]:
-    """For every distortion: silhouette, the share of neighbours of its own kind, and the strangers among them.
+def samples_of(
+    drn: DistortionRelationNetwork, images: list[Tensor], names: Sequence[str], count: int, seed: int
+) -> dict[str, Float[Tensor, "k n d"]]:
+    """Nodes of every distortion, embedded in each of three ways: n patches, n pairs, n pairs of one strength.
 
-    Of kinds without strengths: the latter are not learnt, and spread every cluster over its range of decibels.
+    Kinds without strengths: the latter are not learnt, and spread every cluster over its range of decibels.
     """
-    names = list(DISTORTIONS)
-    kinds = kind_in(compute_prototypes(drn, images, names, samples, seed).samples)  # (k, n, d)
-    silhouette = silhouettes(kinds)
+    prototypes = compute_prototypes(drn, images, names, count, seed)
+    found = {"patches": kind_in(prototypes.samples)}
+    for way in ("pairs", "one strength"):
+        nodes = []
+        for name in names:
+            kind = DISTORTIONS[name]
+            strength = (kind.weakest + kind.strongest) / 2 if way == "one strength" else None
+            pairs = distorted_pairs(images, name, strength, count, seed)
+            nodes.append(kind_in(relate(drn, prototypes, pairs, seed).pair_nodes))
+        found[way] = torch.stack(nodes)
+    return found
+
+
+def distorted_pairs(images: list[Tensor], name: str, strength: float | None, count: int, seed: int) -> list[TargetPair]:
+    """The middles of the first photographs, the same ones for every distortion; None draws a strength for each."""
+    pairs = []
+    for index in range(count):
+        clean, generator = middle(images[index % len(images)], SIDE), generator_for(seed, f"pair/{name}", index)
+        image = from_uint8(clean)
+        kind = DISTORTIONS[name]
+        spoiled = kind.apply(image, generator) if strength is None else kind.at(image, strength, generator)
+        pairs.append(TargetPair(str(index), clean, to_uint8(spoiled)))
+    return pairs
+
+
+def clusters(samples: Float[Tensor, "k n d"], names: Sequence[str]) -> dict[str, Any]:
+    """For every distortion: silhouette, the share of neighbours of its own kind, and the strangers among them."""
+    silhouette = silhouettes(samples)
     near: dict[str, Any] = {}
     for place, name in enumerate(names):
-        shares = neighbours(kinds, place, max(1, min(10, samples - 1)))
+        shares = neighbours(samples, place, max(1, min(10, samples.shape[1] - 1)))
         others = sorted(((float(shares[i]), names[i]) for i in range(len(names)) if i != place), reverse=True)
         near[name] = {
             "silhouette": round(silhouette[place], 4),
@@ -86,12 +121,14 @@ def measure(
         if name in report["networks"]:
             continue
         drn, _ = train_drn(shape, images, [task for task in tasks if task != name], seed, steps)
-        report["networks"][name] = clusters(drn.to(device()), others, samples, seed)
+        nodes = samples_of(drn.to(device()), others, list(DISTORTIONS), samples, seed)
+        report["networks"][name] = {way: clusters(each, list(DISTORTIONS)) for way, each in nodes.items()}
         report |= {"date": datetime.now(UTC).isoformat(), "commit": commit(), "machine": machine()}
         partial = output.with_suffix(".partial")
         partial.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
         partial.replace(output)
-        typer.echo(f"without {name}: {report['networks'][name].get(name, 'a network of all')}")
+        own = {way: near.get(name, "a network of all") for way, near in report["networks"][name].items()}
+        typer.echo(f"without {name}: {own}")
 
 
 if __name__ == "__main__":

@@ -76,23 +76,27 @@ def _rhos(report: dict[str, Any], target: str, way: str, crops: int) -> list[flo
 
 
 def leave_one_out_table(report: dict[str, Any]) -> str:
-    """The one left out in its own network, beside the same distortion in a network of all."""
-    lines = [
-        "| left out | silhouette | of a network of all | own neighbours | of a network of all | strangers |",
-        "|---|---|---|---|---|---|",
-    ]
-    everybody = report["networks"].get("none", {})
-    for name, near in report["networks"].items():
-        if name == "none":
-            continue
-        own, known = near[name], everybody.get(name)
-        strangers = ", ".join(f"{other} {share:.0%}" for other, share in own["strangers"].items()) or "–"
-        cells = [f"{own['silhouette']:.2f}", f"{known['silhouette']:.2f}" if known else "–"]
-        cells += [f"{own['own_neighbours']:.0%}", f"{known['own_neighbours']:.0%}" if known else "–"]
+    """The one left out in its own network, in brackets the same distortion in a network of all."""
+    networks = report["networks"]
+    ways = list(next(iter(networks.values())))
+    kinds = {"patches": "of patches", "pairs": "of pairs", "one strength": "of pairs of one strength"}
+    everybody = networks.get("none")
+    heads = [f"{what} {kinds[way]}" for what in ("silhouette", "own neighbours") for way in ways]
+    lines = [f"| left out | {' | '.join(heads)} | strangers of pairs |", "|---" * (len(heads) + 2) + "|"]
+    left_out = [name for name in networks if name != "none"]
+    for name in left_out:
+        cells = []
+        for fact, form in (("silhouette", ".2f"), ("own_neighbours", ".0%")):
+            for way in ways:
+                known = f" ({everybody[way][name][fact]:{form}})" if everybody else ""
+                cells.append(f"{networks[name][way][name][fact]:{form}}{known}")
+        near = networks[name]["pairs"][name]["strangers"]
+        strangers = ", ".join(f"{other} {share:.0%}" for other, share in near.items()) or "–"
         lines.append(f"| {' | '.join([name, *cells, strangers])} |")
     asked = report["asked"]
-    chosen = f"seed {asked['seed']}, {asked['steps']} steps a network, {asked['samples']} samples a distortion"
-    return "\n".join([*lines, "", f"{_recorded(report)}, {chosen}."])
+    learnt = {"paper": "the paper's seven", "all": "all seventeen"}[asked["learn"]]
+    chosen = f"{learnt} but for the one, {asked['steps']} steps a network, {asked['samples']} samples a distortion"
+    return "\n".join([*lines, "", f"{_recorded(report)}, seed {asked['seed']}, {chosen}."])
 
 
 def _recorded(report: dict[str, Any]) -> str:

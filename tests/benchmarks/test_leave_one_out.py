@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.devices import middle
+from benchmarks.leave_one_out import SIDE, distorted_pairs
 from ml.dead_leaves import dead_leaves
 from ml.distortions import DISTORTIONS
 from ml.images import to_uint8
@@ -28,7 +30,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(output: Path, photographs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, ROOT / "benchmarks/leave_one_out.py", "--output", output, "--train", photographs]
-    command += ["--unseen", photographs, "--steps", "2", "--samples", "3", "--width", "0.0625", "--memory-nodes", "2"]
+    command += ["--unseen", photographs, "--steps", "2", "--samples", "2", "--width", "0.0625", "--memory-nodes", "2"]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=100)
 
 
@@ -44,11 +46,13 @@ def test_it_trains_without_the_one_left_out_reports_its_cluster_and_resumes(phot
     first = read(output)
     assert list(first["networks"]) == ["none", "noise"]
     for network in first["networks"].values():
-        assert list(network) == list(DISTORTIONS)  # Those that no network was trained on are embedded too.
-        for near in network.values():
-            assert -1 <= near["silhouette"] <= 1
-            assert 0 <= near["own_neighbours"] <= 1
-            assert near["own_neighbours"] + sum(near["strangers"].values()) <= 1 + 1e-3
+        assert list(network) == ["patches", "pairs", "one strength"]
+        for clusters in network.values():
+            assert list(clusters) == list(DISTORTIONS)  # Those that no network was trained on are embedded too.
+            for near in clusters.values():
+                assert -1 <= near["silhouette"] <= 1
+                assert 0 <= near["own_neighbours"] <= 1
+                assert near["own_neighbours"] + sum(near["strangers"].values()) <= 1 + 1e-3
     assert first["networks"]["none"] != first["networks"]["noise"]
 
     again = run(output, photographs, "--left-out", "noise", "--left-out", "blur")
@@ -59,3 +63,16 @@ def test_it_trains_without_the_one_left_out_reports_its_cluster_and_resumes(phot
     other = run(output, photographs, "--left-out", "noise", "--edges", "l1")
     assert other.returncode == 2
     assert read(output)["asked"]["edges"] == "cosine"
+
+
+def test_pairs_are_the_same_scenes_distorted_once_and_of_one_strength_alike() -> None:
+    images = [to_uint8(dead_leaves(360, torch.Generator().manual_seed(index), leaves=150)) for index in range(2)]
+
+    def spread(strength: float | None) -> float:
+        pairs = distorted_pairs(images, "noise", strength, 6, seed=0)
+        assert all(torch.equal(pair.clean, middle(images[place % 2], SIDE)) for place, pair in enumerate(pairs))
+        sigma = [float((pair.distorted.float() - pair.clean.float()).std()) for pair in pairs]
+        return max(sigma) - min(sigma)
+
+    assert spread(0.5) < 1  # σ is 25 of 255 for all, but for what is clipped.
+    assert spread(None) > 10  # Drawn from 0 to 50.
