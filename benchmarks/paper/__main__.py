@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -66,6 +66,12 @@ def paper(
     rates: Annotated[
         ScaleName | None, typer.Option(help="Learning rates of another scale; `paper`'s are 1e-4 for all schemes.")
     ] = None,
+    transfer_rate: Annotated[
+        float | None, typer.Option(min=1e-6, max=1, help="The learning rate of transfer, where it shall be another.")
+    ] = None,
+    published_sizes: Annotated[
+        bool, typer.Option("--published-sizes", help="Cut RCAN and RDN down at no scale.")
+    ] = False,
     shots: Annotated[int, typer.Option(min=1, help="Pairs of each target, but for Fig. 7.")] = 10,
     clean: Annotated[Path | None, typer.Option(help="Photographs that auxiliary distortions are applied to.")] = None,
     prior: Annotated[Path | None, typer.Option(help="Another prior than the one that ships.")] = None,
@@ -96,6 +102,10 @@ def paper(
     extent = SCALES[scale].of_steps(transfer_steps or steps, steps)
     if rates is not None:
         extent = extent.at_rates_of(SCALES[rates])
+    if transfer_rate is not None:
+        extent = extent.at_transfer_rate(transfer_rate)
+    if published_sizes:
+        extent = replace(extent, cut_down=False)
     photographs = clean or (CLEAN if CLEAN.is_dir() else None)
     devices = find_targets(target, targets, max(shots, *extent.curve_shots), extent)
     console, ticker = Console(stderr=True), Ticker()

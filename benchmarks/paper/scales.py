@@ -60,6 +60,11 @@ class Extent:
         )
         return replace(self, schedules=rates, decay=other.decay)
 
+    def at_transfer_rate(self, rate: float) -> "Extent":
+        """The same with another learning rate of transfer alone."""
+        transfer = replace(self.schedules.transfer, learning_rate=rate)
+        return replace(self, schedules=replace(self.schedules, transfer=transfer))
+
     def unshuffle_of(self, backbone: BackboneName) -> int:
         return self.deep_unshuffle if backbone in DEEP else self.unshuffle
 

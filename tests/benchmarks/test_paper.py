@@ -116,7 +116,7 @@ def test_trainings_on_one_target_have_equal_steps_and_samples(study: Path) -> No
 
 def test_steps_rates_and_schemes_may_be_chosen_and_others_are_not_mixed_in(folders: Path, tmp_path: Path) -> None:
     one = {"targets": None, "target": [folders / "targets" / "zoom"], "only": "table1"}
-    amount = {"steps": 2, "transfer_steps": 3, "rates": "paper"}
+    amount = {"steps": 2, "transfer_steps": 3, "rates": "paper", "transfer_rate": 2e-4}
     report = run(folders, tmp_path, scheme=["drtl-pretrain", "baseline"], **amount, **one)
     _, *trained = report["trials"]
     batch = SCALES["smoke"].plain.batch
@@ -125,14 +125,14 @@ def test_steps_rates_and_schemes_may_be_chosen_and_others_are_not_mixed_in(folde
     page = (tmp_path / "results.md").read_text()
     assert "3 + 2 steps" in page
     assert "Fig. 7" not in page  # Of one number of pairs there is no curve.
-    assert "learning rates 0.0001 from nothing, 0.0001 of transfer, 0.0001 after it" in page
+    assert "learning rates 0.0001 from nothing, 0.0002 of transfer, 0.0001 after it" in page
     assert report["decay"] == report["schedules"]["finetune"]["decay"] == "paper"
     (row,) = (line for line in page.splitlines() if line.startswith("| VDSR"))
     assert [cell.strip() == "–" for cell in row.split("|")[2:10]] == [False, True, True, False, True, False, True, True]
     assert row.endswith("| 1 |")
     with pytest.raises(typer.BadParameter, match="none: known are baseline"):
         run(folders, tmp_path, scheme=["none"], **one)
-    for others in ({}, amount | {"rates": None}, amount | {"steps": 3}):
+    for others in ({}, amount | {"rates": None}, amount | {"steps": 3}, amount | {"transfer_rate": None}):
         with pytest.raises(SystemExit, match="begun with other settings"):
             run(folders, tmp_path, **others, **one)
 
@@ -266,6 +266,16 @@ def test_the_deep_backbones_are_cut_down_in_quick_alone() -> None:
     for backbone in networks.DEEP:
         whole, cut = (networks.multiplications(backbone, 4, cut_down=small) for small in (False, True))
         assert cut < whole / 10
+
+
+def test_deep_backbones_are_measured_at_their_published_sizes_where_asked(folders: Path, tmp_path: Path) -> None:
+    one = {"targets": None, "target": [folders / "targets" / "zoom"], "only": "table1", "scheme": ["baseline"]}
+    run(folders, tmp_path, backbone=["rcan"], published_sizes=True, **one)
+    page = (tmp_path / "results.md").read_text()
+    assert "| RCAN |" in page
+    assert "cut down" not in page
+    with pytest.raises(SystemExit, match="begun with other settings"):
+        run(folders, tmp_path, backbone=["rcan"], **one)
 
 
 @given(
