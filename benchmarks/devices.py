@@ -57,13 +57,13 @@ class Device:
     test: list[TargetPair]
 
 
-def real_devices(targets: Path, shots: int, most: int) -> list[Device]:
+def real_devices(targets: Path, shots: int, most: int | None) -> list[Device]:
     """One device per folder with train/ and test/, each with clean/ and distorted/, pairs by name."""
     return [real_device(path, shots, most) for path in sorted(targets.resolve().iterdir()) if path.is_dir()]
 
 
-def real_device(folder: Path, shots: int, most: int) -> Device:
-    """The first pairs of train/ to learn from, and some of test/ to measure on."""
+def real_device(folder: Path, shots: int, most: int | None) -> Device:
+    """The first pairs of train/ to learn from, and the first of test/ to measure on; None is all of them."""
     return Device(folder.resolve().name, _pairs(folder / "train")[:shots], _pairs(folder / "test")[:most])
 
 

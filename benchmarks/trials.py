@@ -32,13 +32,13 @@ from ml.transferability import assessed
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is trained and measured. `side` is that of the middle of each unseen image, None the whole of it."""
+    """How much is trained and measured: so many `images`, None is all; of each the middle of a `side`, None is all."""
 
     transfer_steps: int
     finetune_steps: int
     batch: int
     seeds: int
-    images: int
+    images: int | None
     side: int | None
 
 

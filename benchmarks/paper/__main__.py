@@ -72,6 +72,9 @@ def paper(
     published_sizes: Annotated[
         bool, typer.Option("--published-sizes", help="Cut RCAN and RDN down at no scale.")
     ] = False,
+    all_unseen: Annotated[
+        bool, typer.Option("--all-unseen", help="Measure on all unseen images, whole, as `paper` does.")
+    ] = False,
     shots: Annotated[int, typer.Option(min=1, help="Pairs of each target, but for Fig. 7.")] = 10,
     clean: Annotated[Path | None, typer.Option(help="Photographs that auxiliary distortions are applied to.")] = None,
     prior: Annotated[Path | None, typer.Option(help="Another prior than the one that ships.")] = None,
@@ -106,6 +109,8 @@ def paper(
         extent = extent.at_transfer_rate(transfer_rate)
     if published_sizes:
         extent = replace(extent, cut_down=False)
+    if all_unseen:
+        extent = extent.on_all_that_is_unseen()
     photographs = clean or (CLEAN if CLEAN.is_dir() else None)
     devices = find_targets(target, targets, max(shots, *extent.curve_shots), extent)
     console, ticker = Console(stderr=True), Ticker()

@@ -58,7 +58,8 @@ def recorded(report: Report) -> str:
     deep_steps = _steps(deep) + ", both cut down" * report["cut_down"]
     learnt = f"{report['shots']} pairs; seeds {', '.join(map(str, seeds))}; {_steps(plain)}, RCAN and RDN {deep_steps}"
     sizes = f"at 1/{report['unshuffle']} and 1/{report['deep_unshuffle']} of the resolution"
-    shown = f"up to {plain['images']} unseen images, {unseen}"
+    count = "all" if plain["images"] is None else f"up to {plain['images']}"
+    shown = f"{count} unseen images, {unseen}"
     guided = f"; guided by {report['prefer']}" if "prefer" in report else ""
     of = f"Of everything but Table 1, the backbone is {report['backbone']}."
     return f"{ran}: {on}; {learnt}, {sizes}; {_rates(report)}{guided}; {shown}. {of}"

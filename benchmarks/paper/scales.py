@@ -65,6 +65,11 @@ class Extent:
         transfer = replace(self.schedules.transfer, learning_rate=rate)
         return replace(self, schedules=replace(self.schedules, transfer=transfer))
 
+    def on_all_that_is_unseen(self) -> "Extent":
+        """The same, measured on every unseen image as a whole."""
+        whole = {"images": None, "side": None}
+        return replace(self, plain=replace(self.plain, **whole), deep=replace(self.deep, **whole))
+
     def unshuffle_of(self, backbone: BackboneName) -> int:
         return self.deep_unshuffle if backbone in DEEP else self.unshuffle
 

@@ -116,7 +116,7 @@ def test_trainings_on_one_target_have_equal_steps_and_samples(study: Path) -> No
 
 def test_steps_rates_and_schemes_may_be_chosen_and_others_are_not_mixed_in(folders: Path, tmp_path: Path) -> None:
     one = {"targets": None, "target": [folders / "targets" / "zoom"], "only": "table1"}
-    amount = {"steps": 2, "transfer_steps": 3, "rates": "paper", "transfer_rate": 2e-4}
+    amount = {"steps": 2, "transfer_steps": 3, "rates": "paper", "transfer_rate": 2e-4, "all_unseen": True}
     report = run(folders, tmp_path, scheme=["drtl-pretrain", "baseline"], **amount, **one)
     _, *trained = report["trials"]
     batch = SCALES["smoke"].plain.batch
@@ -124,6 +124,7 @@ def test_steps_rates_and_schemes_may_be_chosen_and_others_are_not_mixed_in(folde
     assert seen == {"baseline": (0, 2 * batch), "drtl-pretrain": (3 * batch, 2 * batch)}
     page = (tmp_path / "results.md").read_text()
     assert "3 + 2 steps" in page
+    assert "; all unseen images, whole." in page
     assert "Fig. 7" not in page  # Of one number of pairs there is no curve.
     assert "learning rates 0.0001 from nothing, 0.0002 of transfer, 0.0001 after it" in page
     assert report["decay"] == report["schedules"]["finetune"]["decay"] == "paper"
@@ -132,7 +133,13 @@ def test_steps_rates_and_schemes_may_be_chosen_and_others_are_not_mixed_in(folde
     assert row.endswith("| 1 |")
     with pytest.raises(typer.BadParameter, match="none: known are baseline"):
         run(folders, tmp_path, scheme=["none"], **one)
-    for others in ({}, amount | {"rates": None}, amount | {"steps": 3}, amount | {"transfer_rate": None}):
+    for others in (
+        {},
+        amount | {"rates": None},
+        amount | {"steps": 3},
+        amount | {"transfer_rate": None},
+        amount | {"all_unseen": False},
+    ):
         with pytest.raises(SystemExit, match="begun with other settings"):
             run(folders, tmp_path, **others, **one)
 
