@@ -1,11 +1,10 @@
 """Whether a distortion that the DRN was not trained on still forms its own cluster.
 
 `python benchmarks/leave_one_out.py` trains a network for each distortion left out, on the others, and embeds samples
-of all on photographs that it has not seen, in three ways: single patches; pairs of images, as the service relates them;
-and pairs that were all distorted at one strength, as one device does. It reports for the one left out the silhouette of
-its samples, what share of their nearest neighbours are of their own kind, and whose the others are; beside it the same
-for a network that was trained on all. After every network the JSON file is written; the same command goes on where it
-was stopped.
+of all on photographs that it has not seen: single patches; pairs of images, as the service relates them; and pairs that
+were all distorted at one strength, as by one device. It reports for the one left out the silhouette of its samples,
+what share of their nearest neighbours are of their own kind, and whose the others are; beside it the same for a network
+that was trained on all. After every network the JSON file is written; the same command goes on where it was stopped.
 """
 
 import json
@@ -40,21 +39,26 @@ SIDE = 320  # Of the middles of photographs that are distorted whole.
 def samples_of(
     drn: DistortionRelationNetwork, images: list[Tensor], names: Sequence[str], count: int, seed: int
 ) -> dict[str, Float[Tensor, "k n d"]]:
-    """Nodes of every distortion, embedded in each of three ways: n patches, n pairs, n pairs of one strength.
+    """Nodes of every distortion, embedded in each way: n patches, n pairs, n pairs of one device.
 
-    Kinds without strengths: the latter are not learnt, and spread every cluster over its range of decibels.
+    The kinds alone, since strengths are not learnt, and spread a cluster over its range of decibels; of devices, which
+    have one strength, also with it.
     """
     prototypes = compute_prototypes(drn, images, names, count, seed)
-    found = {"patches": kind_in(prototypes.samples)}
-    for way in ("pairs", "one strength"):
-        nodes = []
-        for name in names:
-            kind = DISTORTIONS[name]
-            strength = (kind.weakest + kind.strongest) / 2 if way == "one strength" else None
-            pairs = distorted_pairs(images, name, strength, count, seed)
-            nodes.append(kind_in(relate(drn, prototypes, pairs, seed).pair_nodes))
-        found[way] = torch.stack(nodes)
-    return found
+    pairs, devices = [], []
+    for name in names:
+        drawn = distorted_pairs(images, name, None, count, seed)
+        pairs.append(kind_in(relate(drn, prototypes, drawn, seed).pair_nodes))
+        middling = (DISTORTIONS[name].weakest + DISTORTIONS[name].strongest) / 2
+        alike = distorted_pairs(images, name, middling, count, seed)
+        devices.append(relate(drn, prototypes, alike, seed).pair_nodes)
+    nodes = torch.stack(devices)
+    return {
+        "patches": kind_in(prototypes.samples),
+        "pairs": torch.stack(pairs),
+        "devices": kind_in(nodes),
+        "devices with strength": nodes,
+    }
 
 
 def distorted_pairs(images: list[Tensor], name: str, strength: float | None, count: int, seed: int) -> list[TargetPair]:

@@ -79,9 +79,8 @@ def leave_one_out_table(report: dict[str, Any]) -> str:
     """The one left out in its own network, in brackets the same distortion in a network of all."""
     networks = report["networks"]
     ways = list(next(iter(networks.values())))
-    kinds = {"patches": "of patches", "pairs": "of pairs", "one strength": "of pairs of one strength"}
     everybody = networks.get("none")
-    heads = [f"{what} {kinds[way]}" for what in ("silhouette", "own neighbours") for way in ways]
+    heads = [f"{what} of {way}" for what in ("silhouette", "own neighbours") for way in ways]
     lines = [f"| left out | {' | '.join(heads)} | strangers of pairs |", "|---" * (len(heads) + 2) + "|"]
     left_out = [name for name in networks if name != "none"]
     for name in left_out:

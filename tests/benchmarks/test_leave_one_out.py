@@ -46,7 +46,7 @@ def test_it_trains_without_the_one_left_out_reports_its_cluster_and_resumes(phot
     first = read(output)
     assert list(first["networks"]) == ["none", "noise"]
     for network in first["networks"].values():
-        assert list(network) == ["patches", "pairs", "one strength"]
+        assert list(network) == ["patches", "pairs", "devices", "devices with strength"]
         for clusters in network.values():
             assert list(clusters) == list(DISTORTIONS)  # Those that no network was trained on are embedded too.
             for near in clusters.values():
