@@ -1,6 +1,7 @@
 """How many steps the shipped prior saves: fine-tuning from nothing, and from the prior with as many and a tenth.
 
-Each, and guided transfer too, with its last layer as it is and fitted in closed form first.
+Each, and guided transfer too, with its last layer as it is and fitted in closed form first; after a tenth of the steps
+also fitted again, as in a draft.
 
 `python benchmarks/prior_start.py [--scale quick|standard]` trains on each real target at the rates of the presets
 `quick` and `draft` (a tenth of the steps), and measures unseen images along the way. Interrupted, it goes on where it
@@ -22,7 +23,7 @@ from ml.guidance import guided
 from ml.options import PRESETS, TrainingOptions
 from ml.precision import device
 from ml.prior import Prior, load_prior, theta_name
-from ml.read_out import fit_last_layer
+from ml.read_out import MORE_CROPS_PER_PAIR, fit_last_layer
 
 POINTS: Final = 10
 REAL: Final = REPOSITORY / "../shared/data/pairs"
@@ -38,11 +39,12 @@ class Network:
 
 @dataclass(frozen=True)
 class Start:
-    """From what, whether a linear probe comes before fine-tuning, and by what its steps are divided."""
+    """From what, whether the last layer is fitted before and after fine-tuning, and by what its steps are divided."""
 
     knows: Literal["nothing", "prior", "transfer"]
     probe: bool = False
     divisor: int = 1
+    refit: bool = False
 
 
 STARTS: Final = {
@@ -52,6 +54,7 @@ STARTS: Final = {
     "the prior, probed": Start("prior", probe=True),
     "the prior, a tenth of the steps": Start("prior", divisor=10),
     "the prior, probed, a tenth of the steps": Start("prior", probe=True, divisor=10),
+    "the prior, probed, a tenth of the steps, fitted again": Start("prior", probe=True, divisor=10, refit=True),
     "guided transfer": Start("transfer"),
     "guided transfer, probed": Start("transfer", probe=True),
 }
@@ -123,6 +126,10 @@ def tuned(bench: Bench, start: str, of: Network, prior: Prior, seed: int, rate: 
         scale = replace(bench.scale, finetune_steps=max(1, bench.scale.finetune_steps // how.divisor))
         untrained = bench.psnr(network)
         found = replace(bench, scale=scale).finetune(network, rate, seed, points=max(1, POINTS // how.divisor))
+        if how.refit:
+            fit_last_layer(network, bench.target.train, seed, crops=MORE_CROPS_PER_PAIR)
+            found["psnr"] = bench.psnr(network)
+            found["curve"][str(scale.finetune_steps)] = found["psnr"]
         return found | {"curve": {"0": untrained} | found["curve"]}
 
     return train

@@ -186,7 +186,8 @@ def line_up(
         on_device = mix.to(device()) if mix is not None else None
         # Where the rate is high, features change and the fit is lost again (docs/adr/0033).
         probe = options.linear_probe and knows and not transfers
-        return Candidate(start, trainee, on_device, transfer, replace(finetune, learning_rate=rate), meta, probe)
+        refit = options.linear_probe and schedules.refit
+        return Candidate(start, trainee, on_device, transfer, replace(finetune, learning_rate=rate), meta, probe, refit)
 
     candidates = [candidate("scratch")]
     match options.scheme:

@@ -24,9 +24,9 @@ class TrainingOptions:
     """What a user may choose; `None` leaves it to the preset.
 
     `select` and `top_k` say which known distortions take part, `prefer`, `guidance` and `temperature` how the relation
-    acts, `maml_order` and `inner_rate` how the meta-learned schemes look ahead, `linear_probe` whether fine-tuning
-    straight from the prior begins with a last layer fitted in closed form. Raises ValueError for values that no
-    training can use.
+    acts, `maml_order` and `inner_rate` how the meta-learned schemes look ahead, `linear_probe` whether a last layer
+    is ever fitted in closed form: before fine-tuning straight from the prior, and after few steps. Raises ValueError
+    for values that no training can use.
     """
 
     preset: Preset = "quick"
@@ -105,7 +105,8 @@ class Schedules:
 
     `finetune` has the learning rate after transfer. The prior's weights are also fine-tuned at a gentler rate, since a
     target that is nearly clean wants small steps, and fresh weights at one of their own: the race finds what fits.
-    Rates are VDSR's; `fractions` says which part of them other backbones want once they know something.
+    Rates are VDSR's; `fractions` says which part of them other backbones want once they know something. With `refit`
+    the last layer is fitted in closed form after the last step, too, which is worth something after few of them.
     """
 
     transfer: TransferSchedule
@@ -114,6 +115,7 @@ class Schedules:
     scratch_rate: float
     meta: MetaSchedule
     fractions: Mapping[BackboneName, float] = field(default_factory=dict)
+    refit: bool = False
 
     def of(self, backbone: BackboneName) -> "Schedules":
         """The same at the rates that a backbone wants."""
@@ -148,6 +150,7 @@ PRESETS: Final[dict[Preset, Schedules]] = {
         transfer=replace(QUICK.transfer, steps=0),
         finetune=replace(QUICK.finetune, steps=24),
         prior_rate=1e-3,
+        refit=True,
     ),
     "quick": QUICK,
     "standard": Schedules(

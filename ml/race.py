@@ -28,7 +28,7 @@ from ml.guidance import TaskMix
 from ml.lpips import Lpips
 from ml.meta import MetaSchedule, meta_step
 from ml.pairs import Split, TargetPair
-from ml.read_out import fit_last_layer
+from ml.read_out import MORE_CROPS_PER_PAIR, fit_last_layer
 from ml.transfer import TransferSchedule, transfer_gradient, transfer_step
 
 Start = Literal["scratch", "prior", "uniform-transfer", "guided-transfer", "uniform-maml", "guided-maml"]
@@ -53,6 +53,7 @@ class Candidate:
     finetune: FinetuneSchedule
     meta: MetaSchedule | None = None  # Where the transfer is meta-learning.
     linear_probe: bool = False  # Whether fine-tuning begins with a last layer fitted in closed form.
+    refit: bool = False  # Whether it ends with one.
     measured: dict[int, list[Quality]] = field(
         default_factory=dict
     )  # Fine-tuning steps → quality of each held-out pair.
@@ -252,10 +253,16 @@ class Race:
         return transfer_step(*learning, self.seed, trainee.step, mix.chances, self.crew)
 
     def measure(self, tick: Tick = lambda: None) -> None:
-        """Measure those who reached the end. Calls `tick` before each image."""
+        """Measure those who reached the end, their last layer fitted anew where that is wanted.
+
+        Calls `tick` before each image.
+        """
         for candidate in self.candidates:
-            if not candidate.stopped:
-                candidate.measure(self.split, self.lpips, tick)
+            if candidate.stopped:
+                continue
+            if candidate.refit and candidate.finetune_steps_done not in candidate.measured:
+                fit_last_layer(candidate.network, self.split.train, self.seed, tick, MORE_CROPS_PER_PAIR)
+            candidate.measure(self.split, self.lpips, tick)
 
     def winner(self) -> Candidate:
         """The best of those who reached the end and may be chosen, with its best weights in its network."""

@@ -21,6 +21,7 @@ from ml.pairs import TargetPair
 from ml.sampling import crop, generator_for, pick
 
 CROPS_PER_PAIR: Final = 6
+MORE_CROPS_PER_PAIR: Final = 16  # After fine-tuning, where what is fitted is not trained away again.
 CROP: Final = 64
 RIDGES: Final = (1.0, 0.1, 0.01, 0.001)  # Of each feature's power; `fit_last_layer` takes the one that suits.
 ROUNDING: Final = (1 / 255) ** 2 / 12  # Mean square of what rounding to 8 bits leaves: no read-out gains below it.
@@ -151,13 +152,17 @@ def gains_left_out(folds: Sequence[Moments], own: Float[Tensor, "f c"], ridge: f
 
 @torch.no_grad()
 def fit_last_layer(
-    network: SameSize, pairs: Sequence[TargetPair], seed: int, tick: Callable[[], None] = lambda: None
+    network: SameSize,
+    pairs: Sequence[TargetPair],
+    seed: int,
+    tick: Callable[[], None] = lambda: None,
+    crops: int = CROPS_PER_PAIR,
 ) -> None:
     """Give the network the last layer that suits the pairs, by the ridge of `RIDGES` that does best on a pair left out.
 
     The layer stays as it was where none does better than it, or nothing can be left out. Calls `tick` before each pair.
     """
-    folds, own = moments_of_pairs(network, pairs, seed, tick), own_read_out(network)
+    folds, own = moments_of_pairs(network, pairs, seed, tick, crops), own_read_out(network)
     gains = {ridge: float(gains_left_out(folds, own, ridge).mean()) for ridge in (None, *RIDGES)}
     best = max(gains, key=lambda ridge: gains[ridge])
     if best is not None:

@@ -114,6 +114,17 @@ def test_how_meta_learning_looks_ahead_is_the_presets_or_chosen(lined_up: Callab
     assert chosen == replace(PRESETS["quick"].meta, order="first", inner_rate=0.25)
 
 
+def test_after_the_few_steps_of_a_draft_last_layers_are_fitted_anew_unless_that_is_not_wanted(
+    lined_up: Callable[..., Race],
+) -> None:
+    def refitted(**options: Any) -> list[str]:
+        return [candidate.start for candidate in lined_up(**options).candidates if candidate.refit]
+
+    assert refitted(preset="draft") == ["scratch", "prior"]
+    assert refitted(preset="draft", linear_probe=False) == []
+    assert refitted() == []
+
+
 def test_what_comes_straight_from_the_prior_is_probed_unless_that_is_not_wanted(lined_up: Callable[..., Race]) -> None:
     def probed(**options: Any) -> list[str]:
         return [candidate.start for candidate in lined_up(**options).candidates if candidate.linear_probe]

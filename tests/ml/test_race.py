@@ -13,13 +13,13 @@ from ml import checkpoint
 from ml import race as race_module
 from ml.backbones import SameSize
 from ml.checkpoint import Trainee, adam
-from ml.evaluate import Quality
+from ml.evaluate import Quality, quality_of
 from ml.finetune import FinetuneSchedule, finetune_step
 from ml.guidance import TaskMix
 from ml.meta import MetaSchedule
 from ml.pairs import TargetPair, split
 from ml.race import Candidate, Race, Start
-from ml.read_out import fit_last_layer, last_layer
+from ml.read_out import MORE_CROPS_PER_PAIR, fit_last_layer, last_layer
 from ml.transfer import TransferSchedule
 
 TRANSFER = TransferSchedule(steps=3, batch=2, crop=16, learning_rate=1e-3)
@@ -42,6 +42,7 @@ def make_race(
         plan: str = "",
         chances: Tensor | None = None,
         linear_probe: bool = True,
+        refit: bool = False,
     ) -> Race:
         candidates = []
         for index, start in enumerate(starts):
@@ -49,7 +50,7 @@ def make_race(
             mix = None if start in {"scratch", "prior"} else TaskMix(torch.tensor([0.6, 0.3, 0.1]), chances)
             meta = MetaSchedule(tasks=2) if start.endswith("maml") else None
             trainee = Trainee(network, adam(network, 1e-3))
-            candidates.append(Candidate(start, trainee, mix, TRANSFER, FINETUNE, meta, linear_probe))
+            candidates.append(Candidate(start, trainee, mix, TRANSFER, FINETUNE, meta, linear_probe, refit))
         pairs = [replace(pair, distorted=(0.8 * pair.clean.float()).byte()) for pair in target_pairs(4, 48, 50)]
         parts = split(pairs, seed=0)
         return Race(candidates, parts, list(photographs.values()), TASKS, 7, held_back, plan)
@@ -70,15 +71,19 @@ def ignore(phase: str, candidate: str, step: int, loss: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("transfer", "chances"),
-    [("guided-transfer", None), ("guided-maml", None), ("guided-maml", torch.tensor([0.6, 0.1, 0.3]))],
+    ("transfer", "chances", "refit"),
+    [
+        ("guided-transfer", None, True),
+        ("guided-maml", None, False),
+        ("guided-maml", torch.tensor([0.6, 0.1, 0.3]), False),
+    ],
 )
 def test_a_race_resumed_at_any_step_ends_as_an_uninterrupted_one(
-    make_race: MakeRace, tmp_path: Path, transfer: Start, chances: Tensor | None
+    make_race: MakeRace, tmp_path: Path, transfer: Start, chances: Tensor | None, refit: bool
 ) -> None:
     """Every point: in the transfer, at its last step, around both milestones, at the very end."""
     starts: tuple[Start, ...] = ("scratch", "prior", transfer)
-    whole = make_race(starts, chances=chances)
+    whole = make_race(starts, chances=chances, refit=refit)
     points: list[tuple[str, str, int]] = []
 
     def save_always(phase: str, candidate: str, step: int, loss: float) -> None:
@@ -93,7 +98,7 @@ def test_a_race_resumed_at_any_step_ends_as_an_uninterrupted_one(
     assert ("fine_tuning", transfer, 4) in points
     assert len(points) == whole.planned_steps() == whole.steps_done()
     for index in range(len(points)):
-        resumed = make_race(starts, chances=chances)
+        resumed = make_race(starts, chances=chances, refit=refit)
         resumed.load(tmp_path / str(index))
         assert resumed.steps_done() == index + 1
         done: list[tuple[str, str, int]] = []
@@ -156,6 +161,29 @@ def test_fine_tuning_begins_with_a_fitted_last_layer_where_that_is_asked_for(
 
     race.run(look)
     assert all(torch.equal(value, seen[0][name]) for name, value in expected.state_dict().items())
+
+
+def test_training_ends_with_a_last_layer_fitted_anew_where_that_is_asked_for(make_race: MakeRace) -> None:
+    plain, refitted = (make_race(refit=refit) for refit in (False, True))
+    for race in (plain, refitted):
+        race.run(ignore)
+    expected = [deepcopy(candidate.network) for candidate in plain.candidates]
+    stopped = [candidate.stopped for candidate in refitted.candidates]
+    assert stopped == [False, True, False]
+    for network, candidate in zip(expected, refitted.candidates, strict=True):
+        assert last_layer(network).weight.equal(last_layer(candidate.network).weight)
+        if not candidate.stopped:
+            fit_last_layer(network, refitted.split.train, refitted.seed, crops=MORE_CROPS_PER_PAIR)
+    for _ in range(2):  # Measured once more, nothing changes.
+        refitted.measure()
+        for network, candidate, ours in zip(expected, refitted.candidates, plain.candidates, strict=True):
+            weight = last_layer(candidate.network).weight
+            assert weight.equal(last_layer(network).weight)
+            assert weight.equal(last_layer(ours.network).weight) == candidate.stopped
+    for candidate in refitted.candidates:
+        if not candidate.stopped:
+            at_the_end = quality_of(candidate.network, refitted.split.held_out)
+            assert candidate.measured[FINETUNE.steps] == at_the_end
 
 
 def test_a_probe_can_be_stopped_before_any_pair(make_race: MakeRace) -> None:
