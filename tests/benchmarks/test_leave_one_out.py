@@ -1,22 +1,22 @@
 """The leave-one-out benchmark at the smallest scale: what it reports, and that it goes on where it stopped."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import typer
 from PIL import Image
 
+from benchmarks import leave_one_out
 from benchmarks.devices import middle
 from benchmarks.leave_one_out import SIDE, distorted_pairs
+from ml import relation
 from ml.dead_leaves import dead_leaves
 from ml.distortions import DISTORTIONS
+from ml.edges import Edges
 from ml.images import to_uint8
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -28,22 +28,22 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(output: Path, photographs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "benchmarks/leave_one_out.py", "--output", output, "--train", photographs]
-    command += ["--unseen", photographs, "--steps", "2", "--samples", "2", "--width", "0.0625", "--memory-nodes", "2"]
-    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=100)
-
-
-def read(output: Path) -> dict[str, Any]:
+def run(output: Path, photographs: Path, *left_out: str, edges: Edges = "cosine") -> dict[str, Any]:
+    """The command with its function called; what it wrote."""
+    sizes: dict[str, Any] = {"steps": 2, "samples": 2, "width": 1 / 16, "memory_nodes": 2, "learn": "paper"}
+    leave_one_out.measure(
+        output, photographs, photographs, list(left_out), affinity="scaled", edges=edges, seed=0, **sizes
+    )
     report: dict[str, Any] = json.loads(output.read_text())
     return report
 
 
-def test_it_trains_without_the_one_left_out_reports_its_cluster_and_resumes(photographs: Path, tmp_path: Path) -> None:
+def test_it_trains_without_the_one_left_out_reports_its_cluster_and_resumes(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(relation, "PATCHES_PER_PAIR", 2)
     output = tmp_path / "report.json"
-    done = run(output, photographs, "--left-out", "noise")
-    assert done.returncode == 0, done.stderr
-    first = read(output)
+    first = run(output, photographs, "noise")
     assert list(first["networks"]) == ["none", "noise"]
     for network in first["networks"].values():
         assert list(network) == ["patches", "pairs", "devices", "devices with strength"]
@@ -55,14 +55,14 @@ def test_it_trains_without_the_one_left_out_reports_its_cluster_and_resumes(phot
                 assert near["own_neighbours"] + sum(near["strangers"].values()) <= 1 + 1e-3
     assert first["networks"]["none"] != first["networks"]["noise"]
 
-    again = run(output, photographs, "--left-out", "noise", "--left-out", "blur")
-    assert again.returncode == 0, again.stderr
-    assert [line.split(":")[0] for line in again.stdout.splitlines()] == ["without blur"]
-    assert {name: read(output)["networks"][name] for name in first["networks"]} == first["networks"]
+    capsys.readouterr()
+    again = run(output, photographs, "noise", "blur")
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["without blur"]
+    assert {name: again["networks"][name] for name in first["networks"]} == first["networks"]
 
-    other = run(output, photographs, "--left-out", "noise", "--edges", "l1")
-    assert other.returncode == 2
-    assert read(output)["asked"]["edges"] == "cosine"
+    with pytest.raises(typer.BadParameter, match="has other options"):
+        run(output, photographs, "noise", edges="l1")
+    assert json.loads(output.read_text()) == again
 
 
 def test_pairs_are_the_same_scenes_distorted_once_and_of_one_strength_alike() -> None:

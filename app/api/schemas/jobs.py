@@ -97,7 +97,7 @@ class JobOptions(Wire):
     linear_probe: bool = Field(
         True,
         description="What is fine-tuned straight from the prior begins with a last layer fitted to the pairs in "
-        "closed form.",
+        "closed form, and a draft ends with one.",
     )
     priority: Priority = Field(
         "normal",
