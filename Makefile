@@ -26,12 +26,16 @@ up: $(VENV)/.service  ## start the service and leave it running until Ctrl-C
 test: $(VENV)/.developer  ## the test suite, on all cores; ARGS="-k name" picks tests, ARGS="-n 0" runs them in one process
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
 
-.PHONY: check
-check: $(VENV)/.developer  ## format, lint, types, import rules, and that the docs tell the truth
+.PHONY: check check-code check-docs
+check: check-code check-docs  ## format, lint, types, import rules, and that the docs tell the truth
+
+check-code: $(VENV)/.developer
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+check-docs: $(VENV)/.developer
 	@$(BIN)/python -m pytest -q tests/test_docs.py
 
 .PHONY: format
