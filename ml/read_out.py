@@ -18,6 +18,7 @@ from torch import Generator, Tensor, nn
 from ml.backbones import SameSize
 from ml.images import from_uint8
 from ml.pairs import TargetPair
+from ml.precision import autocast
 from ml.sampling import crop, generator_for, pick
 
 CROPS_PER_PAIR: Final = 6
@@ -123,13 +124,16 @@ def disjoint_tiles(
 
 
 def moments(network: SameSize, clean: Float[Tensor, "n 3 h w"], distorted: Float[Tensor, "n 3 h w"]) -> Moments:
-    """Of some crops: what the last layer sees at each position, and a one for the bias, against what lacks of clean."""
-    seen = features(network, distorted)  # (n, width, h / r, w / r)
+    """Of some crops: what the last layer sees at each position, and a one for the bias, against what lacks of clean.
+
+    Features are computed in the precision of whoever calls, products in single and their sums over pairs in double.
+    """
+    seen = features(network, distorted).float()  # (n, width, h / r, w / r)
     windows = F.unfold(seen, 3, padding=1).transpose(0, 1).flatten(1)  # (f - 1, n m)
     known = torch.cat([windows, torch.ones_like(windows[:1])])  # (f, n m)
     missing = network.cells(clean - distorted).flatten(2).transpose(0, 1).flatten(1)  # (c, n m)
-    # Products in single precision, sums over pairs in double.
-    gram, cross, energy = known @ known.T, known @ missing.T, missing.square().sum()
+    with torch.autocast(known.device.type, enabled=False):
+        gram, cross, energy = known @ known.T, known @ missing.T, missing.square().sum()
     return Moments(gram.double(), cross.double(), energy.double(), missing.numel())
 
 
@@ -160,9 +164,12 @@ def fit_last_layer(
 ) -> None:
     """Give the network the last layer that suits the pairs, by the ridge of `RIDGES` that does best on a pair left out.
 
-    The layer stays as it was where none does better than it, or nothing can be left out. Calls `tick` before each pair.
+    The layer stays as it was where none does better than it, or nothing can be left out. Features are computed as in
+    training. Calls `tick` before each pair.
     """
-    folds, own = moments_of_pairs(network, pairs, seed, tick, crops), own_read_out(network)
+    with autocast(next(network.parameters()).device):
+        folds = moments_of_pairs(network, pairs, seed, tick, crops)
+    own = own_read_out(network)
     gains = {ridge: float(gains_left_out(folds, own, ridge).mean()) for ridge in (None, *RIDGES)}
     best = max(gains, key=lambda ridge: gains[ridge])
     if best is not None:

@@ -1,6 +1,7 @@
 """The last layer fitted in closed form: what it may change, and that it is the fit that it claims to be."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -61,6 +62,7 @@ def test_it_is_the_least_squares_solution_with_its_penalty(
 ) -> None:
     """At the minimum every weight's gradient of the summed squares is that of its penalty, reversed."""
     monkeypatch.setattr(read_out, "RIDGES", (ridge,))
+    monkeypatch.setattr(read_out, "autocast", nullcontext)  # Features in single precision on any processor.
     pairs = dark_pairs(2, height=CROP, width=CROP)
     network = NETWORKS["vdsr"]()
     last = last_layer(network)
@@ -118,6 +120,34 @@ def test_the_same_pairs_and_seed_give_the_same_layer(dark_pairs: Pairs) -> None:
     assert not last_layer(first).weight.equal(last_layer(third).weight)
 
 
+def test_features_are_computed_as_in_training_and_products_exactly(
+    dark_pairs: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Emulated where the processor has no bfloat16: the fit is that of rounded features, not a rounded fit."""
+    monkeypatch.setattr(read_out, "autocast", lambda on: torch.autocast(on.type, dtype=torch.bfloat16))
+    pairs, features = dark_pairs(3, height=70, width=80), read_out.features
+    computed: list[torch.dtype] = []
+
+    def seen(network: SameSize, image: Tensor) -> Tensor:
+        found = features(network, image)
+        computed.append(found.dtype)
+        return found
+
+    def rounded(network: SameSize, image: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return features(network, image).float()
+
+    network, expected = NETWORKS["vdsr"](), NETWORKS["vdsr"]()
+    monkeypatch.setattr(read_out, "features", seen)
+    fit_last_layer(network, pairs, seed=0)
+    assert set(computed) == {torch.bfloat16}
+    monkeypatch.setattr(read_out, "features", rounded)
+    monkeypatch.setattr(read_out, "autocast", nullcontext)
+    fit_last_layer(expected, pairs, seed=0)
+    assert last_layer(network).weight.any()
+    assert torch.allclose(last_layer(network).weight, last_layer(expected).weight, rtol=1e-4, atol=1e-7)
+
+
 def test_where_no_fit_helps_on_the_pair_left_out_the_layer_stays(target_pairs: Pairs) -> None:
     same = [replace(pair, distorted=pair.clean) for pair in target_pairs(2)]
     network = NETWORKS["vdsr"]()
@@ -129,6 +159,7 @@ def test_where_no_fit_helps_on_the_pair_left_out_the_layer_stays(target_pairs: P
 def test_the_ridge_is_the_one_that_gains_most_on_what_is_left_out(
     dark_pairs: Pairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(read_out, "autocast", nullcontext)  # Features in single precision on any processor.
     pairs = dark_pairs(4, height=70, width=80)
     network = NETWORKS["vdsr"]()
     folds, own = moments_of_pairs(network, pairs, seed=0), own_read_out(network)
