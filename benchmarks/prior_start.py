@@ -23,7 +23,7 @@ from ml.guidance import guided
 from ml.options import PRESETS, TrainingOptions
 from ml.precision import device
 from ml.prior import Prior, load_prior, theta_name
-from ml.read_out import MORE_CROPS_PER_PAIR, fit_last_layer
+from ml.read_out import crops_of_a_refit, fit_last_layer
 
 POINTS: Final = 10
 REAL: Final = REPOSITORY / "../shared/data/pairs"
@@ -127,7 +127,7 @@ def tuned(bench: Bench, start: str, of: Network, prior: Prior, seed: int, rate: 
         untrained = bench.psnr(network)
         found = replace(bench, scale=scale).finetune(network, rate, seed, points=max(1, POINTS // how.divisor))
         if how.refit:
-            fit_last_layer(network, bench.target.train, seed, crops=MORE_CROPS_PER_PAIR)
+            fit_last_layer(network, bench.target.train, seed, crops=crops_of_a_refit(len(bench.target.train)))
             found["psnr"] = bench.psnr(network)
             found["curve"][str(scale.finetune_steps)] = found["psnr"]
         return found | {"curve": {"0": untrained} | found["curve"]}

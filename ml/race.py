@@ -28,7 +28,7 @@ from ml.guidance import TaskMix
 from ml.lpips import Lpips
 from ml.meta import MetaSchedule, meta_step
 from ml.pairs import Split, TargetPair
-from ml.read_out import MORE_CROPS_PER_PAIR, fit_last_layer
+from ml.read_out import crops_of_a_refit, fit_last_layer
 from ml.transfer import TransferSchedule, transfer_gradient, transfer_step
 
 Start = Literal["scratch", "prior", "uniform-transfer", "guided-transfer", "uniform-maml", "guided-maml"]
@@ -261,7 +261,8 @@ class Race:
             if candidate.stopped:
                 continue
             if candidate.refit and candidate.finetune_steps_done not in candidate.measured:
-                fit_last_layer(candidate.network, self.split.train, self.seed, tick, MORE_CROPS_PER_PAIR)
+                crops = crops_of_a_refit(len(self.split.train))
+                fit_last_layer(candidate.network, self.split.train, self.seed, tick, crops)
             candidate.measure(self.split, self.lpips, tick)
 
     def winner(self) -> Candidate:

@@ -22,7 +22,8 @@ from ml.precision import autocast
 from ml.sampling import crop, generator_for, pick
 
 CROPS_PER_PAIR: Final = 6
-MORE_CROPS_PER_PAIR: Final = 16  # After fine-tuning, where what is fitted is not trained away again.
+MORE_CROPS_PER_PAIR: Final = 16  # After fine-tuning, where what is fitted is not trained away again,
+MORE_CROPS: Final = 160  # but no more in all than these, unless there are so many pairs.
 CROP: Final = 64
 RIDGES: Final = (1.0, 0.1, 0.01, 0.001)  # Of each feature's power; `fit_last_layer` takes the one that suits.
 ROUNDING: Final = (1 / 255) ** 2 / 12  # Mean square of what rounding to 8 bits leaves: no read-out gains below it.
@@ -64,6 +65,11 @@ class Moments:
         left = self.energy - 2 * (read_out * self.cross).sum() + (read_out * (self.gram @ read_out)).sum()
         rounding = ROUNDING * self.values
         return 10 * ((self.energy + rounding) / (left.clamp_min(0) + rounding)).log10()
+
+
+def crops_of_a_refit(pairs: int) -> int:
+    """How many crops of each pair a fit after fine-tuning sees: many of few pairs, as many as any fit of many."""
+    return max(CROPS_PER_PAIR, min(MORE_CROPS_PER_PAIR, MORE_CROPS // pairs))
 
 
 def last_layer(network: SameSize) -> nn.Conv2d:

@@ -12,7 +12,16 @@ from ml import read_out
 from ml.backbones import BackboneName, SameSize, build, rcan, rdn
 from ml.images import from_uint8
 from ml.pairs import TargetPair
-from ml.read_out import CROP, disjoint_tiles, fit_last_layer, gains_left_out, last_layer, moments_of_pairs, own_read_out
+from ml.read_out import (
+    CROP,
+    crops_of_a_refit,
+    disjoint_tiles,
+    fit_last_layer,
+    gains_left_out,
+    last_layer,
+    moments_of_pairs,
+    own_read_out,
+)
 
 Pairs = Callable[..., list[TargetPair]]
 NETWORKS: dict[str, Callable[[], SameSize]] = {
@@ -146,6 +155,11 @@ def test_features_are_computed_as_in_training_and_products_exactly(
     fit_last_layer(expected, pairs, seed=0)
     assert last_layer(network).weight.any()
     assert torch.allclose(last_layer(network).weight, last_layer(expected).weight, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(("pairs", "crops"), [(1, 16), (8, 16), (10, 16), (20, 8), (24, 6), (500, 6)])
+def test_a_fit_after_training_sees_more_crops_of_few_pairs(pairs: int, crops: int) -> None:
+    assert crops_of_a_refit(pairs) == crops
 
 
 def test_where_no_fit_helps_on_the_pair_left_out_the_layer_stays(target_pairs: Pairs) -> None:
