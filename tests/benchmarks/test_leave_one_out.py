@@ -1,6 +1,8 @@
 """The leave-one-out benchmark at the smallest scale: what it reports, and that it goes on where it stopped."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from ml.dead_leaves import dead_leaves
 from ml.distortions import DISTORTIONS
 from ml.edges import Edges
 from ml.images import to_uint8
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +67,17 @@ def test_it_trains_without_the_one_left_out_reports_its_cluster_and_resumes(
     with pytest.raises(typer.BadParameter, match="has other options"):
         run(output, photographs, "noise", edges="l1")
     assert json.loads(output.read_text()) == again
+
+
+def test_as_a_command_it_refuses_a_file_of_other_options(photographs: Path, tmp_path: Path) -> None:
+    output = tmp_path / "report.json"
+    output.write_text(json.dumps({"asked": {"edges": "cosine"}, "networks": {}}))
+    command = [sys.executable, ROOT / "benchmarks/leave_one_out.py", "--output", output, "--train", photographs]
+    command += ["--unseen", photographs, "--left-out", "noise", "--edges", "l1", "--samples", "2", "--steps", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 2
+    assert "has other options" in " ".join(done.stderr.replace("│", " ").split())
+    assert json.loads(output.read_text())["asked"] == {"edges": "cosine"}
 
 
 def test_pairs_are_the_same_scenes_distorted_once_and_of_one_strength_alike() -> None:
