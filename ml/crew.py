@@ -6,14 +6,16 @@ optimizer, one checkpoint and one who decides, and helpers cannot drift away: wh
 by it. Over the wire goes as much as when all exchange gradients: weights one way, gradients the other.
 """
 
+import ctypes
 import os
 import pickle
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import IntEnum
 from pathlib import Path
@@ -23,9 +25,13 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import _abort_process_group, _set_pg_timeout, _world
 
 LEADER: Final = 0
 SILENCE: Final = timedelta(minutes=30)  # Between steps the leader may measure, and wait for a database.
+MEETING: Final = timedelta(minutes=1)  # From having loaded everything to having found each other.
+LOOK_EVERY: Final = timedelta(seconds=1)  # Whether all helpers live, while the leader waits for them.
+POLL_EVERY_S: Final = 1e-4
 HELPER: Final = ("-m", "ml.helper")
 SOURCE: Final = Path(__file__).resolve().parent.parent
 
@@ -48,6 +54,7 @@ class Crew:
 
     rank: int = LEADER
     size: int = 1
+    helpers: tuple[subprocess.Popen[bytes], ...] = ()  # The leader's.
 
     def part(self, batch: int) -> range:
         """The samples of a batch that are this process's."""
@@ -58,8 +65,7 @@ class Crew:
         if self.size == 1:
             return value
         summed = value.detach().clone()
-        with losing_helpers():
-            dist.all_reduce(summed)
+        self._wait(dist.all_reduce(summed, async_op=True), summed)
         return summed
 
     def enlist(self, needed: Callable[[], Any]) -> None:
@@ -67,9 +73,8 @@ class Crew:
         if self.size > 1:
             self._order(Order.ENLIST)
             document = torch.frombuffer(bytearray(pickle.dumps(needed())), dtype=torch.uint8)
-            with losing_helpers():
-                dist.broadcast(torch.tensor(len(document)), LEADER)
-                dist.broadcast(document, LEADER)
+            self._broadcast(torch.tensor(len(document)))
+            self._broadcast(document)
 
     def begin(self, order: Order, candidate: int, step: int, network: nn.Module) -> None:
         """Have the helpers compute their part of a step with these weights. Raises HelperLost."""
@@ -78,30 +83,28 @@ class Crew:
             self.share_weights(network)
 
     def _order(self, order: Order, candidate: int = 0, step: int = 0) -> None:
-        with losing_helpers():
-            dist.broadcast(torch.tensor([order, candidate, step]), LEADER)
+        self._broadcast(torch.tensor([order, candidate, step]))
 
     def next_order(self) -> tuple[Order, int, int]:
         """What a helper shall do next: with which candidate, at which step."""
         told = torch.zeros(3, dtype=torch.int64)
-        dist.broadcast(told, LEADER)
+        self._broadcast(told)
         order, candidate, step = told.tolist()
         return Order(order), candidate, step
 
     def enlisted(self) -> Any:
         """What a helper is given by `enlist`."""
         length = torch.tensor(0)
-        dist.broadcast(length, LEADER)
+        self._broadcast(length)
         document = torch.empty(int(length), dtype=torch.uint8)
-        dist.broadcast(document, LEADER)
+        self._broadcast(document)
         return pickle.loads(document.numpy().tobytes())  # noqa: S301 - of this process's own parent
 
     def share_weights(self, network: nn.Module) -> None:
         """Overwrite every process's weights with the leader's."""
         parameters = list(network.parameters())
         weights = torch.cat([parameter.detach().flatten() for parameter in parameters])  # (n,)
-        with losing_helpers():
-            dist.broadcast(weights, LEADER)
+        self._broadcast(weights)
         if self.rank != LEADER:
             with torch.no_grad():
                 for parameter, values in in_parts(weights, parameters):
@@ -114,11 +117,45 @@ class Crew:
         parameters = list(network.parameters())
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         flat = torch.cat([*(gradient.flatten() for gradient in gradients), loss.detach()[None]])  # (n + 1,)
-        with losing_helpers():
-            dist.reduce(flat, LEADER)
+        self._wait(dist.reduce(flat, LEADER, async_op=True), flat)
+        if flat.is_cuda and self.rank == LEADER:
+            self._wait_for_the_device()
         for parameter, values in in_parts(flat[:-1], parameters):
             parameter.grad = torch.empty_like(parameter).copy_(values)  # In the memory layout of the weights.
         return flat[-1]
+
+    def _broadcast(self, tensor: Tensor) -> None:
+        self._wait(dist.broadcast(tensor, LEADER, async_op=True), tensor)
+
+    def _wait(self, work: dist.Work, tensor: Tensor) -> None:
+        """Wait until a collective operation is done; on an accelerator, have what follows wait. Raises HelperLost.
+
+        A connection that breaks just when gloo begins to send on it may go unnoticed, and the operation never ends. So
+        the leader looks after its helpers itself.
+        """
+        with losing_helpers():
+            while self.helpers and not tensor.is_cuda and not work.is_completed():
+                with suppress(RuntimeError):  # Not done yet, or failed.
+                    work.wait(LOOK_EVERY)
+                if not work.is_completed():
+                    self._require_all()
+            work.wait()  # Raises what it failed of.
+
+    def _wait_for_the_device(self) -> None:
+        """Wait until the accelerator is done: NCCL there waits for a process that is gone as for one that is slow."""
+        done = torch.cuda.Event()
+        done.record()
+        look_at = time.monotonic() + LOOK_EVERY.total_seconds()
+        while not done.query():
+            if time.monotonic() > look_at:
+                self._require_all()
+                look_at += LOOK_EVERY.total_seconds()
+            time.sleep(POLL_EVERY_S)
+
+    def _require_all(self) -> None:
+        for helper in self.helpers:
+            if (code := helper.poll()) is not None:
+                raise HelperLost(f"a process of the crew has ended with code {code}")
 
 
 ALONE: Final = Crew()
@@ -155,8 +192,9 @@ def join(rendezvous: Path, rank: int, size: int) -> Crew:
         init_method=rendezvous.as_uri(),
         rank=rank,
         world_size=size,
-        timeout=SILENCE,
+        timeout=MEETING,
     )
+    _set_pg_timeout(SILENCE)
     return Crew(rank, size)
 
 
@@ -178,15 +216,30 @@ def crew_of(size: int, threads: int) -> Iterator[Crew]:
             for helper in helpers:
                 await_imports(helper)
             with losing_helpers():
-                crew = join(rendezvous, LEADER, size)
+                crew = replace(join(rendezvous, LEADER, size), helpers=tuple(helpers))
             yield crew
+        except HelperLost:
+            abandon_group()
+            raise
         finally:
             for helper in helpers:
                 helper.kill()
             for helper in helpers:
-                helper.communicate()
+                with helper:  # Closes its pipe and waits for its end.
+                    pass
             if dist.is_initialized():
                 dist.destroy_process_group()
+
+
+def abandon_group() -> None:
+    """Leave the group with whatever operation is under way in it, so that this process may join another.
+
+    To destroy it would mean to wait for that operation. On the CPU its thread stays behind, and some kilobytes.
+    """
+    if dist.is_initialized():
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(dist.group.WORLD))  # Its destructor would wait, too.
+        _abort_process_group()
+    _world.group_count = 0  # Groups are numbered, and meet under their number; one that did not meet has used it up.
 
 
 def start_helper(rendezvous: Path, rank: int, size: int, threads: int) -> subprocess.Popen[bytes]:

@@ -25,6 +25,11 @@ class Struck:
     kind: Kind
     pid: int | None  # None where none was there, or none is meant
 
+    @property
+    def hit(self) -> bool:
+        """Whether it could be done."""
+        return self.pid is not None or self.kind == "FLUSHALL"
+
 
 @dataclass(frozen=True)
 class Probe:

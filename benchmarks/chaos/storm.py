@@ -38,6 +38,8 @@ from tests.servers import is_alive
 
 Say = Callable[[str], None]
 QUIESCE_S = 300.0
+# A fault whose victim was killed just before waits so long for the next of its kind; the later faults come later then.
+VICTIM_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,12 @@ def rage(service: Installation, faults: list[Fault], say: Say) -> tuple[list[Str
             thaw_due(now)
             time.sleep(0.02)
         done = strike(service, fault)
+        while not done.hit and time.monotonic() < now + VICTIM_WITHIN_S:
+            thaw_due(time.monotonic())
+            time.sleep(0.05)
+            done = strike(service, fault)
         struck.append(done)
-        say(f"{fault.at_s:6.1f} s  {fault.kind}" + ("" if done.pid or fault.kind == "FLUSHALL" else ": none there"))
+        say(f"{fault.at_s:6.1f} s  {fault.kind}" + ("" if done.hit else ": none there"))
         if fault.kind == "frozen training" and done.pid is not None:
             thaw[done.pid] = time.monotonic() + 1.5 * LEASE_S
     while thaw:
@@ -187,7 +193,7 @@ def run(plan: Plan, folder: Path, say: Say, **environment: str) -> dict[str, Any
         "plan": asdict(plan),
         "schedule": [asdict(fault) for fault in faults],
         "faults_done": {
-            kind: sum(fault.kind == kind and (fault.pid is not None or kind == "FLUSHALL") for fault in struck)
+            kind: sum(fault.kind == kind and fault.hit for fault in struck)
             for kind in sorted({fault.kind for fault in faults})
         },
         "seconds": round(took_s, 1),

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,24 @@ import contextlib, ml.finetune, ml.transfer, ml.helper
 for module in (ml.finetune, ml.transfer):
     module.autocast = lambda on: contextlib.nullcontext()
 ml.helper.main()
+"""
+
+# A helper whose end the leader's connections do not show: a child of it holds them open.
+UNHEARD_HELPER = """
+import os, time
+from ml import crew, helper
+join = crew.join
+def joined(*told):
+    met = join(*told)
+    meant = os.getpid()
+    if os.fork() == 0:
+        while os.getppid() == meant:
+            time.sleep(0.1)
+        time.sleep(12.0)
+        os._exit(0)
+    return met
+crew.join = joined
+helper.main()
 """
 
 
@@ -150,9 +169,14 @@ def test_two_processes_train_what_one_does_and_resume_to_the_bit(
     assert len(helpers) == 1
 
 
+@pytest.mark.parametrize("helper", [crew_module.HELPER, ("-c", UNHEARD_HELPER)], ids=["heard", "unheard"])
 def test_a_helper_that_dies_ends_the_attempt_and_leaves_nobody_behind(
-    make_race: MakeRace, helpers: list[subprocess.Popen[bytes]]
+    make_race: MakeRace,
+    helpers: list[subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    helper: tuple[str, ...],
 ) -> None:
+    monkeypatch.setattr(crew_module, "HELPER", helper)
     killed = 0.0
 
     def kill(phase: str, candidate: str, step: int, loss: float) -> None:
@@ -164,6 +188,19 @@ def test_a_helper_that_dies_ends_the_attempt_and_leaves_nobody_behind(
     with pytest.raises(HelperLost), crew_of(3, 1) as crew:
         make_race(crew).run(kill)
     assert 0.0 < time.monotonic() - killed < 10.0
+    with crew_of(2, 1) as another:
+        make_race(another).run(lambda *step: None)
+
+
+@pytest.mark.usefixtures("helpers")
+def test_a_helper_that_dies_before_all_have_met_does_not_keep_the_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(crew_module, "HELPER", ("-c", "print('ready')"))
+        patched.setattr(crew_module, "MEETING", timedelta(seconds=2))
+        with pytest.raises(HelperLost), crew_of(2, 1):
+            pytest.fail("nobody was there to meet")
+    with crew_of(2, 1) as another:
+        assert another.size == 2
 
 
 @pytest.mark.usefixtures("helpers")
