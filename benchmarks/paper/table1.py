@@ -109,7 +109,7 @@ def table(report: Report) -> str:
 def _seeds(row: dict[str, list[Record]]) -> str:
     """How many, apart for the meta-learned schemes where these have others."""
     plain, meta = (max(len(row[scheme]) for scheme in schemes) for schemes in COMPARED)
-    return str(plain) if meta in (plain, 0) else f"{plain}, MAML {meta}"
+    return f"{plain}, MAML {meta}" if 0 < plain != meta > 0 else str(plain or meta)
 
 
 def _about(report: Report, name: str) -> str:

@@ -82,6 +82,11 @@ def test_table_1_has_means_over_the_seeds_that_compared_schemes_share(
         assert cells[8:] == ["3" if len(meta_seeds) == 3 else "3, MAML 2"]
 
 
+def test_table_1_counts_the_seeds_of_meta_learning_alone(report: dict[str, Any]) -> None:
+    alone = report | {"trials": [t for t in report["trials"] if t.get("scheme") in (None, "maml", "drtl-maml")]}
+    assert [cells[8] for cells in rows(table1.table(alone), "RDN")] == ["2"] * (len(TARGETS) + 1)
+
+
 def test_table_2_compares_on_the_images_that_all_methods_have(report: dict[str, Any]) -> None:
     for target in TARGETS:
 
