@@ -66,6 +66,22 @@ crew.join = joined
 helper.main()
 """
 
+# A helper that takes longer for its first step than the leader waits before it looks whether all live.
+SLOW_HELPER = EXACT_HELPER.replace(
+    "ml.helper.main()",
+    """
+from ml.crew import Crew
+gather = Crew.gather
+def late(*given):
+    import time
+    time.sleep(2.5)
+    Crew.gather = gather
+    return gather(*given)
+Crew.gather = late
+ml.helper.main()
+""",
+)
+
 
 @pytest.fixture
 def make_race(
@@ -190,6 +206,16 @@ def test_a_helper_that_dies_ends_the_attempt_and_leaves_nobody_behind(
     assert 0.0 < time.monotonic() - killed < 10.0
     with crew_of(2, 1) as another:
         make_race(another).run(lambda *step: None)
+
+
+@pytest.mark.usefixtures("exact", "helpers")
+def test_a_slow_helper_is_waited_for(make_race: MakeRace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew_module, "HELPER", ("-c", SLOW_HELPER))
+    with crew_of(2, 1) as crew:
+        began = time.monotonic()
+        losses = ran(make_race(crew))
+        assert time.monotonic() - began > 2.5
+    assert losses == pytest.approx(ran(make_race(ALONE)), rel=1e-5)
 
 
 @pytest.mark.usefixtures("helpers")
