@@ -176,22 +176,33 @@ class Hidden(Deliverer):
 
     looks = 0
 
+    def __init__(self, service: Service) -> None:
+        super().__init__(service)
+        self.looking = threading.Event()
+
     def _claim(self, at_most: int) -> list[Claim]:
         self.looks += 1
         if self.looks != 2:
             return super()._claim(at_most)
+        self.looking.set()
         assert eventually(lambda: states(self.service).count("delivered") == PER_WEBHOOK)
         time.sleep(0.2)  # A message's task ends a moment after its row says so.
         return []
 
 
 def test_a_sender_looks_once_more_where_the_last_landed_while_it_looked(service: Service) -> None:
+    sender = Hidden(service)
+
+    def last(message: Message, handler: BaseHTTPRequestHandler) -> None:
+        assert sender.looking.wait(30.0)
+        answering(204)(message, handler)
+
     with receiver() as there:
-        there.respond = Slow(0.1)
+        there.script = [answering(204)] * (PER_WEBHOOK - 1) + [last]
         hook(service, there, events=["job.failed"])
         for number in range(PER_WEBHOOK + 1):
             run_job(service, f"job-{number}")
-        Hidden(service).run()
+        sender.run()
         assert len(there.messages) == PER_WEBHOOK + 1
     assert states(service) == ["delivered"] * (PER_WEBHOOK + 1)
 
