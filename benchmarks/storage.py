@@ -106,12 +106,8 @@ def quantiles(times: list[float]) -> dict[str, float]:
 @contextmanager
 def bucket(folder: Path) -> Iterator[dict[str, str]]:
     """A running S3 server; yields what its clients need in their environment."""
-    server = S3Server(folder)
-    server.start()
-    try:
+    with S3Server(folder) as server:
         yield server.environment
-    finally:
-        server.kill()
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
@@ -30,6 +30,13 @@ class S3Server:
     def environment(self) -> dict[str, str]:
         """What a client has to find in its environment."""
         return CREDENTIALS | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}", "AWS_REGION": "eu-central-1"}
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
     def start(self) -> None:
         keys = ",".join(CREDENTIALS.values())

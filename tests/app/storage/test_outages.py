@@ -18,12 +18,10 @@ from tests.s3_server import BUCKET, S3Server
 @pytest.fixture
 def own_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
     """A server that the test may kill."""
-    server = S3Server(tmp_path / "s3")
-    server.start()
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    yield server
-    server.kill()
+    with S3Server(tmp_path / "s3") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
 
 
 def test_a_server_that_is_away_is_said_to_be_and_may_come_back(own_s3: S3Server) -> None:
