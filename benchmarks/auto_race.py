@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
 import typer
+from torch import Tensor
 
 from benchmarks.devices import REPOSITORY, Device, real_devices
 from benchmarks.trials import SCALES, Trials, one_thread, settings, shown
@@ -31,7 +32,7 @@ class Counting:
     def __init__(self) -> None:
         self.steps = 0
 
-    def progress(self, phase: str, fraction: float, **facts: float | str) -> None:
+    def progress(self, phase: str, fraction: float, **facts: float | str | Tensor) -> None:
         pass
 
     def graph(self, graph: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+from torch import Tensor
 
 from app.doctor import fixes
 from app.doctor.duplicates import alike
@@ -267,7 +268,7 @@ def seconds_per_pair(real: dict[str, list[tuple[Pixels, Pixels]]]) -> dict[str, 
 class _Unwatched:
     """A follower that does not care."""
 
-    def progress(self, phase: str, fraction: float, **facts: float | str) -> None: ...
+    def progress(self, phase: str, fraction: float, **facts: float | str | Tensor) -> None: ...
 
     def graph(self, graph: dict[str, Any]) -> None: ...
 

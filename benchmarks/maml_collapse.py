@@ -18,8 +18,10 @@ from torch import nn
 from benchmarks.devices import REPOSITORY
 from benchmarks.main_job import commit, machine
 from benchmarks.trials import one_thread
+from ml.auxiliary import auxiliary_batch
 from ml.backbones import SameSize, dncnn, vdsr
 from ml.backbones.layers import convolution, zero_convolution
+from ml.chance import chance_of
 from ml.checkpoint import adam
 from ml.dead_leaves import dead_leaves
 from ml.distortions import PAPERS
@@ -31,7 +33,7 @@ from ml.meta import MetaSchedule, meta_loss, visited_tasks
 from ml.metrics import psnr
 from ml.pairs import TargetPair
 from ml.sampling import generator_for
-from ml.transfer import TransferSchedule, auxiliary_batch
+from ml.transfer import TransferSchedule
 
 WIDTH: Final = 16
 DEPTH: Final = 17
@@ -121,8 +123,8 @@ def meta_trained(
         optimizer.zero_grad()
         for place, task in enumerate(visited):
             samples = range(schedule.batch // len(visited))
-            generators = [generator_for(0, f"maml/{step}/{place}", sample) for sample in samples]
-            batch = auxiliary_batch(images, [tasks[task]], schedule.crop, generators)
+            chance = chance_of(0, f"maml/{step}/{place}", samples, torch.device("cpu"))
+            batch = auxiliary_batch(images, [tasks[task]], schedule.crop, chance)
             loss = meta_loss(network, *batch.halves(), meta) / len(visited)
             loss.backward()
             queried += loss.item() / steps
@@ -130,7 +132,7 @@ def meta_trained(
     before = quality(network, test)
     with torch.no_grad():  # As training saw it: normalised by the statistics of the batch at hand.
         network.train()
-        seen = auxiliary_batch(images, tasks, 32, [generator_for(2, "seen", sample) for sample in range(16)])
+        seen = auxiliary_batch(images, tasks, 32, chance_of(2, "seen", range(16), torch.device("cpu")))
         by_batch = float((network(seen.distorted) - seen.clean).abs().mean())
         network.eval()
         by_kept = float((network(seen.distorted) - seen.clean).abs().mean())

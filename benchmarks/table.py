@@ -24,6 +24,7 @@ from method_table import (
 from relation_table import leave_one_out_table, read_outs_table, unrelated_table
 from restoring_table import restoring_table
 from storage_table import storage_table
+from training_speed_table import training_speed_table
 from unit_costs_table import unit_costs_table
 
 from benchmarks.paper.document import page
@@ -45,6 +46,7 @@ TABLES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "rates": rates_table,
     "read_outs": read_outs_table,
     "storage": storage_table,
+    "training_speed": training_speed_table,
     "trust": trust_table,
     "unit_costs": unit_costs_table,
     "unrelated": unrelated_table,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmarks.devices import Device, middle
 from benchmarks.main_job import commit, machine
+from ml.auxiliary import MARGIN
 from ml.backbones import SameSize
 from ml.checkpoint import adam
 from ml.evaluate import mean, quality_of, quality_of_input
@@ -21,12 +22,12 @@ from ml.finetune import FinetuneSchedule, finetune_step
 from ml.guidance import TaskMix
 from ml.job import clean_images
 from ml.meta import MetaSchedule, meta_step
-from ml.pairs import Split, TargetPair
-from ml.precision import device, trained_in
+from ml.pairs import Split, TargetPair, pairs_at_hand
+from ml.precision import at_hand, device, trained_in
 from ml.prior import Prior
 from ml.relation import Relation, relate
 from ml.selection import selected
-from ml.transfer import MARGIN, TransferSchedule, transfer_step
+from ml.transfer import TransferSchedule, transfer_step
 from ml.transferability import assessed
 
 
@@ -126,7 +127,7 @@ class Bench:
     def of(cls, target: Device, scale: Scale, clean_dir: Path | None, tasks: Sequence[str], seed: int) -> "Bench":
         """Auxiliary tasks are made of a folder's images, the target's clean ones and dead leaves, as in a job."""
         images = clean_images(Split("pairs", target.train, []), clean_dir, LEAST_SIDE, seed)
-        return cls(target, scale, images, tasks, shown(target.test, scale.side))
+        return cls(target, scale, at_hand(device(), images), tasks, shown(target.test, scale.side))
 
     def transfer(
         self,
@@ -139,7 +140,7 @@ class Bench:
     ) -> None:
         """Algorithm 2, or with `meta` Algorithm 3, without fine-tuning."""
         schedule = TransferSchedule(steps or self.scale.transfer_steps, self.scale.batch, learning_rate=rate)
-        optimizer, mix = adam(network, schedule.learning_rate), mix.to(device())
+        optimizer = adam(network, schedule.learning_rate)
         for step in range(schedule.steps):
             learning = (network, optimizer, self.clean, self.tasks, mix.gamma, schedule)
             if meta is None:
@@ -158,9 +159,9 @@ class Bench:
     ) -> None:
         """Fine-tuning, Eq. (3). `after` is told how many steps are done."""
         schedule = FinetuneSchedule(self.scale.finetune_steps, self.scale.batch, learning_rate=rate, decay=decay)
-        optimizer = adam(network, rate)
+        optimizer, pairs = adam(network, rate), pairs_at_hand(device(), self.target.train)
         for step in range(schedule.steps):
-            finetune_step(network, optimizer, self.target.train, schedule, seed, step)
+            finetune_step(network, optimizer, pairs, schedule, seed, step)
             self.after_step()
             after(step + 1)
 

@@ -27,6 +27,7 @@ from main_job import REPOSITORY, commit, machine
 from redis import Redis
 from redis.exceptions import ConnectionError as Disconnected
 from sqlalchemy import insert, text
+from torch import Tensor
 
 from app.core import jobs, repository, training_queue
 from app.core.database import open_database, read_sessions, sessions
@@ -350,7 +351,8 @@ class Stopwatch:
     def __init__(self, steps: int) -> None:
         self.steps, self.marks = steps, [0.0]
 
-    def after_step(self, _phase: str, _candidate: str, step: int, _loss: float) -> None:
+    def after_step(self, _phase: str, _candidate: str, step: int, loss: Tensor) -> None:
+        float(loss)  # Waits for an accelerator.
         self.marks.append(time.perf_counter())
         if step == self.steps + 3:
             raise StopIteration

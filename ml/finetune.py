@@ -44,11 +44,13 @@ def target_batch(
     All crops of a batch have one size: `side`, or the shortest side of any pair where that is smaller.
     """
     side = min([side, *(min(pair.clean.shape[1:]) for pair in pairs)])
-    drawn = []
+    drawn, turns, flips = [], [], []
     for _ in range(batch):
         pair = pairs[pick(len(pairs), generator)]
-        drawn.append(dihedral(torch.stack(crop([pair.clean, pair.distorted], side, generator)), generator))
-    both = from_uint8(torch.stack(drawn, dim=1))  # (2, b, 3, h, w)
+        drawn.append(torch.stack(crop([pair.clean, pair.distorted], side, generator)))
+        turns.append(pick(4, generator))
+        flips.append(pick(2, generator))
+    both = from_uint8(dihedral(torch.stack(drawn, dim=1), turns, flips))  # (2, b, 3, h, w)
     return both[0], both[1]
 
 
@@ -75,10 +77,10 @@ def finetune_step(
     seed: int,
     step: int,
     crew: Crew = ALONE,
-) -> float:
+) -> Float[Tensor, ""]:
     """One update of the network on a batch of target crops, Eq. (3). Returns the loss."""
     loss = finetune_gradient(network, pairs, schedule, seed, step, crew)
     for group in optimizer.param_groups:
         group["lr"] = schedule.rate_at(step)
     optimizer.step()
-    return float(loss)
+    return loss

@@ -46,12 +46,8 @@ class TaskMix:
 
     def shares(self) -> Float[Tensor, "k"]:
         """The share of each task in the transfer; they sum to one."""
-        gamma = self.gamma.cpu()
-        share = gamma if self.chances is None else gamma * self.chances
+        share = self.gamma if self.chances is None else self.gamma * self.chances
         return share / share.sum()
-
-    def to(self, device: torch.device) -> "TaskMix":
-        return TaskMix(self.gamma.to(device), self.chances)
 
 
 def task_shares(relation: Relation, guidance: Guidance) -> Float[Tensor, "k"]:

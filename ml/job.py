@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from ml.auxiliary import MARGIN
 from ml.backbones import build
 from ml.checkpoint import Trainee, adam
 from ml.crew import ALONE, Crew
@@ -23,15 +24,14 @@ from ml.images import UnusableCleanImages, load_folder, to_uint8
 from ml.lpips import Lpips
 from ml.meta import MetaSchedule
 from ml.options import TrainingOptions
-from ml.pairs import PairFile, Split, as_sent, decode_pairs, digest, split
-from ml.precision import device
+from ml.pairs import PairFile, Split, as_sent, decode_pairs, digest, pairs_at_hand, split
+from ml.precision import at_hand, device
 from ml.preview import Preview, Viewpoint
 from ml.prior import Prior, load_prior
 from ml.race import Candidate, Race, Start, Tick
 from ml.relation import Relation, node_link_graph
 from ml.report import CODE_VERSION, Outcome, judge
 from ml.sampling import generator_for
-from ml.transfer import MARGIN
 
 log = logging.getLogger(__name__)
 DEAD_LEAVES, DEAD_LEAVES_SIDE = 6, 320
@@ -43,8 +43,11 @@ SHARES: Final = {"validating": 0.0, "embedding": 0.01, "training": 0.04, "evalua
 class Follower(Protocol):
     """Who watches a job. Any method may raise to stop it."""
 
-    def progress(self, phase: str, fraction: float, **facts: float | str) -> None:
-        """Called after every step; `fraction` in 0…1 is over the whole job."""
+    def progress(self, phase: str, fraction: float, **facts: float | str | Float[Tensor, ""]) -> None:
+        """Called after every step; `fraction` in 0…1 is over the whole job.
+
+        Facts that are tensors may still be on their way from an accelerator, and waited for where they are read.
+        """
 
     def graph(self, graph: dict[str, Any]) -> None:
         """Called once, as soon as the relation graph is known."""
@@ -111,7 +114,7 @@ def run_job(
         done = race.steps_done() / race.planned_steps()
         return SHARES["training"] + (SHARES["evaluating"] - SHARES["training"]) * done
 
-    def after_step(phase: str, candidate: Start, step: int, loss: float) -> None:
+    def after_step(phase: str, candidate: Start, step: int, loss: Float[Tensor, ""]) -> None:
         rate = (race.steps_done() - before) / max(1e-3, time.monotonic() - started)
         follower.progress(phase, fraction(), candidate=candidate, step=step, loss=loss, steps_per_s=rate)
         follower.preview(lambda: viewpoint.look(networks[candidate], candidate, step))
@@ -183,11 +186,10 @@ def line_up(
         rate = finetune.learning_rate if transfers else rate_without_transfer
         network = network.to(device())
         trainee = Trainee(network, adam(network, transfer.learning_rate))
-        on_device = mix.to(device()) if mix is not None else None
         # Where the rate is high, features change and the fit is lost again (docs/adr/0033).
         probe = options.linear_probe and knows and not transfers
         refit = options.linear_probe and schedules.refit
-        return Candidate(start, trainee, on_device, transfer, replace(finetune, learning_rate=rate), meta, probe, refit)
+        return Candidate(start, trainee, mix, transfer, replace(finetune, learning_rate=rate), meta, probe, refit)
 
     candidates = [candidate("scratch")]
     match options.scheme:
@@ -208,6 +210,7 @@ def line_up(
             pass
     asked_for_another = options.scheme not in {"auto", "baseline"}
     held_back: frozenset[Start] = frozenset({"scratch"}) if asked_for_another else frozenset()
+    parts, images = replace(parts, train=pairs_at_hand(device(), parts.train)), at_hand(device(), images)
     return Race(candidates, parts, images, relation.prototypes.names, options.seed, held_back, plan, lpips=lpips)
 
 

@@ -9,9 +9,11 @@ from jaxtyping import Float, UInt8
 from torch import Generator, Tensor, nn
 from torch.func import functional_call
 
+from ml.auxiliary import AuxiliaryBatch, auxiliary_batch
+from ml.chance import chance_of
 from ml.precision import autocast
 from ml.sampling import generator_for
-from ml.transfer import AuxiliaryBatch, TransferSchedule, auxiliary_batch
+from ml.transfer import TransferSchedule
 
 Order = Literal["first", "second"]
 
@@ -65,8 +67,8 @@ def visited_tasks(
 ) -> list[int]:
     """The tasks of one step, by index: those of positive γ, or so many of them; with `chances`, drawn by these."""
     if chances is not None:
-        return torch.multinomial(chances.cpu(), most, replacement=True, generator=generator).tolist()
-    related = gamma.cpu().nonzero()[:, 0]
+        return torch.multinomial(chances, most, replacement=True, generator=generator).tolist()
+    related = gamma.nonzero()[:, 0]
     if len(related) > most:
         related = related[torch.randperm(len(related), generator=generator)[:most]]
     return related.tolist()
@@ -83,7 +85,7 @@ def meta_step(
     seed: int,
     step: int,
     chances: Float[Tensor, "k"] | None = None,
-) -> float:
+) -> Float[Tensor, ""]:
     """One update of θ by ∇Σ γ_i L_i(f_θ′_i) / Σ γ_i, Eq. (10). Returns that loss.
 
     γ ≡ 1 is plain MAML, Eq. (5). As in pre-training the tasks are weighted against each other within the step, since
@@ -92,20 +94,20 @@ def meta_step(
     """
     if any(True for _ in network.buffers()):
         raise ValueError("network: it keeps statistics of its batches, which meta-learning would mix between tasks")
+    device = next(network.parameters()).device
     generator = generator_for(seed, "maml", step)
     visited = visited_tasks(gamma, chances, meta.tasks, generator)
     if not visited:
-        return 0.0  # Nothing is related to the target.
+        return torch.zeros(())  # Nothing is related to the target.
     shots = max(1, schedule.batch // (2 * len(visited)))
     total = float(gamma[visited].sum())
-    outer = 0.0
+    outer = torch.zeros((), device=device)
     optimizer.zero_grad()
     for place, task in enumerate(visited):
-        generators = [generator_for(seed, f"maml/{step}/{place}", sample) for sample in range(2 * shots)]
-        drawn = auxiliary_batch(clean_images, [tasks[task]], schedule.crop, generators)
-        support, query = drawn.to(gamma.device).halves()
+        chance = chance_of(seed, f"maml/{step}/{place}", range(2 * shots), device)
+        support, query = auxiliary_batch(clean_images, [tasks[task]], schedule.crop, chance).halves()
         loss = gamma[task] * meta_loss(network, support, query, meta) / total
         loss.backward()  # Task by task, so that the graph of one is in memory at a time.
-        outer += loss.item()
+        outer += loss.detach()
     optimizer.step()
     return outer

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ml.distortions.resampling import resize
 from ml.images import decode, from_uint8, to_uint8
+from ml.precision import has_room_for
 from ml.sampling import generator_for
 
 FEWEST_PAIRS_TO_HOLD_OUT = 4
@@ -41,6 +42,9 @@ class TargetPair:
     distorted: UInt8[Tensor, "3 h w"]
     grey: bool = False
 
+    def to(self, device: torch.device) -> "TargetPair":
+        return replace(self, clean=self.clean.to(device), distorted=self.distorted.to(device))
+
     def part(self, *window: slice) -> "TargetPair":
         """The same window (rows, columns) of both images."""
         return replace(self, clean=self.clean[:, *window], distorted=self.distorted[:, *window])
@@ -53,6 +57,12 @@ class Split:
     protocol: Literal["pairs", "halves"]
     train: list[TargetPair]
     held_out: list[TargetPair]
+
+
+def pairs_at_hand(on: torch.device, pairs: Sequence[TargetPair]) -> list[TargetPair]:
+    """Pairs where crops of them are made fastest, as `at_hand` has images."""
+    size = sum(pair.clean.nbytes + pair.distorted.nbytes for pair in pairs)
+    return [pair.to(on) for pair in pairs] if has_room_for(on, size) else [*pairs]
 
 
 def enlarge(image: UInt8[Tensor, "3 h w"], scale: int) -> UInt8[Tensor, "3 h2 w2"]:

@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal
 
 import torch
 import typer
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from ml import checkpoint
+from ml.auxiliary import MARGIN
 from ml.backbones import BACKBONES, SameSize, build
 from ml.checkpoint import Trainee, adam
 from ml.dead_leaves import dead_leaves
@@ -22,14 +23,15 @@ from ml.distortions import DISTORTIONS, PAPERS
 from ml.drn import DistortionRelationNetwork, DrnShape
 from ml.edges import Edges
 from ml.images import load_folder, to_uint8
-from ml.precision import device
+from ml.precision import at_hand, device
 from ml.prior import Prior, halved, round_to_half, save_prior, theta_name
-from ml.relation import PATCH, PATCH_MARGIN, Prototypes, compute_prototypes, drn_step
+from ml.relation import PATCH, Prototypes, compute_prototypes, drn_step
 from ml.sampling import generator_for
 from ml.transfer import TransferSchedule, transfer_step
 from ml.transferability import fresh_expert
 
 SAVE_EVERY_S = 60.0
+READ_EVERY = 20  # steps
 PROTOTYPE_SAMPLES = 64
 DEAD_LEAVES = 12
 DEAD_LEAVES_SIDE = 512
@@ -112,7 +114,7 @@ def train_prior(
 def load_photographs(folders: Sequence[Path]) -> list[UInt8[Tensor, "3 _ _"]]:
     """The images of the folders that are large enough to be distorted with a margin."""
     loaded = [image for folder in folders for image in load_folder(folder)]
-    return [image for image in loaded if min(image.shape[1:]) >= PATCH + 2 * PATCH_MARGIN]
+    return [image for image in loaded if min(image.shape[1:]) >= PATCH + 2 * MARGIN]
 
 
 def generated_images(seed: int) -> list[UInt8[Tensor, "3 _ _"]]:
@@ -189,22 +191,22 @@ def train_drn(
     drn = DistortionRelationNetwork(shape).to(device())
     trainee = Trainee(drn, adam(drn, 1e-3))
     saved = work and work / f"drn-{_key(drn, images, shape, list(tasks), seed, steps)}.safetensors"
-    loss = _resume(trainee, saved)
+    running = RunningLoss(_resume(trainee, saved), keeps=0.98)
+    images = at_hand(device(), images)
     progress = progress or Progress(disable=True)
-    bar = progress.add_task("distortion-relation network", total=steps, completed=trainee.step, loss=loss)
+    bar = progress.add_task("distortion-relation network", total=steps, completed=trainee.step, loss=running.value)
     last_save = time.monotonic()
     drn.train()
     while trainee.step < steps:
         for group in trainee.optimizer.param_groups:
             group["lr"] = 1e-3 * (1 + math.cos(math.pi * trainee.step / steps)) / 2
-        value = drn_step(drn, trainee.optimizer, images, tasks, shots=3, seed=seed, step=trainee.step)
-        loss = value if math.isnan(loss) else 0.98 * loss + 0.02 * value
+        running.add(drn_step(drn, trainee.optimizer, images, tasks, shots=3, seed=seed, step=trainee.step))
         trainee.step += 1
-        progress.update(bar, completed=trainee.step, loss=loss)
+        progress.update(bar, completed=trainee.step, loss=running.value)
         if saved and (time.monotonic() - last_save > SAVE_EVERY_S or trainee.step == steps):
-            checkpoint.save(saved, trainee.tensors(), {"step": trainee.step, "loss": loss})
+            checkpoint.save(saved, trainee.tensors(), {"step": trainee.step, "loss": running.read()})
             last_save = time.monotonic()
-    return drn.cpu(), loss
+    return drn.cpu(), running.read()
 
 
 def train_network(
@@ -226,24 +228,47 @@ def train_network(
     saved = work / f"{name}-{_key(network, images, list(tasks), seed, schedule, decay)}.safetensors"
     network.to(device())
     trainee = Trainee(network, adam(network, schedule.learning_rate))
-    loss = _resume(trainee, saved)
+    running = RunningLoss(_resume(trainee, saved), keeps=0.99)
+    images = at_hand(device(), images)
     label = f"{name}, {tasks[0] if len(tasks) == 1 else f'{len(tasks)} tasks'}"
-    bar = progress.add_task(label, total=schedule.steps, completed=trainee.step, loss=loss)
+    bar = progress.add_task(label, total=schedule.steps, completed=trainee.step, loss=running.value)
     last_save = time.monotonic()
-    uniform = torch.ones(len(tasks), device=device())
+    uniform = torch.ones(len(tasks))
     while trainee.step < schedule.steps:
         if decay:
             share = min(1.0, (trainee.step + 1) / 200) * (1 + math.cos(math.pi * trainee.step / schedule.steps)) / 2
             for group in trainee.optimizer.param_groups:
                 group["lr"] = schedule.learning_rate * share
-        value = transfer_step(network, trainee.optimizer, images, tasks, uniform, schedule, seed, trainee.step)
-        loss = value if math.isnan(loss) else 0.99 * loss + 0.01 * value
+        running.add(transfer_step(network, trainee.optimizer, images, tasks, uniform, schedule, seed, trainee.step))
         trainee.step += 1
-        progress.update(bar, completed=trainee.step, loss=loss)
+        progress.update(bar, completed=trainee.step, loss=running.value)
         if time.monotonic() - last_save > SAVE_EVERY_S or trainee.step == schedule.steps:
-            checkpoint.save(saved, trainee.tensors(), {"step": trainee.step, "loss": loss})
+            checkpoint.save(saved, trainee.tensors(), {"step": trainee.step, "loss": running.read()})
             last_save = time.monotonic()
-    return loss
+    return running.read()
+
+
+class RunningLoss:
+    """The exponential mean of the losses of all steps; `value` is that of those that have been read.
+
+    Read several at a time, since an accelerator is waited for at each reading.
+    """
+
+    def __init__(self, value: float, keeps: float) -> None:
+        self.value = value
+        self.keeps = keeps
+        self._unread: list[Float[Tensor, ""]] = []
+
+    def add(self, loss: Float[Tensor, ""]) -> None:
+        self._unread.append(loss)
+        if len(self._unread) == READ_EVERY:
+            self.read()
+
+    def read(self) -> float:
+        for loss in torch.stack(self._unread).tolist() if self._unread else []:
+            self.value = loss if math.isnan(self.value) else self.keeps * self.value + (1 - self.keeps) * loss
+        self._unread.clear()
+        return self.value
 
 
 def _key(network: nn.Module, images: Sequence[UInt8[Tensor, "3 _ _"]], *about: object) -> str:

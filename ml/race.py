@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ml import checkpoint
@@ -27,15 +27,16 @@ from ml.finetune import FinetuneSchedule, finetune_gradient, finetune_step
 from ml.guidance import TaskMix
 from ml.lpips import Lpips
 from ml.meta import MetaSchedule, meta_step
-from ml.pairs import Split, TargetPair
+from ml.pairs import Split, TargetPair, pairs_at_hand
+from ml.precision import at_hand
 from ml.read_out import crops_of_a_refit, fit_last_layer
 from ml.transfer import TransferSchedule, transfer_gradient, transfer_step
 
 Start = Literal["scratch", "prior", "uniform-transfer", "guided-transfer", "uniform-maml", "guided-maml"]
 MILESTONES: Final = (1 / 3, 2 / 3, 1)  # shares of the fine-tuning steps
 
-# After every step: (phase, candidate, step done by it, loss)
-AfterStep = Callable[[str, Start, int, float], None]
+# After every step: (phase, candidate, step done by it, loss; an accelerator may still be computing it)
+AfterStep = Callable[[str, Start, int, Float[Tensor, ""]], None]
 Tick = Callable[[], None]  # Called every so often; may raise to stop.
 
 
@@ -117,12 +118,13 @@ class Course:
     seed: int
 
     def to(self, device: torch.device) -> "Course":
-        """The same with its networks on a device."""
-        lanes = [
-            replace(each, network=each.network.to(device), mix=None if each.mix is None else each.mix.to(device))
-            for each in self.lanes
-        ]
-        return replace(self, lanes=lanes)
+        """The same with its networks on a device, and its images where they are at hand for it."""
+        return replace(
+            self,
+            lanes=[replace(each, network=each.network.to(device)) for each in self.lanes],
+            clean_images=at_hand(device, self.clean_images),
+            pairs=pairs_at_hand(device, self.pairs),
+        )
 
     def gradient(self, crew: Crew, order: Order, candidate: int, step: int) -> None:
         """Compute this process's part of a step that the leader has begun."""
@@ -160,16 +162,10 @@ class Race:
 
     def course(self) -> Course:
         """A copy for helpers, on the CPU."""
-        lanes = [
-            Lane(
-                deepcopy(each.network).cpu(),
-                None if each.mix is None else each.mix.to(torch.device("cpu")),
-                each.transfer,
-                each.finetune,
-            )
-            for each in self.candidates
-        ]
-        return Course(lanes, self.clean_images, self.tasks, self.split.train, self.seed)
+        lanes = [Lane(deepcopy(each.network).cpu(), each.mix, each.transfer, each.finetune) for each in self.candidates]
+        images = [image.cpu() for image in self.clean_images]
+        pairs = [pair.to(torch.device("cpu")) for pair in self.split.train]
+        return Course(lanes, images, self.tasks, pairs, self.seed)
 
     @property
     def milestones(self) -> list[int]:
@@ -239,7 +235,7 @@ class Race:
             trainee.step += 1
             after_step(phase, candidate.start, trainee.step, loss)
 
-    def _transfer(self, candidate: Candidate, lane: int) -> float:
+    def _transfer(self, candidate: Candidate, lane: int) -> Float[Tensor, ""]:
         """One step of Algorithm 2, or of Algorithm 3, which the leader of a crew computes alone.
 
         Its inner steps are sequences of small batches, one task after another: too little to share.

@@ -8,19 +8,21 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from torch import Generator, Tensor
+from torch import Tensor
 
-from ml.distortions import DISTORTIONS, distort
+from ml.auxiliary import distorted_crops
+from ml.chance import chance_of
+from ml.distortions import DISTORTIONS
 from ml.drn import DistortionRelationNetwork, residual_psnr
 from ml.edges import Edges, similarity
 from ml.images import from_uint8
 from ml.pairs import TargetPair
 from ml.precision import autocast
 from ml.residual import area_share, displacement_share
-from ml.sampling import dihedral, generator_for, pick, textured_crop
+from ml.sampling import generator_for, textured_crop
 
 PATCH = 64
-PATCH_MARGIN = 16
+TRIES = 4  # Of a synthetic patch: the most textured is taken.
 TEMPERATURE = 0.1  # τ of the prototypical loss
 PATCHES_PER_PAIR = 24
 LEAST_RELATION = 0.2  # Below this the best γ says that the target is like none of the known distortions.
@@ -133,21 +135,6 @@ class Relation:
         return None
 
 
-def synthetic_patches(
-    clean_images: Sequence[UInt8[Tensor, "3 _ _"]], task: str, count: int, generator: Generator
-) -> tuple[Float[Tensor, "{count} 3 h w"], Float[Tensor, "{count} 3 h w"]]:
-    """Textured clean patches and the same distorted by `task`."""
-    pairs = []
-    for _ in range(count):
-        image = clean_images[pick(len(clean_images), generator)]
-        (wide,) = textured_crop([image], PATCH + 2 * PATCH_MARGIN, generator)
-        wide = from_uint8(wide)
-        both = torch.stack([wide, distort(task, wide, generator)])  # (2, 3, h, w)
-        pairs.append(dihedral(both[:, :, PATCH_MARGIN:-PATCH_MARGIN, PATCH_MARGIN:-PATCH_MARGIN], generator))
-    stacked = torch.stack(pairs, dim=1)  # (2, n, 3, h, w)
-    return stacked[0], stacked[1]
-
-
 def prototypical_loss(
     support: Float[Tensor, "k s d"], query: Float[Tensor, "k q d"], temperature: float, edges: Edges = "cosine"
 ) -> Float[Tensor, ""]:
@@ -171,12 +158,13 @@ def drn_step(
     shots: int,
     seed: int,
     step: int,
-) -> float:
+) -> Float[Tensor, ""]:
     """One episode: `shots` support and as many query samples of every distortion. Returns the loss."""
     device = drn.memory.device
-    generator = generator_for(seed, "drn", step)
-    drawn = [synthetic_patches(clean_images, task, 2 * shots, generator) for task in tasks]
-    residual = torch.cat([(clean - distorted) / 2 + 0.5 for clean, distorted in drawn]).to(device)  # (k 2s, 3, h, w)
+    names = [task for task in tasks for _ in range(2 * shots)]
+    chance = chance_of(seed, f"drn/{step}", range(len(names)), device)
+    clean, distorted = distorted_crops(clean_images, names, PATCH, chance, TRIES)
+    residual = (clean - distorted) / 2 + 0.5  # (k 2s, 3, h, w)
     with autocast(device):
         kinds = drn.kind(residual).float()  # (k 2s, d)
     support, query = kinds.unflatten(0, (len(tasks), 2 * shots)).split(shots, dim=1)  # (k, s, d) each
@@ -184,7 +172,7 @@ def drn_step(
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    return float(loss.detach())
+    return loss.detach()
 
 
 @torch.no_grad()
@@ -199,9 +187,10 @@ def compute_prototypes(
     drn.eval()
     samples, strengths = [], []
     for task in tasks:
-        clean, distorted = synthetic_patches(clean_images, task, count, generator_for(seed, f"prototype/{task}", 0))
-        samples.append(drn(clean.to(drn.memory.device), distorted.to(drn.memory.device)).cpu())
-        strengths.append(residual_psnr((clean - distorted) / 2 + 0.5).mean())
+        chance = chance_of(seed, f"prototype/{task}", range(count), drn.memory.device)
+        clean, distorted = distorted_crops(clean_images, [task] * count, PATCH, chance, TRIES)
+        samples.append(drn(clean, distorted).cpu())
+        strengths.append(residual_psnr((clean - distorted) / 2 + 0.5).mean().cpu())
     stacked = torch.stack(samples)  # (k, n, d)
     return Prototypes(list(tasks), F.normalize(stacked.mean(dim=1), dim=1), stacked, torch.stack(strengths))
 

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 from torch import Generator, Tensor
 
 
@@ -20,11 +20,6 @@ def generator_for(seed: int, stage: str, step: int) -> Generator:
 def pick(count: int, generator: Generator) -> int:
     """A whole number in 0…count − 1."""
     return int(torch.randint(count, (), generator=generator))
-
-
-def draw(chances: Float[Tensor, "k"], generator: Generator) -> int:
-    """An index, drawn in proportion to its chance."""
-    return int(torch.multinomial(chances.cpu(), 1, generator=generator))
 
 
 def crop(images: Sequence[Shaped[Tensor, "3 h w"]], side: int, generator: Generator) -> list[Tensor]:
@@ -45,7 +40,14 @@ def textured_crop(
     return max(candidates, key=lambda squares: float(squares[0].float().std()))
 
 
-def dihedral(images: Shaped[Tensor, "n 3 h w"], generator: Generator) -> Shaped[Tensor, "n 3 h2 w2"]:
-    """All images turned by the same random one of the square's eight symmetries."""
-    turned = torch.rot90(images, pick(4, generator), dims=(2, 3))
-    return turned.flip(3) if pick(2, generator) else turned
+def dihedral(
+    images: Shaped[Tensor, "n b 3 s s"], turns: Sequence[int], flips: Sequence[int]
+) -> Shaped[Tensor, "n b 3 s s"]:
+    """Square images turned by so many quarters, then mirrored or not, as is said for each place in the batch."""
+
+    def of_each(choices: Sequence[bool]) -> Tensor:
+        return torch.tensor(choices, device=images.device)[:, None, None, None]  # (b, 1, 1, 1)
+
+    images = torch.where(of_each([turn >= 2 for turn in turns]), images.flip(3, 4), images)
+    images = torch.where(of_each([turn % 2 == 1 for turn in turns]), images.rot90(1, dims=(3, 4)), images)
+    return torch.where(of_each([flip == 1 for flip in flips]), images.flip(4), images)

@@ -10,6 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from sqlalchemy import select
+from torch import Tensor
 
 from app.core import jobs, telemetry, tracing
 from app.core.jobs import Lease
@@ -59,7 +60,7 @@ class JobFollower:
         """Whether the method has come past what it does before its first step."""
         return self.phase not in {"", "validating", "embedding"}
 
-    def progress(self, phase: str, fraction: float, **facts: float | str) -> None:
+    def progress(self, phase: str, fraction: float, **facts: float | str | Tensor) -> None:
         """Publish where the job is: each new phase at once, else twice a second, and more rarely in a long job."""
         self.heartbeat.check()
         self._stop_without_checkpoint()
@@ -189,6 +190,8 @@ class JobFollower:
 def finite(value: Any) -> Any:
     """JSON-ready copy in which numbers that JSON does not have (infinite PSNR of equal images) are null."""
     match value:
+        case Tensor():
+            return finite(float(value))
         case float():
             return value if math.isfinite(value) else None
         case dict():

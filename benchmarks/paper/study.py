@@ -225,7 +225,7 @@ class Study:
         return Planned({"kind": kind, "target": target.name}, kind, cost, 0, run)
 
 
-def alike(target: Float[Tensor, "d"], vectors: Float[Tensor, "k d"], edges: Edges) -> list[float]:
+def alike(target: Float[Tensor, "d"], vectors: Float[Tensor, "k d"], edges: Edges) -> list[float]:  # noqa: F821 - a shape
     """γ of every prototype."""
     values: list[float] = similarity(target[None], vectors, edges)[0].tolist()
     return values

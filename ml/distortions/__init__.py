@@ -4,10 +4,14 @@ The paper's seven (Table 4) are what a job learns from unless it asks for others
 its like and name it in `DISTORTIONS`; `drtl prior extend` makes a prior know it, and the graph ranks it.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
-from torch import Generator
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from ml.chance import Chance, Source
 from ml.distortions.blurs import blur, defocus, motion_blur
 from ml.distortions.coding import chroma_subsampling, jpeg, quantize
 from ml.distortions.kinds import Distortion, Image
@@ -41,6 +45,15 @@ DISTORTIONS: Final[dict[str, Distortion]] = {
 }
 
 
-def distort(name: str, image: Image, generator: Generator) -> Image:
+def distort(name: str, image: Image, source: Source) -> Image:
     """Apply a distortion by name and round to 8 bits, since real distorted images come from files."""
-    return from_uint8(to_uint8(DISTORTIONS[name].apply(image, generator)))
+    return from_uint8(to_uint8(DISTORTIONS[name].apply(image, source)))
+
+
+def distort_each(names: Sequence[str], images: Float[Tensor, "b 3 h w"], chance: Chance) -> Float[Tensor, "b 3 h w"]:
+    """Apply to each image of a batch the distortion named for it; those with the same one are distorted together."""
+    result = torch.empty_like(images)
+    for name in sorted(set(names)):
+        own = [place for place, other in enumerate(names) if other == name]
+        result[own] = distort(name, images[own], chance.among(own))
+    return result

@@ -5,21 +5,25 @@ import math
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Tensor
 
-from ml.distortions.kinds import LEAST_STRENGTH, Image, uniform
+from ml.chance import Amount, Source, uniform
+from ml.distortions.kinds import LEAST_STRENGTH, Image, kernels
 
 FINE = 32  # Lines per pixel along which the chords of a disc are measured.
 
 
-def convolve(image: Image, kernel: Float[Tensor, "kh kw"]) -> Image:
-    """Filter each channel, the image continued by its edge pixels. Both sides of the kernel must be odd."""
-    pad_y, pad_x = kernel.shape[0] // 2, kernel.shape[1] // 2
-    height, width = image.shape[-2:]
-    planes = image.reshape(-1, 3, height, width)  # (b, 3, h, w)
+def convolve(image: Image, kernel: Float[Tensor, "*each kh kw"]) -> Image:
+    """Filter each channel, the image continued by its edge pixels. Both sides of the kernel must be odd.
+
+    A kernel for all images, or one for each of a batch.
+    """
+    pad_y, pad_x = kernel.shape[-2] // 2, kernel.shape[-1] // 2
+    planes = image.reshape(1, -1, *image.shape[-2:])  # (1, 3b, h, w)
     padded = F.pad(planes, (pad_x, pad_x, pad_y, pad_y), mode="replicate")
-    weight = kernel.to(image).expand(3, 1, -1, -1)
-    return F.conv2d(padded, weight, groups=3).reshape(image.shape)
+    each = kernel.to(image)[None] if kernel.ndim == 2 else kernel.to(image).repeat_interleave(3, dim=0)
+    weight = each[:, None].expand(planes.shape[1], 1, -1, -1)  # (3b, 1, kh, kw)
+    return F.conv2d(padded, weight, groups=planes.shape[1]).reshape(image.shape)
 
 
 def gaussian_kernel(sigma_x: float, sigma_y: float, angle: float) -> Float[Tensor, "k k"]:
@@ -33,14 +37,16 @@ def gaussian_kernel(sigma_x: float, sigma_y: float, angle: float) -> Float[Tenso
     return kernel / kernel.sum()
 
 
-def gaussian_blur(image: Image, sigma: float) -> Image:
+def gaussian_blur(image: Image, sigma: Amount) -> Image:
     """Isotropic Gaussian blur, `sigma` in pixels; none at zero. Two one-dimensional passes."""
-    if sigma <= LEAST_STRENGTH:
+    widths = torch.as_tensor(sigma, dtype=torch.float64)[..., None]  # (1) or (b, 1)
+    if (widths <= LEAST_STRENGTH).all():
         return image
-    radius = max(1, math.ceil(3 * sigma))
-    line = torch.exp(-(torch.arange(-radius, radius + 1, dtype=torch.float32) ** 2) / (2 * sigma**2))
-    line = line / line.sum()
-    return convolve(convolve(image, line[None, :]), line[:, None])
+    radii = (3 * widths).ceil().clamp_min(1)
+    grid = torch.arange(-int(radii.max()), int(radii.max()) + 1)
+    lines = torch.exp(-(grid**2) / (2 * widths.clamp_min(LEAST_STRENGTH) ** 2)) * (grid.abs() <= radii)
+    lines = lines / lines.sum(dim=-1, keepdim=True)  # (k) or (b, k)
+    return convolve(convolve(image, lines[..., None, :]), lines[..., :, None])
 
 
 def motion_kernel(length: float, angle: float) -> Float[Tensor, "k k"]:
@@ -80,17 +86,16 @@ def disc_kernel(radius: float) -> Float[Tensor, "k k"]:
     return covered / covered.sum()
 
 
-def blur(image: Image, strength: float, generator: Generator) -> Image:
+def blur(image: Image, strength: Amount, source: Source) -> Image:
     """Gaussian blur with σ = 5 · strength pixels (Table 4)."""
     return gaussian_blur(image, 5 * strength)
 
 
-def motion_blur(image: Image, strength: float, generator: Generator) -> Image:
+def motion_blur(image: Image, strength: Amount, source: Source) -> Image:
     """Movement in a random direction by 14 · strength pixels: `motion_kernel` of length 1 to 15. The range is ours."""
-    angle = uniform(0, math.pi, generator)
-    return convolve(image, motion_kernel(1 + 14 * strength, angle)) if strength > 0 else image
+    return convolve(image, kernels(motion_kernel, 1 + 14 * strength, uniform(0, math.pi, source)))
 
 
-def defocus(image: Image, strength: float, generator: Generator) -> Image:
+def defocus(image: Image, strength: Amount, source: Source) -> Image:
     """A disc of radius 5 · strength pixels; nothing up to a tenth, half a pixel. The range is ours."""
-    return convolve(image, disc_kernel(5 * strength)) if strength > 0.1 else image
+    return convolve(image, kernels(disc_kernel, 5 * strength))

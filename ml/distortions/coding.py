@@ -1,21 +1,13 @@
 """What is lost when an image is stored: by JPEG, by colour at a lower resolution, by few levels."""
 
-from typing import Final
-
 import torch
 import torch.nn.functional as F
-from torch import Generator
 
-from ml.distortions.kinds import Image
+from ml.chance import Amount, Source
+from ml.distortions.jpeg_arithmetic import RGB, YCBCR, compressed_by_arithmetic
+from ml.distortions.kinds import Image, beside, by_amount
 from ml.distortions.resampling import shrunk
-from ml.images import jpeg as compressed
-
-# Y, Cb, Cr from R, G, B, all in full range as JPEG has them (ITU-T T.871, with the luma of ITU-R BT.601).
-YCBCR: Final = torch.tensor(
-    [[0.299, 0.587, 0.114], [-0.299 / 1.772, -0.587 / 1.772, 0.5], [0.5, -0.587 / 1.402, -0.114 / 1.402]],
-    dtype=torch.float64,
-)
-RGB: Final = torch.linalg.inv(YCBCR)
+from ml.images import jpeg as compressed_by_pillow
 
 
 def coarse_colour(image: Image, factor: float) -> Image:
@@ -33,27 +25,46 @@ def coarse_colour(image: Image, factor: float) -> Image:
     return torch.einsum("cy,byhw->bchw", RGB.to(image), rebuilt).reshape(image.shape)
 
 
-def quantized(image: Image, levels: int) -> Image:
+def quantized(image: Image, levels: Amount) -> Image:
     """The nearest of `levels` equally spaced values from 0 to 1, each channel by itself.
 
     y = round(x (n − 1)) / (n − 1); no dithering.
     """
-    return (image.clamp(0, 1) * (levels - 1)).round() / (levels - 1)
+    highest = beside(levels - 1, image)
+    return (image.clamp(0, 1) * highest).round() / highest
 
 
-def jpeg(image: Image, strength: float, generator: Generator) -> Image:
-    """JPEG with 4:2:0 and quality 100 − 90 · strength, by Pillow. Not compressed at zero: even 100 loses colour."""
-    if strength <= 0:
-        return image
+def compressed(image: Image, quality: Amount) -> Image:
+    """JPEG with 4:2:0, at the nearest whole quality of 1…100: by Pillow, or on an accelerator by arithmetic there.
+
+    A quality above 100 leaves an image uncompressed.
+    """
     images = image.reshape(-1, *image.shape[-3:])  # (b, 3, h, w)
-    return torch.stack([compressed(each, round(100 - 90 * strength)) for each in images]).reshape(image.shape)
+    of_each = torch.as_tensor(quality, dtype=torch.float64).expand(len(images))  # (b)
+    own = [place for place, each in enumerate(of_each.tolist()) if each <= 100]
+    qualities = [round(of_each[place].item()) for place in own]
+    if not own:
+        return image
+    result = images.clone()
+    if image.device.type == "cpu":
+        for place, each in zip(own, qualities, strict=True):
+            result[place] = compressed_by_pillow(images[place], each)
+    else:
+        result[own] = compressed_by_arithmetic(images[own], qualities)
+    return result.reshape(image.shape)
 
 
-def chroma_subsampling(image: Image, strength: float, generator: Generator) -> Image:
+def jpeg(image: Image, strength: Amount, source: Source) -> Image:
+    """JPEG with 4:2:0 and quality 100 − 90 · strength. Not compressed at zero: even 100 loses colour."""
+    return compressed(image, 100 - 90 * strength)
+
+
+def chroma_subsampling(image: Image, strength: Amount, source: Source) -> Image:
     """Colour at 1 / (1 + 7 · strength) of the resolution: 4:2:0 at a seventh, 8×8 blocks at most. The range is ours."""
-    return coarse_colour(image, 1 + 7 * strength) if strength > 0 else image
+    return by_amount(coarse_colour, image, 1 + 7 * strength)
 
 
-def quantize(image: Image, strength: float, generator: Generator) -> Image:
+def quantize(image: Image, strength: Amount, source: Source) -> Image:
     """8 − 6 · strength bits: from 256 levels down to 4. At zero the 256 that every file has. The range is ours."""
-    return quantized(image, round(2 ** (8 - 6 * strength))) if strength > 0 else image
+    levels = torch.as_tensor(2 ** (8 - 6 * strength), dtype=torch.float64).round()
+    return quantized(image, levels if levels.ndim else levels.item())

@@ -5,10 +5,11 @@ import math
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Tensor
 
+from ml.chance import Amount, Source, uniform
 from ml.distortions.blurs import convolve, gaussian_kernel
-from ml.distortions.kinds import Image, uniform
+from ml.distortions.kinds import Image, by_amount, kernels
 
 LANCZOS = 3  # lobes on either side
 
@@ -52,24 +53,21 @@ def low_pass(image: Image, factor: float) -> Image:
     return down_up_y.to(image) @ image @ down_up_x.to(image).T
 
 
-def bicubic(image: Image, strength: float, generator: Generator) -> Image:
+def bicubic(image: Image, strength: Amount, source: Source) -> Image:
     """Bicubic ↓ and ↑ by 1 + 7 · strength; Table 4 has 8 always."""
-    return down_up(image, 1 + 7 * strength) if strength > 0 else image
+    return by_amount(down_up, image, 1 + 7 * strength)
 
 
-def aniso_bicubic(image: Image, strength: float, generator: Generator) -> Image:
+def aniso_bicubic(image: Image, strength: Amount, source: Source) -> Image:
     """Anisotropic blur, σ from 0.5 to 4 pixels along either axis, then bicubic ↓ and ↑ by 4, as in Table 4.
 
     The paper gives no widths; these are ours. A strength below 1 narrows the blur and lessens the factor.
     """
-    sigma_x, sigma_y = uniform(0.5, 4.0, generator), uniform(0.5, 4.0, generator)
-    angle = uniform(0, math.pi, generator)
-    if strength <= 0:
-        return image
-    kernel = gaussian_kernel(strength * sigma_x, strength * sigma_y, angle)
-    return down_up(convolve(image, kernel), 1 + 3 * strength)
+    sigma_x, sigma_y = uniform(0.5, 4.0, source), uniform(0.5, 4.0, source)
+    kernel = kernels(gaussian_kernel, strength * sigma_x, strength * sigma_y, uniform(0, math.pi, source))
+    return by_amount(down_up, convolve(image, kernel), 1 + 3 * strength)
 
 
-def downscale_antialias(image: Image, strength: float, generator: Generator) -> Image:
+def downscale_antialias(image: Image, strength: Amount, source: Source) -> Image:
     """Sampled at less than the full resolution, by 1 + 3 · strength, with nothing aliased. The range is ours."""
-    return low_pass(image, 1 + 3 * strength) if strength > 0 else image
+    return by_amount(low_pass, image, 1 + 3 * strength)

@@ -5,9 +5,10 @@ from typing import Final
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Tensor
 
-from ml.distortions.kinds import Image
+from ml.chance import Amount, Source, one_of
+from ml.distortions.kinds import Image, beside, by_amount
 
 # Malvar, He, Cutler, High-quality linear interpolation for demosaicing of Bayer-patterned color images, ICASSP 2004,
 # Fig. 2: a bilinear estimate corrected by the second derivative of the colour that was measured.
@@ -21,6 +22,7 @@ DIAGONAL: Final = torch.tensor(
     [[0, 0, -1.5, 0, 0], [0, 2, 0, 2, 0], [-1.5, 0, 6, 0, -1.5], [0, 2, 0, 2, 0], [0, 0, -1.5, 0, 0]]
 )
 FILTERS: Final = torch.stack([GREEN, ALONG_ROW, ALONG_ROW.T, DIAGONAL])[:, None] / 8  # (4, 1, 5, 5)
+FIRST: Final = torch.tensor([[0.0], [1.0]], dtype=torch.float64)  # Rows, or columns, where the pattern may begin.
 
 
 def sites(height: int, width: int, top: int, left: int) -> Float[Tensor, "3 {height} {width}"]:
@@ -55,10 +57,11 @@ def demosaiced(image: Image, top: int, left: int) -> Image:
     return torch.stack(filled, dim=1).reshape(image.shape)
 
 
-def bayer(image: Image, strength: float, generator: Generator) -> Image:
+def bayer(image: Image, strength: Amount, source: Source) -> Image:
     """Mosaic and demosaic, the pattern starting at a random one of its four sites; sides of at least 3 pixels.
 
     There is no half of a filter array: below 1 the result is mixed with the image, which keeps measured values too.
     """
-    top, left = (int(torch.randint(2, (), generator=generator)) for _ in range(2))
-    return image + strength * (demosaiced(image, top, left) - image) if strength > 0 else image
+    (top,), (left,) = one_of(FIRST, source), one_of(FIRST, source)
+    behind = by_amount(lambda some, site: demosaiced(some, *divmod(int(site), 2)), image, 2 * top + left)
+    return image + beside(strength, image) * (behind - image)

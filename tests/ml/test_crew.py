@@ -133,8 +133,8 @@ def ran(race: Race, until: int | None = None, save: Path | None = None) -> list[
     """The losses of a race, all of it or until so many steps are done, when it is saved and left."""
     losses: list[float] = []
 
-    def after_step(phase: str, candidate: str, step: int, loss: float) -> None:
-        losses.append(loss)
+    def after_step(phase: str, candidate: str, step: int, loss: Tensor) -> None:
+        losses.append(float(loss))
         if len(losses) == until:
             assert save is not None
             race.save(save)
@@ -195,7 +195,7 @@ def test_a_helper_that_dies_ends_the_attempt_and_leaves_nobody_behind(
     monkeypatch.setattr(crew_module, "HELPER", helper)
     killed = 0.0
 
-    def kill(phase: str, candidate: str, step: int, loss: float) -> None:
+    def kill(phase: str, candidate: str, step: int, loss: Tensor) -> None:
         nonlocal killed
         if not killed:
             helpers[1].kill()
@@ -231,7 +231,7 @@ def test_a_helper_that_dies_before_all_have_met_does_not_keep_the_leader(monkeyp
 
 @pytest.mark.usefixtures("helpers")
 def test_what_stops_the_leader_stops_its_helpers(make_race: MakeRace) -> None:
-    def cancel(phase: str, candidate: str, step: int, loss: float) -> None:
+    def cancel(phase: str, candidate: str, step: int, loss: Tensor) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError), crew_of(2, 1) as crew:

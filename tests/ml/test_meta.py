@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ml.auxiliary import AuxiliaryBatch, auxiliary_batch
 from ml.backbones import BACKBONES, SameSize, dncnn, rcan, rdn, vdsr
+from ml.chance import Chance, EachItsOwn
 from ml.checkpoint import adam
 from ml.distortions import DISTORTIONS
 from ml.evaluate import mean, quality_of, quality_of_input
@@ -17,7 +19,7 @@ from ml.meta import MetaSchedule, Order, adapted, meta_loss, meta_step, task_los
 from ml.options import PRESETS
 from ml.pairs import TargetPair
 from ml.sampling import generator_for
-from ml.transfer import AuxiliaryBatch, TransferSchedule, auxiliary_batch
+from ml.transfer import TransferSchedule
 
 Seeded = Callable[[int], torch.Generator]
 TASKS = list(DISTORTIONS)[:4]
@@ -147,9 +149,9 @@ def step_of(photographs: dict[str, Tensor], random_network: Callable[..., SameSi
     return take
 
 
-def samples_of(place: int) -> list[torch.Generator]:
+def samples_of(place: int) -> EachItsOwn:
     """Of the two samples of the task that a step of `step_of` visits in that place."""
-    return [generator_for(3, f"maml/2/{place}", sample) for sample in range(2)]
+    return EachItsOwn([generator_for(3, f"maml/2/{place}", sample) for sample in range(2)])
 
 
 def equal(one: list[Tensor], other: list[Tensor]) -> bool:
@@ -195,7 +197,7 @@ def test_the_gradient_is_the_gamma_weighted_mean_of_the_tasks_gradients(
 
 
 def test_adam_undoes_a_gamma_that_stands_alone_in_its_step_and_feels_gammas_against_each_other(
-    photographs: dict[str, Tensor], random_network: Callable[..., SameSize]
+    photographs: dict[str, Tensor], random_network: Callable[..., SameSize], seeded: Seeded
 ) -> None:
     """Why the tasks are weighted within one step: first Algorithm 2 and 3 to the letter, a step per task, then ours."""
 
@@ -213,7 +215,7 @@ def test_adam_undoes_a_gamma_that_stands_alone_in_its_step_and_feels_gammas_agai
         before = flat([p.detach().clone() for p in network.parameters()])
         optimizer = adam(network, 1e-3)
         for index, weight in enumerate(gamma):
-            drawn = auxiliary_batch(images, [TASKS[index]], 16, [generator_for(1, f"x/{index}", i) for i in range(4)])
+            drawn = auxiliary_batch(images, [TASKS[index]], 16, EachItsOwn([seeded(10 * index + i) for i in range(4)]))
             optimizer.zero_grad()
             (weight * meta_loss(network, *drawn.halves(), META)).backward()
             optimizer.step()
@@ -263,11 +265,9 @@ def test_tasks_are_visited_in_proportion_to_their_chances(seeded: Seeded) -> Non
 def test_a_step_sees_as_many_samples_as_one_of_pre_training(step_of: Step, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = []
 
-    def counted(
-        images: Sequence[Tensor], tasks: Sequence[str], side: int, generators: Sequence[torch.Generator]
-    ) -> AuxiliaryBatch:
-        counts.append(len(generators))
-        return auxiliary_batch(images, tasks, side, generators)
+    def counted(images: Sequence[Tensor], tasks: Sequence[str], side: int, chance: Chance) -> AuxiliaryBatch:
+        counts.append(chance.size)
+        return auxiliary_batch(images, tasks, side, chance)
 
     monkeypatch.setattr("ml.meta.auxiliary_batch", counted)
     step_of(torch.ones(4))

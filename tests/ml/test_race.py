@@ -66,7 +66,7 @@ def state_of(race: Race) -> dict[str, Tensor]:
     }
 
 
-def ignore(phase: str, candidate: str, step: int, loss: float) -> None:
+def ignore(phase: str, candidate: str, step: int, loss: Tensor) -> None:
     pass
 
 
@@ -86,7 +86,7 @@ def test_a_race_resumed_at_any_step_ends_as_an_uninterrupted_one(
     whole = make_race(starts, chances=chances, refit=refit)
     points: list[tuple[str, str, int]] = []
 
-    def save_always(phase: str, candidate: str, step: int, loss: float) -> None:
+    def save_always(phase: str, candidate: str, step: int, loss: Tensor) -> None:
         whole.save(tmp_path / str(len(points)))
         points.append((phase, candidate, step))
 
@@ -156,7 +156,7 @@ def test_fine_tuning_begins_with_a_fitted_last_layer_where_that_is_asked_for(
     finetune_step(expected, adam(expected, 1.0), race.split.train, FINETUNE, race.seed, 0)
     seen: list[dict[str, Tensor]] = []
 
-    def look(phase: str, candidate: str, step: int, loss: float) -> None:
+    def look(phase: str, candidate: str, step: int, loss: Tensor) -> None:
         seen.append({name: value.clone() for name, value in race.candidates[0].network.state_dict().items()})
 
     race.run(look)
@@ -236,7 +236,7 @@ def test_fine_tuning_begins_with_a_fresh_optimizer(make_race: MakeRace) -> None:
     race = make_race(("guided-transfer",))
     counts = []
 
-    def look(phase: str, candidate: str, step: int, loss: float) -> None:
+    def look(phase: str, candidate: str, step: int, loss: Tensor) -> None:
         optimizer = race.candidates[0].trainee.optimizer
         counts.append((phase, int(next(iter(optimizer.state.values()))["step"])))
 

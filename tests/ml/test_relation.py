@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from ml.auxiliary import distorted_crops
+from ml.chance import EachItsOwn
 from ml.checkpoint import adam
 from ml.distortions import DISTORTIONS
 from ml.drn import DistortionRelationNetwork, DrnShape, residual_psnr
@@ -24,6 +26,7 @@ from ml.relation import (
     LEAST_RELATION,
     LEAST_SPREAD,
     MOST_IN_AREAS,
+    PATCH,
     Prototypes,
     Relation,
     compute_prototypes,
@@ -32,7 +35,6 @@ from ml.relation import (
     node_link_graph,
     prototypical_loss,
     relate,
-    synthetic_patches,
 )
 
 Seeded = Callable[[int], torch.Generator]
@@ -198,16 +200,6 @@ def test_prototypes_depend_on_the_seed_only(
     assert not torch.equal(first, other)
 
 
-def test_synthetic_patches_are_distorted_copies_of_clean_ones(photographs: dict[str, Tensor], seeded: Seeded) -> None:
-    clean, distorted = synthetic_patches(list(photographs.values()), "noise", 5, seeded(0))
-    assert clean.shape == distorted.shape == (5, 3, 64, 64)
-    for one, other in zip(clean, distorted, strict=True):
-        assert 0 < float((one - other).abs().mean()) < 0.3
-    _, blurred = synthetic_patches(list(photographs.values()), "blur", 5, seeded(0))
-    _, bicubic = synthetic_patches(list(photographs.values()), "bicubic", 5, seeded(0))
-    assert not torch.equal(blurred, bicubic)
-
-
 def reference_loss(support: np.ndarray, query: np.ndarray, temperature: float) -> float:
     def unit(x: np.ndarray) -> np.ndarray:
         return x / np.linalg.norm(x, axis=-1, keepdims=True)
@@ -321,6 +313,7 @@ def test_the_sentence_names_the_nearest_and_the_farthest() -> None:
 def test_patches_of_a_distortion_have_the_psnr_that_the_graph_states(
     photographs: dict[str, Tensor], seeded: Seeded
 ) -> None:
-    clean, distorted = synthetic_patches(list(photographs.values()), "bicubic", 2, seeded(0))
+    chance = EachItsOwn([seeded(0), seeded(1)])
+    clean, distorted = distorted_crops(list(photographs.values()), ["bicubic", "bicubic"], PATCH, chance, tries=4)
     expected = -10 * np.log10(((clean - distorted).double() ** 2).mean(dim=(1, 2, 3)).numpy())
     assert np.allclose(residual_psnr((clean - distorted) / 2 + 0.5).numpy(), expected, atol=1e-3)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load
 from sqlalchemy import select
+from torch import Tensor
 
 from app.core import jobs, repository
 from app.core.folder_storage import FolderStorage
@@ -75,7 +76,7 @@ def at_progress(monkeypatch: pytest.MonkeyPatch, react: Callable[[JobFollower, s
     """Have `react` called before the follower hears of each step."""
     report = JobFollower.progress
 
-    def progress(self: JobFollower, phase: str, fraction: float, **facts: float | str) -> None:
+    def progress(self: JobFollower, phase: str, fraction: float, **facts: float | str | Tensor) -> None:
         react(self, phase, facts)
         report(self, phase, fraction, **facts)
 
