@@ -50,7 +50,13 @@ def measure(
     images = at_hand(on, load_folder(clean, 24))
     report: dict[str, Any] = {
         "benchmark": "training_speed",
-        "command": "python benchmarks/training_speed.py" + " --compiled" * compiled,
+        "command": " ".join(
+            [
+                "python benchmarks/training_speed.py",
+                *["--compiled"] * compiled,
+                *(f"--backbone {b}" for b in backbone or []),
+            ]
+        ),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),

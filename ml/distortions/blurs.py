@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ml.chance import Amount, Source, uniform
-from ml.distortions.kinds import LEAST_STRENGTH, Image, kernels
+from ml.distortions.kinds import LEAST_STRENGTH, Image, kernel_for
 
 FINE = 32  # Lines per pixel along which the chords of a disc are measured.
 
@@ -93,9 +93,9 @@ def blur(image: Image, strength: Amount, source: Source) -> Image:
 
 def motion_blur(image: Image, strength: Amount, source: Source) -> Image:
     """Movement in a random direction by 14 · strength pixels: `motion_kernel` of length 1 to 15. The range is ours."""
-    return convolve(image, kernels(motion_kernel, 1 + 14 * strength, uniform(0, math.pi, source)))
+    return convolve(image, kernel_for(motion_kernel, 1 + 14 * strength, uniform(0, math.pi, source)))
 
 
 def defocus(image: Image, strength: Amount, source: Source) -> Image:
     """A disc of radius 5 · strength pixels; nothing up to a tenth, half a pixel. The range is ours."""
-    return convolve(image, kernels(disc_kernel, 5 * strength))
+    return convolve(image, kernel_for(disc_kernel, 5 * strength))

@@ -73,7 +73,7 @@ def padded_together(kernels: list[Float[Tensor, "_ _"]]) -> Float[Tensor, "b k k
     return torch.stack([F.pad(kernel, (m, m, m, m)) for kernel, m in zip(kernels, margins, strict=True)])
 
 
-def kernels(make: Callable[..., Float[Tensor, "_ _"]], *amounts: Amount) -> Float[Tensor, "*b k k"]:
+def kernel_for(make: Callable[..., Float[Tensor, "_ _"]], *amounts: Amount) -> Float[Tensor, "*b k k"]:
     """A kernel by these amounts, or one for each image of a batch."""
     if not any(isinstance(amount, Tensor) for amount in amounts):
         return make(*amounts)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ml.chance import Amount, Source, uniform
 from ml.distortions.blurs import convolve, gaussian_kernel
-from ml.distortions.kinds import Image, by_amount, kernels
+from ml.distortions.kinds import Image, by_amount, kernel_for
 
 LANCZOS = 3  # lobes on either side
 
@@ -64,7 +64,7 @@ def aniso_bicubic(image: Image, strength: Amount, source: Source) -> Image:
     The paper gives no widths; these are ours. A strength below 1 narrows the blur and lessens the factor.
     """
     sigma_x, sigma_y = uniform(0.5, 4.0, source), uniform(0.5, 4.0, source)
-    kernel = kernels(gaussian_kernel, strength * sigma_x, strength * sigma_y, uniform(0, math.pi, source))
+    kernel = kernel_for(gaussian_kernel, strength * sigma_x, strength * sigma_y, uniform(0, math.pi, source))
     return by_amount(down_up, convolve(image, kernel), 1 + 3 * strength)
 
 
