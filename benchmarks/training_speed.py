@@ -26,7 +26,8 @@ from ml.chance import Chance, Together, chance_of
 from ml.checkpoint import adam
 from ml.distortions import PAPERS
 from ml.images import load_folder
-from ml.precision import DTYPES, at_hand, autocast, device, trained_in
+from ml.placement import at_hand
+from ml.precision import DTYPES, autocast, device, trained_in
 from ml.transfer import TransferSchedule, transfer_loss, transfer_step
 
 TASKS = list(PAPERS)

@@ -23,7 +23,8 @@ from ml.guidance import TaskMix
 from ml.job import clean_images
 from ml.meta import MetaSchedule, meta_step
 from ml.pairs import Split, TargetPair, pairs_at_hand
-from ml.precision import at_hand, device, trained_in
+from ml.placement import at_hand
+from ml.precision import device, trained_in
 from ml.prior import Prior
 from ml.relation import Relation, relate
 from ml.selection import selected

@@ -62,8 +62,10 @@ def finetune_gradient(
     clean, distorted = target_batch(pairs, schedule.batch, schedule.crop, generator_for(seed, "finetune", step))
     clean, distorted = clean[crew.rank :: crew.size], distorted[crew.rank :: crew.size]  # (b / crew, 3, h, w)
     with autocast(device):
-        restored = network(distorted.to(device))
-    loss = loss_between(restored.float(), clean.to(device), schedule.loss) * (len(clean) / schedule.batch)
+        restored = network(distorted.to(device, non_blocking=True))
+    loss = loss_between(restored.float(), clean.to(device, non_blocking=True), schedule.loss) * (
+        len(clean) / schedule.batch
+    )
     network.zero_grad()
     loss.backward()
     return crew.gather(network, loss)

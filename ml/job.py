@@ -25,7 +25,8 @@ from ml.lpips import Lpips
 from ml.meta import MetaSchedule
 from ml.options import TrainingOptions
 from ml.pairs import PairFile, Split, as_sent, decode_pairs, digest, pairs_at_hand, split
-from ml.precision import at_hand, device
+from ml.placement import at_hand
+from ml.precision import device
 from ml.preview import Preview, Viewpoint
 from ml.prior import Prior, load_prior
 from ml.race import Candidate, Race, Start, Tick

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ml.distortions.resampling import resize
 from ml.images import decode, from_uint8, to_uint8
-from ml.precision import has_room_for
+from ml.placement import has_room_for
 from ml.sampling import generator_for
 
 FEWEST_PAIRS_TO_HOLD_OUT = 4

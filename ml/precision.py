@@ -1,19 +1,17 @@
 """Where and how exactly to compute: the fastest the device does well, and what to do where that is not enough."""
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from ml.backbones import Part, SameSize
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Arithmetic = Literal["fp32", "bf16", "fp16"]
-MOST_AT_HAND: Final = 1 / 4  # Of an accelerator's free memory for images: networks and their features need the rest.
 DTYPES: Final[dict[Arithmetic, torch.dtype]] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
@@ -23,16 +21,6 @@ DTYPES: Final[dict[Arithmetic, torch.dtype]] = {
 
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def at_hand(on: torch.device, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[UInt8[Tensor, "3 _ _"]]:
-    """Images where crops of them are made fastest: on the device, or where they are if they take too much of it."""
-    return [image.to(on) for image in images] if has_room_for(on, sum(image.nbytes for image in images)) else [*images]
-
-
-def has_room_for(on: torch.device, size: int) -> bool:
-    """Whether so many bytes are no more than `MOST_AT_HAND` of what is free on a device; the CPU has them anyway."""
-    return on.type != "cuda" or size <= MOST_AT_HAND * torch.cuda.mem_get_info(on)[0]
 
 
 def has_fast_bf16(on: torch.device) -> bool:

@@ -23,7 +23,8 @@ from ml.distortions import DISTORTIONS, PAPERS
 from ml.drn import DistortionRelationNetwork, DrnShape
 from ml.edges import Edges
 from ml.images import load_folder, to_uint8
-from ml.precision import at_hand, device
+from ml.placement import at_hand
+from ml.precision import device
 from ml.prior import Prior, halved, round_to_half, save_prior, theta_name
 from ml.relation import PATCH, Prototypes, compute_prototypes, drn_step
 from ml.sampling import generator_for

@@ -28,7 +28,7 @@ from ml.guidance import TaskMix
 from ml.lpips import Lpips
 from ml.meta import MetaSchedule, meta_step
 from ml.pairs import Split, TargetPair, pairs_at_hand
-from ml.precision import at_hand
+from ml.placement import at_hand
 from ml.read_out import crops_of_a_refit, fit_last_layer
 from ml.transfer import TransferSchedule, transfer_gradient, transfer_step
 

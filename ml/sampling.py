@@ -46,7 +46,7 @@ def dihedral(
     """Square images turned by so many quarters, then mirrored or not, as is said for each place in the batch."""
 
     def of_each(choices: Sequence[bool]) -> Tensor:
-        return torch.tensor(choices, device=images.device)[:, None, None, None]  # (b, 1, 1, 1)
+        return torch.tensor(choices).to(images.device, non_blocking=True)[:, None, None, None]  # (b, 1, 1, 1)
 
     images = torch.where(of_each([turn >= 2 for turn in turns]), images.flip(3, 4), images)
     images = torch.where(of_each([turn % 2 == 1 for turn in turns]), images.rot90(1, dims=(3, 4)), images)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ml.auxiliary import AuxiliaryBatch, auxiliary_batch
 from ml.chance import chance_of
 from ml.crew import ALONE, Crew
+from ml.placement import like
 from ml.precision import autocast
 
 
@@ -37,7 +38,7 @@ def transfer_loss(
     per_sample = (network(batch.distorted).float() - batch.clean).abs().mean(dim=(1, 2, 3))  # (b,)
     weight = gamma[batch.task]  # (b,)
     total = crew.total(weight.sum())
-    return (weight.to(per_sample.device) * per_sample).sum() / total.clamp_min(1e-12), total
+    return (like(per_sample, weight) * per_sample).sum() / total.clamp_min(1e-12), total
 
 
 def transfer_gradient(

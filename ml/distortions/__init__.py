@@ -21,6 +21,7 @@ from ml.distortions.resampling import aniso_bicubic, bicubic, downscale_antialia
 from ml.distortions.sensor import bayer
 from ml.distortions.sharpening import sharpen_halo
 from ml.images import from_uint8, to_uint8
+from ml.placement import places
 
 PAPERS: Final = ("bicubic", "aniso_bicubic", "noise", "blur", "mild", "moderate", "severe")
 
@@ -55,5 +56,6 @@ def distort_each(names: Sequence[str], images: Float[Tensor, "b 3 h w"], chance:
     result = torch.empty_like(images)
     for name in sorted(set(names)):
         own = [place for place, other in enumerate(names) if other == name]
-        result[own] = distort(name, images[own], chance.among(own))
+        at = places(own, images)
+        result[at] = distort(name, images[at], chance.among(own))
     return result

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ml.chance import Amount, Source, uniform
 from ml.distortions.kinds import LEAST_STRENGTH, Image, kernel_for
+from ml.placement import like
 
 FINE = 32  # Lines per pixel along which the chords of a disc are measured.
 
@@ -21,7 +22,8 @@ def convolve(image: Image, kernel: Float[Tensor, "*each kh kw"]) -> Image:
     pad_y, pad_x = kernel.shape[-2] // 2, kernel.shape[-1] // 2
     planes = image.reshape(1, -1, *image.shape[-2:])  # (1, 3b, h, w)
     padded = F.pad(planes, (pad_x, pad_x, pad_y, pad_y), mode="replicate")
-    each = kernel.to(image)[None] if kernel.ndim == 2 else kernel.to(image).repeat_interleave(3, dim=0)
+    kernel = like(image, kernel)
+    each = kernel[None] if kernel.ndim == 2 else kernel.repeat_interleave(3, dim=0)
     weight = each[:, None].expand(planes.shape[1], 1, -1, -1)  # (3b, 1, kh, kw)
     return F.conv2d(padded, weight, groups=planes.shape[1]).reshape(image.shape)
 

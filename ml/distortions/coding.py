@@ -8,6 +8,7 @@ from ml.distortions.jpeg_arithmetic import RGB, YCBCR, compressed_by_arithmetic
 from ml.distortions.kinds import Image, beside, by_amount
 from ml.distortions.resampling import shrunk
 from ml.images import jpeg as compressed_by_pillow
+from ml.placement import like, places
 
 
 def coarse_colour(image: Image, factor: float) -> Image:
@@ -17,12 +18,12 @@ def coarse_colour(image: Image, factor: float) -> Image:
     Source: ITU-T T.871 (JFIF), which places the coarse samples in the middle of those that they stand for.
     """
     height, width = image.shape[-2:]
-    planes = torch.einsum("yc,...chw->...yhw", YCBCR.to(image), image).reshape(-1, 3, height, width)  # (b, 3, h, w)
+    planes = torch.einsum("yc,...chw->...yhw", like(image, YCBCR), image).reshape(-1, 3, height, width)  # (b, 3, h, w)
     small = (shrunk(height, factor), shrunk(width, factor))
     coarse = F.interpolate(planes[:, 1:], small, mode="area")
     colour = F.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
     rebuilt = torch.cat([planes[:, :1], colour], dim=1)  # (b, 3, h, w)
-    return torch.einsum("cy,byhw->bchw", RGB.to(image), rebuilt).reshape(image.shape)
+    return torch.einsum("cy,byhw->bchw", like(image, RGB), rebuilt).reshape(image.shape)
 
 
 def quantized(image: Image, levels: Amount) -> Image:
@@ -50,7 +51,8 @@ def compressed(image: Image, quality: Amount) -> Image:
         for place, each in zip(own, qualities, strict=True):
             result[place] = compressed_by_pillow(images[place], each)
     else:
-        result[own] = compressed_by_arithmetic(images[own], qualities)
+        at = places(own, images)
+        result[at] = compressed_by_arithmetic(images[at], qualities)
     return result.reshape(image.shape)
 
 

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from ml.placement import like
+
 BLOCK: Final = 8
 UNIT: Final = 2 * BLOCK  # Pixels along a side that share a block of chroma.
 # Tables K.1 and K.2.
@@ -41,6 +43,7 @@ YCBCR: Final = torch.tensor(
     dtype=torch.float64,
 )
 RGB: Final = torch.linalg.inv(YCBCR)
+ZERO: Final = torch.tensor([0, 128, 128])[:, None, None]  # What stands for no colour.
 _FREQUENCY, _POSITION = torch.meshgrid(torch.arange(BLOCK), torch.arange(BLOCK), indexing="ij")
 # Eq. A.3.3: row u is the cosine of frequency u, of unit length.
 COSINES: Final = torch.cos((2 * _POSITION + 1) * _FREQUENCY * math.pi / (2 * BLOCK)) * torch.where(
@@ -57,7 +60,7 @@ def quantization(qualities: Sequence[int]) -> Float[Tensor, "b 2 8 8"]:
 
 def through_blocks(planes: Float[Tensor, "b c h w"], table: Float[Tensor, "b 8 8"]) -> Float[Tensor, "b c h w"]:
     """Planes of values in 0…255 after their blocks' coefficients were rounded to multiples of the tables."""
-    cosines, steps = COSINES.to(planes), table[:, None, None, None]
+    cosines, steps = like(planes, COSINES), table[:, None, None, None]
     rows_of_blocks = planes.unflatten(3, (-1, BLOCK)).unflatten(2, (-1, BLOCK))
     blocks = rows_of_blocks.transpose(3, 4) - 128  # (b, c, rows, columns, 8, 8)
     eighths = (cosines @ blocks @ cosines.T * 8).round()  # As exact as libjpeg's are; halves of a step are frequent.
@@ -68,7 +71,7 @@ def through_blocks(planes: Float[Tensor, "b c h w"], table: Float[Tensor, "b 8 8
 
 def in_turns(values: Float[Tensor, "b c h w"], even: float, odd: float) -> Float[Tensor, "b c h w"]:
     """Round down, after adding one number in even columns and another in odd ones."""
-    added = values.new_tensor([even, odd]).repeat(values.shape[-1] // 2)  # (w,)
+    added = like(values, torch.tensor([even, odd]).repeat(values.shape[-1] // 2))  # (w,)
     return (values + added).floor()
 
 
@@ -77,9 +80,9 @@ def compressed_by_arithmetic(images: Float[Tensor, "b 3 h w"], qualities: Sequen
     height, width = images.shape[-2:]
     levels = (images.clamp(0, 1) * 255).round()
     padded = F.pad(levels, (0, -width % UNIT, 0, -height % UNIT), mode="replicate")
-    planes = torch.einsum("yc,bchw->byhw", YCBCR.to(images), padded)
-    planes = (planes + planes.new_tensor([0, 128, 128])[:, None, None]).round().clamp(0, 255)
-    tables = quantization(qualities).to(images)
+    planes = torch.einsum("yc,bchw->byhw", like(images, YCBCR), padded)
+    planes = (planes + like(images, ZERO)).round().clamp(0, 255)
+    tables = like(images, quantization(qualities))
     luma = through_blocks(planes[:, :1], tables[:, 0])
     # libjpeg rounds halves down in one column and up in the next, here and below.
     averaged = in_turns(F.avg_pool2d(planes[:, 1:], 2), 1 / 4, 2 / 4)
@@ -87,4 +90,4 @@ def compressed_by_arithmetic(images: Float[Tensor, "b 3 h w"], qualities: Sequen
     # Its "fancy upsampling": 3/4 of the nearer sample and 1/4 of the farther, along either axis.
     colour = in_turns(F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False), 8 / 16, 7 / 16) - 128
     rebuilt = torch.cat([luma, colour], dim=1)[..., :height, :width]
-    return torch.einsum("cy,byhw->bchw", RGB.to(images), rebuilt).round().clamp(0, 255) / 255
+    return torch.einsum("cy,byhw->bchw", like(images, RGB), rebuilt).round().clamp(0, 255) / 255

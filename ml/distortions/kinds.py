@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ml.chance import Amount, Source, uniform
+from ml.placement import like, places
 
 LEAST_STRENGTH: Final = 1e-4  # Less is far below a grey level, and as good as nothing where a formula divides by it.
 
@@ -52,7 +53,7 @@ class Distortion:
 
 def beside(amount: Amount, image: Image) -> float | Float[Tensor, "b 1 1 1"]:
     """An amount as a factor of an image, or of the images of a batch."""
-    return amount.to(image)[:, None, None, None] if isinstance(amount, Tensor) else amount
+    return like(image, amount)[:, None, None, None] if isinstance(amount, Tensor) else amount
 
 
 def by_amount(function: Callable[[Image, float], Image], image: Image, amount: Amount) -> Image:
@@ -62,7 +63,8 @@ def by_amount(function: Callable[[Image, float], Image], image: Image, amount: A
     result = torch.empty_like(image)
     for value in sorted(set(amount.tolist())):
         own = [place for place, other in enumerate(amount.tolist()) if other == value]
-        result[own] = function(image[own], value)
+        at = places(own, image)
+        result[at] = function(image[at], value)
     return result
 
 

@@ -14,6 +14,7 @@ from ml.distortions.blurs import gaussian_blur
 from ml.distortions.coding import compressed
 from ml.distortions.kinds import Distort, Image
 from ml.distortions.noises import gaussian_noise
+from ml.placement import places
 
 LEVELS: Final = range(11)
 UNCOMPRESSED: Final = 101.0  # A quality that no JPEG has.
@@ -28,8 +29,9 @@ def mixed_at(image: Image, levels: tuple[Amount, Amount, Amount], source: Source
         assert not isinstance(source, Generator)
         noisy = [place for place, level in enumerate(noise_level.tolist()) if level > 0]
         if noisy:
-            made = gaussian_noise(image[noisy], 5 * noise_level[noisy], source.among(noisy))
-            image = image.index_copy(0, torch.tensor(noisy, device=image.device), made)
+            at = places(noisy, image)
+            made = gaussian_noise(image[at], 5 * noise_level[noisy], source.among(noisy))
+            image = image.index_copy(0, at, made)
     elif noise_level > 0:
         image = gaussian_noise(image, 5 * noise_level, source)
     if isinstance(jpeg_level, Tensor):

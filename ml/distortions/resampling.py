@@ -10,6 +10,7 @@ from torch import Tensor
 from ml.chance import Amount, Source, uniform
 from ml.distortions.blurs import convolve, gaussian_kernel
 from ml.distortions.kinds import Image, by_amount, kernel_for
+from ml.placement import like
 
 LANCZOS = 3  # lobes on either side
 
@@ -50,7 +51,7 @@ def low_pass(image: Image, factor: float) -> Image:
     rows, columns = shrunk(height, factor), shrunk(width, factor)
     down_up_y = lanczos_matrix(rows, height) @ lanczos_matrix(height, rows)  # (h, h)
     down_up_x = lanczos_matrix(columns, width) @ lanczos_matrix(width, columns)  # (w, w)
-    return down_up_y.to(image) @ image @ down_up_x.to(image).T
+    return like(image, down_up_y) @ image @ like(image, down_up_x).T
 
 
 def bicubic(image: Image, strength: Amount, source: Source) -> Image:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ml.chance import Amount, Source, one_of
 from ml.distortions.kinds import Image, beside, by_amount
+from ml.placement import like
 
 # Malvar, He, Cutler, High-quality linear interpolation for demosaicing of Bayer-patterned color images, ICASSP 2004,
 # Fig. 2: a bilinear estimate corrected by the second derivative of the colour that was measured.
@@ -40,12 +41,14 @@ def demosaiced(image: Image, top: int, left: int) -> Image:
     Computed on the values as they are stored, where a camera would on linear light.
     """
     height, width = image.shape[-2:]
-    red, green, blue = sites(height, width, top, left).to(image)
+    red, green, blue = like(image, sites(height, width, top, left))
     planes = image.reshape(-1, 3, height, width)  # (b, 3, h, w)
     raw = (planes * torch.stack([red, green, blue])).sum(dim=1, keepdim=True)  # (b, 1, h, w)
     # Mirrored without the edge pixel itself, so that the pattern goes on beyond the border.
     padded = F.pad(raw, (2, 2, 2, 2), mode="reflect")
-    at_colour, along_row, along_column, diagonal = F.conv2d(padded, FILTERS.to(image)).unbind(dim=1)  # (b, h, w) each
+    at_colour, along_row, along_column, diagonal = F.conv2d(padded, like(image, FILTERS)).unbind(
+        dim=1
+    )  # (b, h, w) each
     red_rows = green * red.amax(dim=1, keepdim=True)  # green sites in rows with red
     blue_rows = green - red_rows
     measured = raw[:, 0]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 from torch.optim import SGD
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -49,22 +50,36 @@ class Valueless(Together):
 
 
 class OneDevice(TorchDispatchMode):
-    """Every operation has all its tensors on one device, as CUDA wants it.
+    """Every operation has all its tensors on one device, indices too, but for single numbers.
 
-    But for single numbers, for indices, and for what brings tensors to the device.
+    What brings tensors to the device does not wait for it, and nothing brings any back.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        tensors = [leaf for leaf in tree_leaves((args, kwargs or {})) if isinstance(leaf, Tensor) and leaf.ndim > 0]
-        if name in {"index", "index_put_", "_index_put_impl_"}:
-            tensors = [tensor for tensor in tensors if tensor.dtype not in {torch.int64, torch.bool}]
-        devices = {str(tensor.device) for tensor in tensors}
-        if name == "copy_":
-            assert tensors[0].device == META or devices == {"cpu"}, "copied from the device"
-        elif name != "_to_copy":
-            assert len(devices) <= 1, f"{name}: {devices}"
-        return func(*args, **kwargs or {})
+        name, kwargs = func.overloadpacket.__name__, kwargs or {}
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.ndim > 0]
+        devices = [str(tensor.device) for tensor in tensors]
+        if name == "_to_copy" and kwargs.get("device") == META and devices == ["cpu"]:
+            assert kwargs.get("non_blocking"), "waits for a copy"
+        elif name == "copy_" and devices == ["meta", "cpu"]:
+            assert kwargs.get("non_blocking") or args[2:] == (True,), "waits for a copy"
+        elif name not in {"_to_copy", "copy_"} or devices == ["cpu", "meta"]:
+            assert len(set(devices)) <= 1, f"{name}: {devices}"
+        return func(*args, **kwargs)
+
+
+class NoLists(TorchFunctionMode):
+    """Nothing makes tensors of the device from lists, which torch waits for: neither values nor indices."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        made = func in {torch.tensor, torch.as_tensor} and kwargs.get("device") == META
+        if made or (func is Tensor.new_tensor and args[0].device == META):
+            raise AssertionError("values from a list")
+        if func in {Tensor.__getitem__, Tensor.__setitem__} and args[0].device == META:
+            indices = args[1] if isinstance(args[1], tuple) else (args[1],)
+            assert not any(isinstance(index, list) for index in indices), "an index from a list"
+        return func(*args, **kwargs)
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +88,7 @@ def _valueless(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("ml.chance.generator_on", lambda device, seed: Generator())
     for module in ("transfer", "finetune", "meta", "relation"):
         monkeypatch.setattr(f"ml.{module}.autocast", lambda on: nullcontext())  # There is none for `meta`.
-    with OneDevice():
+    with NoLists(), OneDevice():
         yield
 
 
@@ -85,7 +100,7 @@ def images() -> list[Tensor]:
 
 @pytest.fixture(params=["vdsr", "dncnn"])
 def network(request: pytest.FixtureRequest) -> SameSize:
-    return build(request.param, 2, 0).to(META)
+    return build(request.param, 2, 0).to(META, non_blocking=True)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -129,7 +144,7 @@ def test_a_step_of_fine_tuning_waits_for_nothing(loss: LossName, network: SameSi
 
 
 def test_an_episode_of_the_relation_network_waits_for_nothing(images: list[Tensor]) -> None:
-    drn = DistortionRelationNetwork(DrnShape(width=1 / 32, kind_dim=8, memory_nodes=4)).to(META)
+    drn = DistortionRelationNetwork(DrnShape(width=1 / 32, kind_dim=8, memory_nodes=4)).to(META, non_blocking=True)
     large = [torch.empty(3, 100, 110, dtype=torch.uint8, device=META) for _ in images]
     assert drn_step(drn, SGD(drn.parameters()), large, TASKS, shots=1, seed=0, step=0).device == META
 
@@ -139,3 +154,15 @@ def test_what_would_wait_or_mix_is_seen(images: list[Tensor]) -> None:
         float(images[0].float().mean())
     with pytest.raises(AssertionError, match=r"mm: .*cpu"):
         images[0][0].float() @ torch.ones(120, 4)
+    with pytest.raises(AssertionError, match=r"index: .*cpu"):
+        images[0][torch.tensor([0, 1])]
+    with pytest.raises(AssertionError, match="waits for a copy"):
+        torch.ones(3).to(META)
+    with pytest.raises(AssertionError, match="waits for a copy"):
+        torch.empty(3, device=META).copy_(torch.ones(3))
+    with pytest.raises(AssertionError, match="values from a list"):
+        images[0].new_tensor([1, 2])
+    with pytest.raises(AssertionError, match="values from a list"):
+        torch.tensor([1, 2], device=META)
+    with pytest.raises(AssertionError, match="an index from a list"):
+        images[0][:, [0, 1]]
