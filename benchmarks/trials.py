@@ -128,7 +128,7 @@ class Bench:
     def of(cls, target: Device, scale: Scale, clean_dir: Path | None, tasks: Sequence[str], seed: int) -> "Bench":
         """Auxiliary tasks are made of a folder's images, the target's clean ones and dead leaves, as in a job."""
         images = clean_images(Split("pairs", target.train, []), clean_dir, LEAST_SIDE, seed)
-        return cls(target, scale, at_hand(device(), images), tasks, shown(target.test, scale.side))
+        return cls(target, scale, images, tasks, shown(target.test, scale.side))
 
     def transfer(
         self,
@@ -141,9 +141,9 @@ class Bench:
     ) -> None:
         """Algorithm 2, or with `meta` Algorithm 3, without fine-tuning."""
         schedule = TransferSchedule(steps or self.scale.transfer_steps, self.scale.batch, learning_rate=rate)
-        optimizer = adam(network, schedule.learning_rate)
+        optimizer, images = adam(network, schedule.learning_rate), at_hand(device(), self.clean)
         for step in range(schedule.steps):
-            learning = (network, optimizer, self.clean, self.tasks, mix.gamma, schedule)
+            learning = (network, optimizer, images, self.tasks, mix.gamma, schedule)
             if meta is None:
                 transfer_step(*learning, seed, step, mix.chances)
             else:
