@@ -182,8 +182,9 @@ def compared_with_compiled(network: SameSize, images: list[Tensor], batch: int, 
 
 def learn(network: SameSize, batch: AuxiliaryBatch, forward: Callable[[Tensor], Tensor] | None = None) -> None:
     """Loss and gradient, as a step of transfer computes them."""
+    forward = network if forward is None else forward
     with autocast(batch.clean.device):
-        loss, _ = transfer_loss(network if forward is None else forward, batch, UNIFORM)  # type: ignore[arg-type]
+        loss, _ = transfer_loss(forward, batch, UNIFORM)  # type: ignore[arg-type]  # torch.compile's is a module, too.
     network.zero_grad()
     loss.backward()
 

@@ -4,13 +4,14 @@ A copy to an accelerator makes the CPU wait for all that was asked of it before,
 from memory that is not pinned, too, the source may be forgotten at once.
 """
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Final, TypeVar
 
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+V = TypeVar("V", float, str)
 MOST_AT_HAND: Final = 1 / 4  # Of an accelerator's free memory for images: networks and their features need the rest.
 
 
@@ -27,6 +28,12 @@ def has_room_for(on: torch.device, size: int) -> bool:
 def like(other: Tensor, tensor: Tensor) -> Tensor:
     """A tensor on the device and in the type of another, brought there without waiting for the device."""
     return tensor.to(other, non_blocking=True)
+
+
+def by_value(values: Sequence[V]) -> Iterator[tuple[V, list[int]]]:
+    """Each different value, in order, with the places in a batch that have it."""
+    for value in sorted(set(values)):
+        yield value, [place for place, other in enumerate(values) if other == value]
 
 
 def places(of: Sequence[int], near: Tensor) -> Int64[Tensor, "n"]:

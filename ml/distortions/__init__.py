@@ -21,7 +21,7 @@ from ml.distortions.resampling import aniso_bicubic, bicubic, downscale_antialia
 from ml.distortions.sensor import bayer
 from ml.distortions.sharpening import sharpen_halo
 from ml.images import from_uint8, to_uint8
-from ml.placement import places
+from ml.placement import by_value, places
 
 PAPERS: Final = ("bicubic", "aniso_bicubic", "noise", "blur", "mild", "moderate", "severe")
 
@@ -54,8 +54,7 @@ def distort(name: str, image: Image, source: Source) -> Image:
 def distort_each(names: Sequence[str], images: Float[Tensor, "b 3 h w"], chance: Chance) -> Float[Tensor, "b 3 h w"]:
     """Apply to each image of a batch the distortion named for it; those with the same one are distorted together."""
     result = torch.empty_like(images)
-    for name in sorted(set(names)):
-        own = [place for place, other in enumerate(names) if other == name]
+    for name, own in by_value(names):
         at = places(own, images)
         result[at] = distort(name, images[at], chance.among(own))
     return result

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ml.chance import Amount, Source, uniform
-from ml.placement import like, places
+from ml.placement import by_value, like, places
 
 LEAST_STRENGTH: Final = 1e-4  # Less is far below a grey level, and as good as nothing where a formula divides by it.
 
@@ -61,8 +61,8 @@ def by_amount(function: Callable[[Image, float], Image], image: Image, amount: A
     if not isinstance(amount, Tensor):
         return function(image, amount)
     result = torch.empty_like(image)
-    for value in sorted(set(amount.tolist())):
-        own = [place for place, other in enumerate(amount.tolist()) if other == value]
+    values: list[float] = amount.tolist()
+    for value, own in by_value(values):
         at = places(own, image)
         result[at] = function(image[at], value)
     return result

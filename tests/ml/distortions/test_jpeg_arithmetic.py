@@ -41,7 +41,7 @@ def test_tables_are_those_in_pillows_files() -> None:
     for quality, ours in zip(QUALITIES, quantization(QUALITIES), strict=True):
         file = io.BytesIO()
         Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(file, "JPEG", quality=quality)
-        tables = Image.open(file).quantization  # type: ignore[attr-defined]
+        tables = Image.open(file).quantization  # type: ignore[attr-defined]  # Of JPEG files alone.
         assert [tables[0], tables[1]] == ours.flatten(1).int().tolist()
 
 
