@@ -14,6 +14,9 @@ OUTPUT ?= demo-output
 # PyTorch's CPU index only where the configured one would bring CUDA to a machine without an NVIDIA GPU.
 TORCH_INDEX ?= auto
 
+# Every process would compile all modules anew where their bytecode may not be kept.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo
 demo: $(VENV)/.service  ## the main job over HTTP, start to end; PAIRS=<folder> for your own pairs, PRESET=draft|quick|standard|paper
 	@$(BIN)/drtl demo --preset $(PRESET) --output "$(OUTPUT)" $(if $(PAIRS),--pairs "$(PAIRS)")
@@ -77,7 +80,8 @@ clean:  ## remove the virtual environment, caches and the demo's output; jobs an
 help:  ## this list
 	@awk -F ':.*  ## ' '/^[a-z]+:.*  ## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# The stamps below make a second run quick; a changed pyproject.toml installs again.
+# The stamps below make a second run quick; a changed pyproject.toml installs again. pip would compile every module of
+# every package, twice as long as it takes to unpack them; imported once, those are compiled that the service uses.
 
 $(VENV)/.made:
 	@for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -92,9 +96,10 @@ $(VENV)/.made:
 $(VENV)/.service: $(VENV)/.made pyproject.toml .ci/install-torch
 	@echo "installing into $(VENV), a few minutes the first time"
 	@$(BIN)/python .ci/install-torch "$(TORCH_INDEX)"
-	@$(BIN)/python -m pip install -qq --editable .
+	@$(BIN)/python -m pip install -qq --no-compile --editable .
+	@$(BIN)/python -c "import app.embedded, app.main, app.cli, worker.inference, worker.training, torch._dynamo"
 	@touch $@
 
 $(VENV)/.developer: $(VENV)/.service
-	@$(BIN)/python -m pip install -qq --editable ".[dev]"
+	@$(BIN)/python -m pip install -qq --no-compile --editable ".[dev]"
 	@touch $@
