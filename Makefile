@@ -81,7 +81,7 @@ help:  ## this list
 	@awk -F ':.*  ## ' '/^[a-z]+:.*  ## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The stamps below make a second run quick; a changed pyproject.toml installs again. pip would compile every module of
-# every package, twice as long as it takes to unpack them; imported once, those are compiled that the service uses.
+# every package, which takes as long as all else that it does; imported once, those are compiled that the service uses.
 
 $(VENV)/.made:
 	@for python in python3 python3.14 python3.13 python3.12 python3.11; do \
