@@ -19,8 +19,8 @@ from app.doctor.verdict import Finding, Fix
 Image = NDArray[np.uint8]  # (h, w, 3)
 
 ORDER: Final = 5  # of the splines; `benchmarks/doctor.py` compares
-WHOLE_PX: Final = 0.1  # What registration cannot tell from whole pixels is not worth an interpolation.
-CORNER_PX: Final = 0.25  # Turning and growing by less than this at the corners is within what small images leave open.
+# What registration cannot tell from whole pixels, at the centre or at the corners, is not worth an interpolation.
+WHOLE_PX: Final = 0.05
 RIM: Final = 2  # Pixels at the border where a spline has too few neighbours.
 
 
@@ -96,7 +96,7 @@ def align(
     matrix, shift = transform.matrix(), np.array([transform.y, transform.x])
     size = np.array(clean.shape[:2])
     middle = (size - 1) / 2
-    if float(np.linalg.norm(matrix - np.eye(2), 2)) * float(np.linalg.norm(middle)) < CORNER_PX:
+    if float(np.linalg.norm(matrix - np.eye(2), 2)) * float(np.linalg.norm(middle)) < WHOLE_PX:
         matrix = np.eye(2)
     # The same map about the image's own centre: p ↦ middle + matrix · (p − middle) + shift.
     shift = shift + (matrix - np.eye(2)) @ (middle - np.array(centre))

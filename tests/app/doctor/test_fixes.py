@@ -4,7 +4,7 @@ from math import hypot
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.doctor import fixes
@@ -25,6 +25,9 @@ def centre_of(image: np.ndarray) -> tuple[float, float]:
 
 @settings(max_examples=8, deadline=None)
 @given(x=st.floats(-8, 8), y=st.floats(-8, 8), rotation=st.floats(-2, 2))
+@example(x=0.0, y=0.0, rotation=0.0625)  # 0.22 pixels at the corners
+@example(x=3.098, y=0.0, rotation=0.0)
+@example(x=2.0, y=-3.04, rotation=0.012)  # Small enough to be left, and no interpolation
 def test_alignment_leaves_no_misalignment_and_the_distorted_pixels_untouched(
     x: float, y: float, rotation: float
 ) -> None:
