@@ -17,13 +17,13 @@ from torch import Generator, Tensor
 
 from app.virtual_camera import VirtualCamera
 from ml.backbones import SameSize, build
-from ml.checkpoint import adam
 from ml.distortions import PAPERS, distort
 from ml.distortions.blurs import gaussian_blur
 from ml.distortions.mixtures import mixed_at
 from ml.distortions.noises import gaussian_noise
 from ml.finetune import FinetuneSchedule, finetune_step
 from ml.images import decode, from_uint8, jpeg, to_uint8
+from ml.optimizer import adam
 from ml.pairs import TargetPair
 from ml.prior import Prior
 from ml.sampling import generator_for

@@ -22,7 +22,6 @@ from ml.auxiliary import auxiliary_batch
 from ml.backbones import SameSize, dncnn, vdsr
 from ml.backbones.layers import convolution, zero_convolution
 from ml.chance import chance_of
-from ml.checkpoint import adam
 from ml.dead_leaves import dead_leaves
 from ml.distortions import PAPERS
 from ml.distortions.noises import gaussian_noise
@@ -31,6 +30,7 @@ from ml.finetune import FinetuneSchedule, finetune_step
 from ml.images import from_uint8, to_uint8
 from ml.meta import MetaSchedule, meta_loss, visited_tasks
 from ml.metrics import psnr
+from ml.optimizer import adam
 from ml.pairs import TargetPair
 from ml.sampling import generator_for
 from ml.transfer import TransferSchedule

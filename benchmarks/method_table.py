@@ -73,6 +73,25 @@ def far_target_table(report: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{_recorded(report)}; the input of `{target}` has {given:.2f} dB."])
 
 
+def gradient_limit_table(report: dict[str, Any]) -> str:
+    """PSNR after a transfer and after fine-tuning: a rate and a limit in each row, every seed in its cells."""
+    trials = report["trials"]
+    lines = [
+        "| learning rate | limit | gradients beyond it | the largest | transferred | fine-tuned |",
+        "|---" * 6 + "|",
+    ]
+    for rate, limit in dict.fromkeys((trial["rate"], trial["limit"]) for trial in trials):
+        own = [trial for trial in trials if (trial["rate"], trial["limit"]) == (rate, limit)]
+        beyond = "–" if limit == "inf" else ", ".join(str(trial["beyond"]) for trial in own)
+        largest = ", ".join(f"{trial['largest']:.1f}" for trial in own)
+        cells = [rate, "none" if limit == "inf" else limit, beyond, largest]
+        cells += [", ".join(f"{trial[what]:.2f}" for trial in own) + " dB" for what in ("transferred_psnr", "psnr")]
+        lines.append(f"| {' | '.join(cells)} |")
+    ((target, given),) = report["inputs"].items()
+    about = f"{report['backbone'].upper()}; the input of `{target}` has {given:.2f} dB; seeds between commas"
+    return "\n".join([*lines, "", f"{_recorded(report)}; {about}."])
+
+
 def clean_sources_table(report: dict[str, Any]) -> str:
     """PSNR on unseen images: a source of clean images in each row, a target in each column; then means."""
     trials, targets, counts = report["trials"], list(report["inputs"]), report["sources"]

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ml.backbones import SameSize, rcan
 from ml.backbones.windows import Window
-from ml.checkpoint import adam
 from ml.finetune import FinetuneSchedule, finetune_step
 from ml.images import from_uint8, load_folder
 from ml.metrics import psnr
+from ml.optimizer import adam
 from ml.pairs import TargetPair
 
 WINDOWS = [Window(64, 8), Window(64, 16), Window(128, 16), Window(192, 16), Window(192, 32)]

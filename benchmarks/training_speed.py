@@ -23,9 +23,9 @@ from benchmarks.main_job import commit, machine
 from ml.auxiliary import AuxiliaryBatch, auxiliary_batch
 from ml.backbones import BACKBONES, SameSize, build
 from ml.chance import Chance, Together, chance_of
-from ml.checkpoint import adam
 from ml.distortions import PAPERS
 from ml.images import load_folder
+from ml.optimizer import adam
 from ml.placement import at_hand
 from ml.precision import DTYPES, autocast, device, trained_in
 from ml.transfer import TransferSchedule, transfer_loss, transfer_step

@@ -16,12 +16,12 @@ from benchmarks.devices import Device, middle
 from benchmarks.main_job import commit, machine
 from ml.auxiliary import MARGIN
 from ml.backbones import SameSize
-from ml.checkpoint import adam
 from ml.evaluate import mean, quality_of, quality_of_input
 from ml.finetune import FinetuneSchedule, finetune_step
 from ml.guidance import TaskMix
 from ml.job import clean_images
 from ml.meta import MetaSchedule, meta_step
+from ml.optimizer import adam
 from ml.pairs import Split, TargetPair, pairs_at_hand
 from ml.placement import at_hand
 from ml.precision import device, trained_in

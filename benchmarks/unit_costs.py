@@ -35,10 +35,11 @@ from app.core.folder_storage import FolderStorage
 from app.core.tables import Dataset, Job, TrainingShare, new_id
 from migrations import migrate
 from ml.backbones import build
-from ml.checkpoint import Trainee, adam
+from ml.checkpoint import Trainee
 from ml.crew import crew_of
 from ml.guidance import TaskMix
 from ml.images import decode, to_uint8
+from ml.optimizer import adam
 from ml.options import PRESETS
 from ml.pairs import TargetPair, split
 from ml.race import Candidate, Race

@@ -42,11 +42,6 @@ class Trainee:
         self.step = step
 
 
-def adam(network: nn.Module, learning_rate: float) -> torch.optim.Adam:
-    """The paper's optimizer; one fused kernel a step, which does not change its arithmetic."""
-    return torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
-
-
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors with JSON facts beside them; the file appears whole or not at all."""
     partial = path.with_name(f"{path.name}.partial")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ml.auxiliary import MARGIN
 from ml.backbones import build
-from ml.checkpoint import Trainee, adam
+from ml.checkpoint import Trainee
 from ml.crew import ALONE, Crew
 from ml.dead_leaves import dead_leaves
 from ml.evaluate import quality_of_input
@@ -23,6 +23,7 @@ from ml.guidance import TaskMix, guided, preference, uniform
 from ml.images import UnusableCleanImages, load_folder, to_uint8
 from ml.lpips import Lpips
 from ml.meta import MetaSchedule
+from ml.optimizer import adam
 from ml.options import TrainingOptions
 from ml.pairs import PairFile, Split, as_sent, decode_pairs, digest, pairs_at_hand, split
 from ml.placement import at_hand

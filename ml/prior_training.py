@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from ml import checkpoint
 from ml.auxiliary import MARGIN
 from ml.backbones import BACKBONES, SameSize, build
-from ml.checkpoint import Trainee, adam
+from ml.checkpoint import Trainee
 from ml.dead_leaves import dead_leaves
 from ml.distortions import DISTORTIONS, PAPERS
 from ml.drn import DistortionRelationNetwork, DrnShape
 from ml.edges import Edges
 from ml.images import load_folder, to_uint8
+from ml.optimizer import adam
 from ml.placement import at_hand
 from ml.precision import device
 from ml.prior import Prior, halved, round_to_half, save_prior, theta_name

@@ -20,13 +20,14 @@ from torch import Tensor
 
 from ml import checkpoint
 from ml.backbones import SameSize
-from ml.checkpoint import Trainee, adam
+from ml.checkpoint import Trainee
 from ml.crew import ALONE, Crew, Order
 from ml.evaluate import Quality, mean, quality_of
 from ml.finetune import FinetuneSchedule, finetune_gradient, finetune_step
 from ml.guidance import TaskMix
 from ml.lpips import Lpips
 from ml.meta import MetaSchedule, meta_step
+from ml.optimizer import adam
 from ml.pairs import Split, TargetPair, pairs_at_hand
 from ml.placement import at_hand
 from ml.read_out import crops_of_a_refit, fit_last_layer

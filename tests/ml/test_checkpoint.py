@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ml import checkpoint
 from ml.backbones import SameSize, build
-from ml.checkpoint import Trainee, adam
+from ml.checkpoint import Trainee
+from ml.optimizer import adam
 
 
 def step(trainee: Trainee) -> None:

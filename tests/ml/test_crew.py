@@ -17,11 +17,12 @@ from torch import Tensor
 from ml import crew as crew_module
 from ml import finetune, meta, transfer
 from ml.backbones import SameSize
-from ml.checkpoint import Trainee, adam
+from ml.checkpoint import Trainee
 from ml.crew import ALONE, Crew, HelperLost, crew_of
 from ml.finetune import FinetuneSchedule
 from ml.guidance import TaskMix
 from ml.meta import MetaSchedule
+from ml.optimizer import adam
 from ml.pairs import TargetPair, split
 from ml.race import Candidate, Race, Start
 from ml.transfer import TransferSchedule

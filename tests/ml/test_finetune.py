@@ -9,8 +9,8 @@ import torch
 
 from ml import finetune
 from ml.backbones import SameSize
-from ml.checkpoint import adam
 from ml.finetune import FinetuneSchedule, finetune_step, target_batch
+from ml.optimizer import adam
 from ml.pairs import TargetPair
 from ml.sampling import generator_for
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from ml.auxiliary import AuxiliaryBatch, auxiliary_batch
 from ml.backbones import BACKBONES, SameSize, dncnn, rcan, rdn, vdsr
 from ml.chance import Chance, EachItsOwn
-from ml.checkpoint import adam
 from ml.distortions import DISTORTIONS
 from ml.evaluate import mean, quality_of, quality_of_input
 from ml.finetune import FinetuneSchedule, finetune_step
 from ml.meta import MetaSchedule, Order, adapted, meta_loss, meta_step, task_loss, visited_tasks
+from ml.optimizer import adam
 from ml.options import PRESETS
 from ml.pairs import TargetPair
 from ml.sampling import generator_for

@@ -12,11 +12,12 @@ from torch import Tensor
 from ml import checkpoint
 from ml import race as race_module
 from ml.backbones import SameSize
-from ml.checkpoint import Trainee, adam
+from ml.checkpoint import Trainee
 from ml.evaluate import Quality, quality_of
 from ml.finetune import FinetuneSchedule, finetune_step
 from ml.guidance import TaskMix
 from ml.meta import MetaSchedule
+from ml.optimizer import adam
 from ml.pairs import TargetPair, split
 from ml.race import Candidate, Race, Start
 from ml.read_out import MORE_CROPS_PER_PAIR, fit_last_layer, last_layer

@@ -16,10 +16,10 @@ from torch.nn.functional import cosine_similarity
 
 from ml.auxiliary import distorted_crops
 from ml.chance import EachItsOwn
-from ml.checkpoint import adam
 from ml.distortions import DISTORTIONS
 from ml.drn import DistortionRelationNetwork, DrnShape, residual_psnr
 from ml.edges import Edges, similarity
+from ml.optimizer import adam
 from ml.pairs import TargetPair
 from ml.prior import Prior
 from ml.relation import (

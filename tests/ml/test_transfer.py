@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ml.auxiliary import AuxiliaryBatch
 from ml.backbones import SameSize
-from ml.checkpoint import adam
 from ml.distortions import PAPERS
+from ml.optimizer import adam
 from ml.transfer import TransferSchedule, transfer_loss, transfer_step
 
 Seeded = Callable[[int], torch.Generator]
