@@ -67,7 +67,7 @@ def real_device(folder: Path, shots: int, most: int | None) -> Device:
     return Device(folder.resolve().name, _pairs(folder / "train")[:shots], _pairs(folder / "test")[:most])
 
 
-def simulated_devices(clean: Path, shots: int, most: int, seed: int) -> list[Device]:
+def simulated_devices(clean: Path, shots: int, most: int | None, seed: int) -> list[Device]:
     """Trained on photographs of clean/cc0, tested on those of clean/unsplash."""
     shown, unseen = photographs(clean / "cc0", 0, shots), photographs(clean / "unsplash", 0, most)
     return [
@@ -92,9 +92,9 @@ def known_distortions(clean: Path, most: int, seed: int) -> dict[str, list[Targe
     }
 
 
-def photographs(folder: Path, first: int, count: int) -> list[Tensor]:
-    """Some clean photographs by name, the middle 512×512 of each."""
-    paths = sorted(folder.resolve().iterdir())[first : first + count]
+def photographs(folder: Path, first: int, count: int | None) -> list[Tensor]:
+    """Some clean photographs by name, or all from the first on, the middle 512×512 of each."""
+    paths = sorted(folder.resolve().iterdir())[first:][:count]
     return [middle(to_uint8(decode(path.read_bytes()).pixels), SIDE) for path in paths]
 
 
@@ -126,8 +126,8 @@ def _pairs(folder: Path) -> list[TargetPair]:
     for clean, distorted in zip(
         sorted((folder / "clean").iterdir()), sorted((folder / "distorted").iterdir()), strict=True
     ):
-        images = [to_uint8(decode(path.read_bytes()).pixels) for path in (clean, distorted)]
-        pairs.append(TargetPair(clean.stem, *images))
+        one, other = (to_uint8(decode(path.read_bytes()).pixels) for path in (clean, distorted))
+        pairs.append(TargetPair(clean.stem, one, other))
     return pairs
 
 

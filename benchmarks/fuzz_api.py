@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from main_job import commit, machine
 
+from benchmarks.main_job import commit, machine
 from tests.chaos.fuzzing import SITUATIONS, fuzz
 from tests.servers import valkey_server
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from main_job import commit, machine
 
+from benchmarks.main_job import commit, machine
 from tests.chaos.api_process import api
 from tests.chaos.attacked import target_on
 from tests.chaos.attacks import ATTACKS, SETTINGS, measure

@@ -22,12 +22,12 @@ from typing import Annotated, Any, Final
 
 import httpx
 import typer
-from main_job import commit, machine
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from app.core.database import open_database, read_sessions, sessions
 from app.core.folder_storage import FolderStorage
 from app.core.tables import Job
+from benchmarks.main_job import commit, machine
 from tests.app.material import pair_files
 from tests.app.possessions import fill
 from tests.chaos.api_process import RunningApi, api
@@ -152,7 +152,7 @@ def forget_jobs(running: RunningApi) -> None:
     """End what the requests have queued, so that only what follows goes through the workers."""
     engine = open_database(running.settings.database_url)
     with engine.begin() as connection:
-        connection.execute(Job.__table__.update().where(Job.state == "queued").values(state="cancelled"))
+        connection.execute(update(Job).where(Job.state == "queued").values(state="cancelled"))
     engine.dispose()
 
 

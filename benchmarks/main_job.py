@@ -177,7 +177,8 @@ def import_seconds() -> float:
 def rss_mib(pid: int) -> float:
     """Resident memory of a process with its children."""
     process = psutil.Process(pid)
-    return sum(each.memory_info().rss for each in [process, *process.children(recursive=True)]) / 2**20
+    resident: list[int] = [each.memory_info().rss for each in [process, *process.children(recursive=True)]]
+    return sum(resident) / 2**20
 
 
 def commit() -> str:

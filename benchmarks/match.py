@@ -17,7 +17,9 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 import typer
-from devices import (
+from torch import Tensor
+
+from benchmarks.devices import (
     REPOSITORY,
     Device,
     known_distortions,
@@ -27,9 +29,7 @@ from devices import (
     short_model,
     simulated_devices,
 )
-from main_job import commit, machine
-from torch import Tensor
-
+from benchmarks.main_job import commit, machine
 from ml.backbones import SameSize
 from ml.descriptor import Descriptor, describe
 from ml.distortions.blurs import gaussian_blur
@@ -91,7 +91,7 @@ def measure(
         "cost": costs(),
     }
 
-    described = [describe(windows_of(query.image)) for query in queries]
+    described = [described_as(query.image) for query in queries]
     references = {device.name: reference_of(device, shots) for device in devices}
     distances = {
         name: [closeness(reference, image).distance for image in described] for name, reference in references.items()
@@ -106,7 +106,7 @@ def measure(
         report["few_pairs"][few] = judged(at, queries, real) | {"words": words(fewer, queries, described)}
     report["small_images"] = {}
     for side in (64, 128, 256):
-        small = [describe(windows_of(middle(query.image, side))) for query in queries]
+        small = [described_as(middle(query.image, side)) for query in queries]
         at = {name: [closeness(reference, image).distance for image in small] for name, reference in references.items()}
         report["small_images"][str(side)] = judged(at, queries, real) | {"words": words(references, queries, small)}
 
@@ -190,6 +190,12 @@ def judged(distances: dict[str, list[float]], queries: Sequence[Query], real: Se
     }
 
 
+def described_as(image: Tensor) -> Descriptor:
+    descriptor = describe(windows_of(image))
+    assert descriptor is not None, "images of benchmarks are large enough to be described"
+    return descriptor
+
+
 def auc(own: Sequence[float], foreign: Sequence[float]) -> float:
     """The chance that an own image lies nearer than a foreign one; ties count half."""
     nearer = [(one < other) + (one == other) / 2 for one in own for other in foreign]
@@ -199,15 +205,19 @@ def auc(own: Sequence[float], foreign: Sequence[float]) -> float:
 def accuracy(distances: dict[str, list[float]], queries: Sequence[Query], names: Sequence[str]) -> float:
     """How often the nearest of the named models is the image's own."""
     right = [
-        query.device == min(names, key=lambda name, index=index: distances[name][index])
+        query.device == _nearest({name: distances[name][index] for name in names})
         for index, query in enumerate(queries)
         if query.device in names and not query.alteration
     ]
     return statistics.fmean(right)
 
 
+def _nearest(distances: dict[str, float]) -> str:
+    return min(distances, key=lambda name: distances[name])
+
+
 def words(
-    references: dict[str, MatchReference], queries: Sequence[Query], described: Sequence[Descriptor | None]
+    references: dict[str, MatchReference], queries: Sequence[Query], described: Sequence[Descriptor]
 ) -> dict[str, dict[str, float]]:
     """The share of own, altered and other foreign images that is called close, near and far."""
     counted: dict[str, list[str]] = {"own": [], "altered": [], "foreign": []}
@@ -215,7 +225,7 @@ def words(
         for query, image in zip(queries, described, strict=True):
             own = query.device == name
             kind = ("altered" if query.alteration else "own") if own else "foreign"
-            if image is not None and (own or query.device == "photographs" or not query.alteration):
+            if own or query.device == "photographs" or not query.alteration:
                 counted[kind].append(closeness(reference, image).word)
     return {
         kind: {word: said.count(word) / len(said) for word in ("close", "near", "far")}
@@ -236,14 +246,14 @@ def gains(
     networks: dict[str, SameSize],
     references: dict[str, MatchReference],
     queries: Sequence[Query],
-    described: Sequence[Descriptor | None],
+    described: Sequence[Descriptor],
 ) -> dict[str, dict[str, dict[str, float]]]:
     """What each real device's model does to images of every word: mean gain over the input, and how many lose."""
     answer: dict[str, dict[str, dict[str, float]]] = {}
     for device in real:
         by_word: dict[str, list[float]] = {"close": [], "near": [], "far": []}
         for query, image in zip(queries, described, strict=True):
-            if image is None or query.alteration == "clean":  # Nothing can be gained over a clean image.
+            if query.alteration == "clean":  # Nothing can be gained over a clean image.
                 continue
             window, clean = middle(query.image, 192), middle(from_uint8(query.pair.clean), 192)
             with torch.inference_mode():

@@ -24,9 +24,9 @@ import psutil
 import pyvips
 import torch
 import typer
-from main_job import commit, machine
 
 from app.demo import embedded_service
+from benchmarks.main_job import commit, machine
 from ml.backbones import SameSize
 from ml.model_file import unpack
 from ml.restore import load_restorer
@@ -262,7 +262,8 @@ def seconds_of(work: Any) -> float:
 
 @torch.inference_mode()
 def untiled(network: SameSize, image: torch.Tensor) -> torch.Tensor:
-    return network(image[None].contiguous(memory_format=torch.channels_last))[0]
+    restored: torch.Tensor = network(image[None].contiguous(memory_format=torch.channels_last))[0]
+    return restored
 
 
 @torch.inference_mode()
@@ -308,7 +309,7 @@ def large(client: httpx.Client, folder: Path, model: str, side: int, seed: int) 
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    meanwhile = []
+    meanwhile: list[float] = []
     try:
         started = time.perf_counter()
         with ThreadPoolExecutor(1) as pool:

@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from chaos_table import chaos_table
-from doctor_table import doctor_table
-from load_table import hostile_table, load_table
-from main_job_table import main_job_table
-from match_table import match_table, trust_table
-from method_table import (
+from benchmarks.chaos_table import chaos_table
+from benchmarks.doctor_table import doctor_table
+from benchmarks.load_table import hostile_table, load_table
+from benchmarks.main_job_table import main_job_table
+from benchmarks.match_table import match_table, trust_table
+from benchmarks.method_table import (
     auto_race_table,
     clean_sources_table,
     far_target_table,
@@ -22,13 +22,12 @@ from method_table import (
     prior_start_table,
     rates_table,
 )
-from relation_table import leave_one_out_table, read_outs_table, unrelated_table
-from restoring_table import restoring_table
-from storage_table import storage_table
-from training_speed_table import training_speed_table
-from unit_costs_table import unit_costs_table
-
 from benchmarks.paper.document import page
+from benchmarks.relation_table import leave_one_out_table, read_outs_table, unrelated_table
+from benchmarks.restoring_table import restoring_table
+from benchmarks.storage_table import storage_table
+from benchmarks.training_speed_table import training_speed_table
+from benchmarks.unit_costs_table import unit_costs_table
 
 RECORDED = Path(__file__).with_name("results") / "main_job.json"
 TABLES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
@@ -65,4 +64,4 @@ def table(report: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    print(table(json.loads(Path(*sys.argv[1:2] or [RECORDED]).read_text())))
+    print(table(json.loads((Path(sys.argv[1]) if len(sys.argv) > 1 else RECORDED).read_text())))

@@ -81,7 +81,11 @@ class Trials:
         say: Callable[[dict[str, Any]], None] = as_json,
     ) -> None:
         self.path, self.say = path, say
-        about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(), "machine": machine()}
+        about: dict[str, Any] = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": commit(),
+            "machine": machine(),
+        }
         self.made = {"commit": about["commit"], "cpu": about["machine"]["cpu"], "arithmetic": trained_in(device())}
         self.report: dict[str, Any] = settings | about | (noted or {}) | {"inputs": {}, "trials": []}
         if path.exists():

@@ -15,11 +15,11 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 import typer
-from devices import REPOSITORY, middle, real_devices, short_model
-from main_job import commit, machine
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from benchmarks.devices import REPOSITORY, middle, real_devices, short_model
+from benchmarks.main_job import commit, machine
 from ml.backbones import SameSize
 from ml.ensemble import ensemble
 from ml.images import from_uint8

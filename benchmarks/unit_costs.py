@@ -23,7 +23,6 @@ from typing import Annotated, Any, Final, Self
 import psutil
 import torch
 import typer
-from main_job import REPOSITORY, commit, machine
 from redis import Redis
 from redis.exceptions import ConnectionError as Disconnected
 from sqlalchemy import insert, text
@@ -33,6 +32,7 @@ from app.core import jobs, repository, training_queue
 from app.core.database import open_database, read_sessions, sessions
 from app.core.folder_storage import FolderStorage
 from app.core.tables import Dataset, Job, TrainingShare, new_id
+from benchmarks.main_job import REPOSITORY, commit, machine
 from migrations import migrate
 from ml.backbones import build
 from ml.checkpoint import Trainee

@@ -10,18 +10,18 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import torch
 import torch.nn.functional as F
 import typer
-from devices import REPOSITORY, photographs, real_devices
-from main_job import commit, machine
 from torch import Tensor
 
+from benchmarks.devices import REPOSITORY, photographs, real_devices
+from benchmarks.main_job import commit, machine
 from ml.distortions import DISTORTIONS
-from ml.distortions.kinds import Distort
 from ml.images import from_uint8, to_uint8
 from ml.pairs import TargetPair
 from ml.prior import load_prior
@@ -122,20 +122,14 @@ class Case:
 
 def cases(images: Sequence[Tensor], shots: int, seed: int) -> list[Case]:
     """Every kind at every strength, on `shots` photographs each, by turns."""
-
-    kinds: list[tuple[str, str, float, Callable[[Tensor, int], Tensor]]] = []
-    for name, distortion in DISTORTIONS.items():
-        for strength in STRENGTHS:
-
-            def known(
-                image: Tensor, place: int, of: str = name, at: float = strength, do: Distort = distortion.at
-            ) -> Tensor:
-                return do(image, at, generator_for(seed, f"{of}/{at}", place))
-
-            kinds.append(("known", name, strength, known))
+    kinds: list[tuple[str, str, float, Callable[[Tensor, int], Tensor]]] = [
+        ("known", name, strength, partial(_known, name, strength, seed))
+        for name in DISTORTIONS
+        for strength in STRENGTHS
+    ]
     for kind, table in (("foreign", FOREIGN), ("not made for", NOT_MADE_FOR)):
         kinds += [
-            (kind, name, strength, lambda image, _, at=strength, do=foreign: do(image, at))
+            (kind, name, strength, partial(_foreign, foreign, strength))
             for name, foreign in table.items()
             for strength in (0.3, 1.0)
         ]
@@ -145,6 +139,15 @@ def cases(images: Sequence[Tensor], shots: int, seed: int) -> list[Case]:
         pairs = [TargetPair(f"{i}", each, to_uint8(distorted(from_uint8(each), i))) for i, each in enumerate(shown)]
         made.append(Case(kind, name, strength, pairs))
     return made
+
+
+def _known(name: str, strength: float, seed: int, image: Tensor, place: int) -> Tensor:
+    return DISTORTIONS[name].at(image, strength, generator_for(seed, f"{name}/{strength}", place))
+
+
+def _foreign(distort: Foreign, strength: float, image: Tensor, place: int) -> Tensor:
+    """The same wherever it is."""
+    return distort(image, strength)
 
 
 def measure(

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,9 +119,9 @@ def serves(pid: int) -> bool:
 
 @contextmanager
 def installation(
-    mode: Mode, folder: Path, *, training: int = 3, inference: int = 1, **environment: str
+    mode: Mode, folder: Path, environment: Mapping[str, str], *, training: int = 3, inference: int = 1
 ) -> Iterator[Installation]:
-    """The service, started in that mode and ready; stopped in the end."""
+    """The service, started in that mode and with these settings, and ready; stopped in the end."""
     folder.mkdir(parents=True, exist_ok=True)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DRTL_")}
     workers = {"DRTL_TRAINING_WORKERS": str(training), "DRTL_INFERENCE_WORKERS": str(inference)}
@@ -135,7 +135,7 @@ def installation(
     with said.open("wb") as log:
         process = start(
             [sys.executable, "-m", *command],
-            env=inherited | QUICK | workers | own | environment,
+            env=inherited | QUICK | workers | own | dict(environment),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -86,7 +86,7 @@ def undramatic(
 ) -> tuple[list[Verdict], dict[str, int]]:
     """Jobs and images while something happens; the usual judgement, and the attempts that each job took."""
     pairs = pair_files(folder / "pairs")
-    with installation(mode, folder, **environment) as service:
+    with installation(mode, folder, environment) as service:
         engine = invariants.opened(service)
         undisturbed = storm.calm(service, pairs)
         audit.install(engine)

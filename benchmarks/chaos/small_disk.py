@@ -131,9 +131,9 @@ def scenario(mode: Mode, folder: Path) -> Iterator[Verdict]:
     with small_disk(folder / "disk", SIZE_MIB[mode]) as disk:
         temporary = disk / "tmp"
         temporary.mkdir()
-        places = {"CHAOS_TMPDIR": str(temporary), "TMPDIR": str(temporary)}
+        settings = {"CHAOS_TMPDIR": str(temporary), "TMPDIR": str(temporary), "DRTL_MAX_UPLOAD_BYTES": "16777216"}
         # What drtl doctor would say of a disk on which the largest upload has no room is right, and not in question.
-        with installation(mode, disk, training=1, DRTL_MAX_UPLOAD_BYTES="16777216", **places) as service:
+        with installation(mode, disk, settings, training=1) as service:
             undisturbed = post(service, pairs, "long-calm", LONG)
             assert undisturbed.status_code == 202, undisturbed.text
             assert service.wait_for_end(undisturbed.json()["id"], 180)["state"] == "succeeded"
@@ -212,11 +212,13 @@ def restoring(service: Installation, image: bytes, expected: bytes, disk: Path) 
     with full(disk):
         time.sleep(3.0)
     location = accepted.headers["Location"]
-    state = eventually(
-        lambda: (found := service.http.get(location).json())["state"] in {"succeeded", "failed"} and found,
-        timeout_s=120,
-        what="the end of the image",
-    )
+
+    def ended() -> dict[str, Any] | None:
+        found: dict[str, Any] = service.http.get(location).json()
+        return found if found["state"] in {"succeeded", "failed"} else None
+
+    state = eventually(ended, timeout_s=120, what="the end of the image")
+    assert state is not None  # `eventually` has waited for it.
     clear = state["state"] == "succeeded" or state["error"]["code"] in {"storage-full", "worker-lost"}
     after = restore(service.http, "long-calm@1", image)
     yield Verdict(

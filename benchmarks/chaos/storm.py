@@ -160,7 +160,7 @@ def run(plan: Plan, folder: Path, say: Say, **environment: str) -> dict[str, Any
     """The whole storm. Returns its report; `held` in it is whether every invariant did."""
     faults = plan.faults()
     pairs = pair_files(folder / "pairs")
-    with installation(plan.mode, folder, training=plan.training_workers, **environment) as service:
+    with installation(plan.mode, folder, environment, training=plan.training_workers) as service:
         engine = invariants.opened(service)
         say("calm: every variant once, undisturbed")
         undisturbed = calm(service, pairs, VARIANTS[: plan.variants])

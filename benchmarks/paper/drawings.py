@@ -17,7 +17,7 @@ COLOURS: Final = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E0
 TELLING_APART: Final = (4, 0, 2, 5, 6, 1, 3)  # Of these, the few that targets take.
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")  # Tell apart what a copy in grey would not.
 TARGET_MARKERS: Final = ("*", "P", "X", "D", "s", "^", "v")
-STYLE: Final = {
+STYLE: Final[dict[Any, Any]] = {  # matplotlib would have every key typed as one of its own.
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -60,14 +60,13 @@ def adjacency(matrix: Adjacency) -> Figure:
         height, width = len(matrix.rows), len(matrix.columns)
         figure = Figure(figsize=(1.9 + 0.62 * width, 1.2 + 0.42 * height))
         axes = figure.subplots()
-        image = axes.imshow(
-            matrix.cosines, cmap="cividis", vmin=min(0.0, *map(min, matrix.cosines)), vmax=1, aspect="auto"
-        )
+        least = min(0.0, *map(min, matrix.cosines))
+        image = axes.imshow(matrix.cosines, cmap="cividis", vmin=least, vmax=1, aspect="auto")
         axes.set_xticks(range(width), matrix.columns, rotation=40, ha="right")
         axes.set_yticks(range(height), matrix.rows)
         axes.set_xlabel("auxiliary distortion")
         axes.set_ylabel("auxiliary distortion, then target")
-        middle = (image.norm.vmin + image.norm.vmax) / 2 if image.norm.vmin is not None and image.norm.vmax else 0.5
+        middle = (least + 1) / 2
         for row, cosines in enumerate(matrix.cosines):
             for column, cosine in enumerate(cosines):
                 ink = "black" if cosine > middle else "white"

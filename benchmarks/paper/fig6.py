@@ -39,8 +39,8 @@ NETWORKS: Final[dict[Network, str]] = {
     "experts": "of the shipped experts",
 }
 MEASURES: Final[dict[Network, dict[str, str]]] = {
-    "shipped": {**EDGES},
-    "own": {**EDGES},
+    "shipped": {str(edges): words for edges, words in EDGES.items()},
+    "own": {str(edges): words for edges, words in EDGES.items()},
     "experts": {"read-out": "read-out"},
 }
 

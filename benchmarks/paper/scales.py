@@ -67,8 +67,8 @@ class Extent:
 
     def on_all_that_is_unseen(self) -> "Extent":
         """The same, measured on every unseen image as a whole."""
-        whole = {"images": None, "side": None}
-        return replace(self, plain=replace(self.plain, **whole), deep=replace(self.deep, **whole))
+        plain, deep = (replace(scale, images=None, side=None) for scale in (self.plain, self.deep))
+        return replace(self, plain=plain, deep=deep)
 
     def unshuffle_of(self, backbone: BackboneName) -> int:
         return self.deep_unshuffle if backbone in DEEP else self.unshuffle
