@@ -12,6 +12,7 @@ from ml.images import from_uint8
 from ml.lpips import Lpips
 from ml.metrics import psnr, ssim
 from ml.pairs import TargetPair
+from ml.precision import NotFinite
 from ml.tiling import restore_tiled
 
 LEAST_GAIN_DB = 0.02  # Below this a "gain" is noise of the evaluation, and the input is as good.
@@ -43,11 +44,15 @@ def quality_of_input(pairs: Sequence[TargetPair], lpips: Lpips | None = None) ->
 
 
 def quality_of(network: SameSize, pairs: Sequence[TargetPair], lpips: Lpips | None = None) -> list[Quality]:
-    """How good the network's results are, per pair."""
+    """How good the network's results are, per pair; the worst there is where they are not finite."""
     network.eval()
     quality = []
     for pair in pairs:
-        restored = restored_as_served(network, from_uint8(pair.distorted), grey=pair.grey)
+        try:
+            restored = restored_as_served(network, from_uint8(pair.distorted), grey=pair.grey)
+        except NotFinite:
+            quality.append(Quality(0.0, 0.0, 0.0, 0.0, 0.0, None if lpips is None else 1.0))
+            continue
         quality.append(_quality(restored, from_uint8(pair.clean), lpips))
     network.train()
     return quality

@@ -87,17 +87,18 @@ class ImageCanvas(AbstractContextManager["ImageCanvas"]):
         *,
         size: tuple[int, int] | None = None,
         check: Callable[[], None] | None = None,
+        is_light: bool = True,
     ) -> None:
         """Write the finished image to a file.
 
         PNG and TIFF keep the depth, JPEG and WebP round 16 bits to 8; JPEG lays alpha on white. `size`, as (width,
-        height), is that of a final resize. `check` is called from time to time and may raise to stop, which leaves
-        a file that is not whole.
+        height), is that of a final resize; values that are no light are averaged as they are. `check` is called from
+        time to time and may raise to stop, which leaves a file that is not whole.
 
         Raises ValueError where the format cannot hold the image.
         """
         with path.open("w+b") as file:
-            self._write(file, output, metadata, size, check)
+            self._write(file, output, metadata, size, check, is_light=is_light)
 
     def encode(self, output: Output, metadata: Metadata, *, size: tuple[int, int] | None = None) -> bytes:
         """The finished image as a file in memory, for small ones; otherwise as `save`."""
@@ -133,13 +134,15 @@ class ImageCanvas(AbstractContextManager["ImageCanvas"]):
         metadata: Metadata,
         size: tuple[int, int] | None,
         check: Callable[[], None] | None,
+        *,
+        is_light: bool = True,
     ) -> None:
         width, height = size or (self.width, self.height)
         longest = LONGEST_SIDE.get(output.file_format)
         if longest is not None and max(width, height) > longest:
             name = output.file_format.upper()
             raise ValueError(f"{name}: no side may be longer than {longest} pixels; the image has {width}×{height}")
-        image = resized(self._pixels(), width, height)
+        image = resized(self._pixels(), width, height, is_light=is_light)
         if output.file_format in {"jpeg", "webp"}:
             image = _eight_bits(image)
         if output.file_format == "jpeg" and image.bands in {2, 4}:

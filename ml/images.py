@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -66,32 +67,45 @@ def jpeg(image: Float[Tensor, "3 h w"], quality: int) -> Float[Tensor, "3 h w"]:
     return from_uint8(torch.from_numpy(array).permute(2, 0, 1)).to(image.device)
 
 
+MOST_DRAWS: Final = 4  # Times the images that are wanted.
+
+
 def load_folder(
     folder: Path,
     most: int | None = None,
     generator: Generator | None = None,
     tick: Callable[[], None] = lambda: None,
     leave_out: Callable[[str], None] | None = None,
+    least_side: int = 0,
 ) -> list[UInt8[Tensor, "3 _ _"]]:
     """The images of a folder by name, as 8-bit tensors to save memory; of more than `most`, as many drawn at random.
 
-    Calls `tick` before each. One that cannot be read is left out and told to `leave_out`, where that is given. Raises
-    ValueError for one otherwise, and where there is none; OSError where the folder cannot be read.
+    Calls `tick` before each. What cannot be read, or has a side of less than `least_side` pixels, is left out and told
+    to `leave_out`; another is then drawn instead, a few times as many as wanted at most. Raises ValueError where
+    nothing is left, or without `leave_out` for what cannot be read; OSError where the folder cannot be read.
     """
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in CLEAN_SUFFIXES)
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in CLEAN_SUFFIXES and not path.is_dir())
     if not files:
         raise ValueError(f"folder: no images in {folder}")
+    order = list(range(len(files)))
     if most is not None and len(files) > most:
-        files = [files[index] for index in sorted(torch.randperm(len(files), generator=generator)[:most].tolist())]
-    images = []
-    for path in files:
+        order = torch.randperm(len(files), generator=generator)[: MOST_DRAWS * most].tolist()
+    images: dict[int, Tensor] = {}
+    for index in order:
+        if len(images) == most:
+            break
         tick()
         try:
-            images.append(to_uint8(decode(path).pixels))
-        except ValueError as error:
+            image = to_uint8(decode(files[index]).pixels)
+        except (OSError, ValueError) as error:
             if leave_out is None:
-                raise ValueError(f"{path}: {error}") from error
-            leave_out(f"{path}: {error}")
+                raise ValueError(f"{files[index]}: {error}") from error
+            leave_out(f"{files[index]}: {error}")
+            continue
+        if min(image.shape[1:]) >= least_side:
+            images[index] = image
+        elif leave_out is not None:
+            leave_out(f"{files[index]}: {image.shape[2]}×{image.shape[1]}, a side of less than {least_side} pixels")
     if not images:
-        raise ValueError(f"folder: no readable image in {folder}")
-    return images
+        raise ValueError(f"folder: no usable image in {folder}{f', of {least_side} pixels or more' * (least_side > 0)}")
+    return [images[index] for index in sorted(images)]

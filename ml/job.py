@@ -140,19 +140,20 @@ def clean_images(
 ) -> list[UInt8[Tensor, "3 _ _"]]:
     """What auxiliary distortions are applied to: the operator's folder, the target's own clean images, dead leaves.
 
-    Images of less than `least_side` pixels are left out: a training crop with its margin must fit in. Files that cannot
-    be read are left out and logged. Calls `tick` every so often. Raises UnusableCleanImages for a folder of which
-    nothing is left.
+    Images of less than `least_side` pixels are left out: a training crop with its margin must fit in. Those of the
+    folder are logged, and so are files that cannot be read. Calls `tick` every so often. Raises UnusableCleanImages for
+    a folder of which nothing is left.
     """
     operators = []
     if clean_dir is not None:
         drawn = generator_for(seed, "clean", 0)
         try:
-            operators = load_folder(clean_dir, MOST_CLEAN_IMAGES, drawn, tick, partial(log.warning, "left out: %s"))
+            leave_out = partial(log.warning, "left out: %s")
+            operators = load_folder(clean_dir, MOST_CLEAN_IMAGES, drawn, tick, leave_out, least_side)
         except (OSError, ValueError) as error:
             raise UnusableCleanImages(f"{clean_dir} cannot be used as a folder of clean images ({error})") from error
-    images = operators + [pair.clean for pair in parts.train] + dead_leaves_images(seed, tick)
-    return [image for image in images if min(image.shape[1:]) >= least_side]
+    own = [pair.clean for pair in parts.train if min(pair.clean.shape[1:]) >= least_side]
+    return operators + own + dead_leaves_images(seed, tick)
 
 
 def dead_leaves_images(seed: int, tick: Tick = lambda: None) -> list[UInt8[Tensor, "3 _ _"]]:

@@ -1,5 +1,6 @@
 """How close an image's distortion is to what a model was trained on, from the image alone."""
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -16,6 +17,7 @@ VERSION: Final = 1  # of the descriptor; references of another version are not c
 LEAST_SPREAD: Final = 0.1  # decades, the spread that is assumed of every value before any window is seen,
 PRIOR_WINDOWS: Final = 20  # and with how many windows that assumption counts
 CLOSE: Final = 0.05  # the least score that is called close
+TELLING: Final = 1e-3  # the least typical distance of training images that differ at all
 NEAR: Final = 1.5  # times the farthest training image
 QUANTILES: Final = 33  # kept of each distribution of distances
 GROUPS: Final = (1, 2, 4, 8, MOST)  # windows of an image; the fewer there are, the farther their mean strays
@@ -59,7 +61,8 @@ def fingerprint(
 ) -> MatchReference | None:
     """The reference of a model that was trained on these distorted images, at the size at which they are sent in.
 
-    None where there are fewer than two windows, since nothing then says how far an image of the same kind may lie.
+    None where there are fewer than two windows, or all are alike, as those of one image sent in twice: nothing then
+    says how far an image of the same kind may lie.
     Calls `tick` before each image.
     """
     of_image = []  # (n, 25) each
@@ -82,19 +85,27 @@ def fingerprint(
     levels = torch.linspace(0, 1, QUANTILES, dtype=torch.double)
     whole = Gaussian.fitted(torch.cat(of_image))
     row, column = torch.tril_indices(VALUES, VALUES)
-    return MatchReference(
+    reference = MatchReference(
         VERSION,
         sum(map(len, of_image)),
         _rounded(whole.mean),
         _rounded(whole.whitening[row, column]),
         {str(size): _rounded(torch.cat(strays[size]).quantile(levels)) for size in GROUPS},
     )
+    return reference if _tells(reference) else None
+
+
+def _tells(reference: MatchReference) -> bool:
+    return all(statistics.median(distances) >= TELLING for distances in reference.distances.values())
 
 
 def reference_in(card: Mapping[str, Any]) -> MatchReference | None:
-    """The reference in a model card. None in cards that have none or one of another version of the descriptor."""
+    """The reference in a model card. None where it has none, one that tells nothing, or one of another version."""
     stored = card.get("match")
-    return MatchReference(**stored) if stored is not None and stored["version"] == VERSION else None
+    if stored is None or stored["version"] != VERSION:
+        return None
+    reference = MatchReference(**stored)
+    return reference if _tells(reference) else None
 
 
 def closeness(reference: MatchReference, descriptor: Descriptor) -> Match:

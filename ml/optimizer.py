@@ -18,32 +18,48 @@ def adam(network: nn.Module, learning_rate: float, limit: float = LIMIT) -> torc
     At a high rate one gradient of many times the usual size can set off larger ones, until the network is lost
     (`benchmarks/gradient_limit.py`). Clipping averts that: Pascanu et al., ICML 2013, arXiv:1211.5063. The norms of
     networks in training differ tenfold, so no number suits them all; Adam knows what is usual (compare Shazeer and
-    Stern, ICML 2018, arXiv:1804.04235, section 6). Gradients within the limit stay as they are, bit for bit.
+    Stern, ICML 2018, arXiv:1804.04235, section 6). Gradients within the limit stay as they are, bit for bit. One that
+    is not finite changes nothing: that step is left out.
     """
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
 
     def limit_gradient(*_: Any) -> None:
-        norm = relative_norm(optimizer)
-        clip_grads_with_norm_(network.parameters(), 1.0, torch.where(norm > limit, norm / limit, 0.0))
+        norm, usual = _norm(optimizer), _usual_norm(optimizer)
+        # What gradient scalers tell the fused kernel by: it then leaves everything as it was, its count of steps too.
+        optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+        excess = norm / (limit * usual)
+        clip_grads_with_norm_(network.parameters(), 1.0, torch.where(excess > 1, excess, 0.0))
 
-    if limit < inf:
-        optimizer.register_step_pre_hook(limit_gradient)
+    optimizer.register_step_pre_hook(limit_gradient)
     return optimizer
 
 
-@torch.no_grad()
 def relative_norm(optimizer: torch.optim.Adam) -> Float[Tensor, ""]:
     """‖g‖ / √Σv̂: the gradient's norm in units of the norms before, as a root mean square over some thousand steps.
 
     v̂ is Adam's second moment before this step. 0 where Adam knows too little: in its first steps, and while all
     gradients were zero. No accelerator is waited for.
     """
-    learned = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    remembered = [optimizer.state[p] for p in learned if "exp_avg_sq" in optimizer.state.get(p, {})]
+    return _norm(optimizer) / _usual_norm(optimizer)
+
+
+@torch.no_grad()
+def _norm(optimizer: torch.optim.Adam) -> Float[Tensor, ""]:
+    return get_total_norm([parameter.grad for parameter in _learned(optimizer) if parameter.grad is not None])
+
+
+@torch.no_grad()
+def _usual_norm(optimizer: torch.optim.Adam) -> Float[Tensor, ""]:
+    """√Σv̂; infinite where Adam knows too little."""
+    learned = _learned(optimizer)
+    remembered = [optimizer.state[parameter] for parameter in learned if "exp_avg_sq" in optimizer.state[parameter]]
     if not remembered:
-        return torch.zeros((), device=learned[0].device if learned else None)
+        return torch.full((), inf, device=learned[0].device if learned else None)
     step = remembered[0]["step"]
     _, kept = optimizer.param_groups[0]["betas"]
     moment = get_total_norm([state["exp_avg_sq"] for state in remembered], norm_type=1.0)  # Σv, none of it negative
-    norm = get_total_norm([p.grad for p in learned]) / (moment / (1 - kept**step)).sqrt()
-    return torch.where((step >= SETTLED) & (moment > 0), norm, 0.0)
+    return torch.where((step >= SETTLED) & (moment > 0), (moment / (1 - kept**step)).sqrt(), inf)
+
+
+def _learned(optimizer: torch.optim.Adam) -> list[nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

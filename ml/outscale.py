@@ -10,27 +10,28 @@ LINEAR_BELOW: Final = 0.04045  # of the encoded value, and as a linear one
 LINEAR_SLOPE: Final = 12.92
 
 
-def resized(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
+def resized(image: pyvips.Image, width: int, height: int, *, is_light: bool = True) -> pyvips.Image:
     """The image at another size by Lanczos3, in its own pixel type, with alpha straight as it came.
 
     Shrinking averages light, so it is done on linear values (IEC 61966-2-1); on encoded ones fine bright detail would
     darken. Enlarging is done on encoded values, where the kernel overshoots alike on both sides of an edge; on linear
     ones it would draw dark halos. The sRGB curve is used whatever the profile: all that matters is that averaging
     takes place near linear light, and the same curve leads back. Colours are weighted by their alpha meanwhile, so
-    that what is transparent does not bleed into what is not.
+    that what is transparent does not bleed into what is not. Values that are no light, as a trust map's, are averaged
+    as they are.
     """
     if (width, height) == (image.width, image.height):
         return image
     kind, interpretation, has_alpha = image.format, image.interpretation, image.bands in {2, 4}
     brightest = 255 if kind == "uchar" else 65535
-    shrinking = width * height < image.width * image.height
+    linear = is_light and width * height < image.width * image.height
     count = image.bands - has_alpha
 
     def scaled(part: pyvips.Image) -> pyvips.Image:
         return part.resize(width / image.width, vscale=height / image.height, kernel="lanczos3")
 
     colours = image[0:count]
-    colours = colours.maplut(_to_linear(brightest)) if shrinking else colours / brightest
+    colours = colours.maplut(_to_linear(brightest)) if linear else colours / brightest
     if has_alpha:
         opacity = image[count] / brightest
         weighted = scaled((colours * opacity).bandjoin(opacity))
@@ -39,7 +40,7 @@ def resized(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
     else:
         opacity, colours = None, scaled(colours)
     colours = _clamped(colours)
-    if shrinking:
+    if linear:
         colours = _to_encoded(colours)
     if opacity is not None:
         colours = colours.bandjoin(opacity)

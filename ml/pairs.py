@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from ml.distortions.resampling import resize
-from ml.images import decode, from_uint8, to_uint8
+from ml.images import Picture, decode, from_uint8, to_uint8
 from ml.placement import has_room_for
 from ml.sampling import generator_for
 
@@ -77,16 +77,18 @@ def decode_pairs(files: Sequence[PairFile], tick: Callable[[], None] = lambda: N
 
     Calls `tick` before each pair.
 
+    What either image hides below full transparency is alike in both.
+
     Raises ValueError naming the pair that is no image, too small, or whose clean size is no multiple of the other.
     """
     pairs, scales = [], set()
     for file in files:
         tick()
         try:
-            clean, picture = to_uint8(decode(file.clean).pixels), decode(file.distorted)
+            original, picture = decode(file.clean), decode(file.distorted)
         except ValueError as error:
             raise ValueError(f"pairs: {file.name}: {error}") from error
-        distorted = to_uint8(picture.pixels)
+        clean, distorted = to_uint8(original.pixels), to_uint8(picture.pixels)
         scale = max(1, clean.shape[1] // distorted.shape[1])
         if clean.shape[1:] != (distorted.shape[1] * scale, distorted.shape[2] * scale):
             sizes = f"{tuple(clean.shape[1:])} and {tuple(distorted.shape[1:])}"
@@ -95,11 +97,24 @@ def decode_pairs(files: Sequence[PairFile], tick: Callable[[], None] = lambda: N
             raise ValueError(f"pairs: {file.name} has a scale of {scale}, of at most {LARGEST_SCALE}")
         if min(clean.shape[1:]) < SHORTEST_SIDE:
             raise ValueError(f"pairs: {file.name} is smaller than {SHORTEST_SIDE} pixels: {tuple(clean.shape[1:])}")
-        pairs.append(TargetPair(file.name, clean, enlarge(distorted, scale), picture.grey))
+        hidden = _hidden(original, 1) | _hidden(picture, scale)
+        distorted = torch.where(hidden, clean, enlarge(distorted, scale))
+        pairs.append(TargetPair(file.name, clean, distorted, picture.grey))
         scales.add(scale)
     if len(scales) != 1:
         raise ValueError(f"pairs: scales differ between pairs: {sorted(scales)}")
     return pairs, scales.pop()
+
+
+def _hidden(picture: Picture, scale: int) -> Bool[Tensor, "1 _ _"]:
+    """Where the picture, enlarged, shows nothing; one value for all of it where it has no alpha.
+
+    Its colours there are arbitrary: nobody sees them, and nothing is to be learnt from them.
+    """
+    if picture.alpha is None:
+        return torch.zeros(1, 1, 1, dtype=torch.bool)
+    hidden = picture.alpha == 0
+    return hidden.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
 
 
 def as_sent(files: Sequence[PairFile], train: Sequence[TargetPair], scale: int) -> list[UInt8[Tensor, "3 _ _"]]:

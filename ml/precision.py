@@ -48,6 +48,10 @@ def autocast(on: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(on.type, dtype=torch.bfloat16, enabled=trained_in(on) == "bf16")
 
 
+class NotFinite(ArithmeticError):
+    """A network makes infinities of an image, or no numbers at all: its weights are lost."""
+
+
 @dataclass(frozen=True)
 class Computed:
     """A network's result in float32 on the CPU; `fell_back` where the arithmetic asked for could not hold it."""
@@ -60,16 +64,20 @@ def compute(network: SameSize, batch: Float[Tensor, "b 3 h w"], part: Part, arit
     """What the network makes of `part` of each image in the batch.
 
     Half precision has no numbers beyond 65,504, and images came out black where a feature exceeded them. So results
-    are looked at, and computed again in float32 where they are not finite.
+    are looked at, and computed again in float32 where they are not finite. Raises NotFinite where that does not help.
     """
     on = next(network.parameters()).device
     with torch.inference_mode():
         batch = batch.to(on, memory_format=torch.channels_last)
         with torch.autocast(on.type, dtype=DTYPES[arithmetic], enabled=arithmetic != "fp32"):
             result = network.restore_part(batch, part).float()
-        fell_back = arithmetic != "fp32" and not bool(result.isfinite().all())
+        finite = bool(result.isfinite().all())
+        fell_back = arithmetic != "fp32" and not finite
         if fell_back:
             result = network.restore_part(batch, part)
+            finite = bool(result.isfinite().all())
+        if not finite:
+            raise NotFinite("the network's result has values that are not finite")
         return Computed(result.cpu(), fell_back)
 
 

@@ -14,6 +14,7 @@ from ml.image_writer import ImageCanvas, Output
 from ml.images import from_uint8, to_uint8
 from ml.metrics import psnr
 from ml.pairs import TargetPair
+from ml.precision import NotFinite
 
 SIDE: Final = 192  # Pixels; large enough to see texture, small enough to cost less than a training step.
 GRID: Final = 16  # Crops are compared at this distance.
@@ -44,16 +45,18 @@ class Viewpoint:
         self.input_psnr = psnr(self.distorted, self.clean)
 
     def look(self, network: SameSize, candidate: str, step: int) -> Preview:
-        """Restore the crop. The network is left as it was, and no random number is drawn."""
+        """Restore the crop, black where that fails. The network is left as it was, and no random number is drawn."""
         trains = network.training
         network.eval()
         try:
             restored = restored_as_served(network, self.distorted, grey=self.grey)
+            quality = psnr(restored, self.clean)
+        except NotFinite:
+            restored, quality = torch.zeros_like(self.clean), 0.0
         finally:
             network.train(trains)
         strip = torch.cat([self.distorted, restored, self.clean], dim=2)  # (3, h, 3 w)
         height, width = self.clean.shape[1:]
-        quality = psnr(restored, self.clean)
         with ImageCanvas(3 * width, height, channels=3, depth=8) as canvas:
             canvas.append(to_uint8(strip).permute(1, 2, 0).numpy())  # (h, 3 w, 3)
             image = canvas.encode(Output("png"), Metadata())

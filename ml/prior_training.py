@@ -114,9 +114,11 @@ def train_prior(
 
 
 def load_photographs(folders: Sequence[Path]) -> list[UInt8[Tensor, "3 _ _"]]:
-    """The images of the folders that are large enough to be distorted with a margin."""
-    loaded = [image for folder in folders for image in load_folder(folder)]
-    return [image for image in loaded if min(image.shape[1:]) >= PATCH + 2 * MARGIN]
+    """The images of the folders that are large enough to be distorted with a margin.
+
+    Raises ValueError for a folder without any, and for a file that cannot be read.
+    """
+    return [image for folder in folders for image in load_folder(folder, least_side=PATCH + 2 * MARGIN)]
 
 
 def generated_images(seed: int) -> list[UInt8[Tensor, "3 _ _"]]:

@@ -49,7 +49,10 @@ class RestoreOptions:
 
 @dataclass(frozen=True)
 class Restored:
-    """What was made, and how. Seconds are those of reading, of the network, and of writing."""
+    """What was made, and how. Seconds are those of reading, of the network, and of writing.
+
+    `tiles` so many were restored, of `tile` pixels a side; where memory ran short meanwhile, the last and smallest.
+    """
 
     media_type: str
     width: int
@@ -142,27 +145,27 @@ class Restorer:
                 explained=options.explain,
             )
             rows = RowBuffer(_sampled(image, sampler, stages))
+            count, side, opened = 0, grid.side, stages.seconds["decode"]
             with stages.timed("restore"):
                 at_once = ACCELERATOR_TILES if work.on.type != "cpu" else 1
-                for piece in restore_bands(
-                    rows, (height, width), grid, tiles, at_once=at_once, after_tiles=after_tiles
-                ):
-                    canvas.append(piece.rows)
-                    if spread is not None and piece.spread is not None:
-                        spread.append(piece.spread)
-            stages.seconds["restore"] -= stages.seconds["decode"]  # Which goes on within.
+                for band in restore_bands(rows, (height, width), grid, tiles, at_once=at_once, after_tiles=after_tiles):
+                    canvas.append(band.rows)
+                    if spread is not None and band.spread is not None:
+                        spread.append(band.spread)
+                    count, side = count + band.tiles, band.side
+            stages.seconds["restore"] -= stages.seconds["decode"] - opened  # Which goes on within.
             with stages.timed("encode"):
                 size = _final_size(image, options.outscale) or (width, height)
                 output = Output(options.output, options.quality, keep_metadata=options.metadata == "keep")
                 canvas.save(target, output, image.metadata, size=size, check=lambda: after_tiles(1.0))
                 if spread is not None and trust is not None:
-                    spread.save(trust, Output("png"), Metadata(), size=size)
+                    spread.save(trust, Output("png"), Metadata(), size=size, is_light=False)
             return Restored(
                 MEDIA_TYPES[options.output],
                 *size,
                 depth=8 if options.output in {"jpeg", "webp"} else image.depth,
-                tile=grid.side,
-                tiles=len(grid.spans(0, height, height)) * len(grid.spans(0, width, width)),
+                tile=side,
+                tiles=count,
                 precision=work.arithmetic,
                 fallback_tiles=work.fell_back,
                 match=self._match(sampler),

@@ -98,6 +98,14 @@ class Piece:
     spread: NDArray[np.uint8] | None = None  # (rows, width, 1)
 
 
+@dataclass(frozen=True)
+class Band(Piece):
+    """A piece of the image's full width: of how many tiles it is, and how long their sides were at most."""
+
+    tiles: int = 1
+    side: int = TILE
+
+
 # Restores the tiles of one band that share a shape: (the image's rows, the band, the tiles' columns) → their pieces.
 RestoreTiles = Callable[[RowBuffer, Span, list[Span]], list[Piece]]
 
@@ -114,7 +122,7 @@ def restore_bands(
     *,
     at_once: int = 1,
     after_tiles: Callable[[float], None] = lambda done: None,
-) -> Iterator[Piece]:
+) -> Iterator[Band]:
     """Restore an image of `size` (height, width) from top to bottom; yields bands of its full width.
 
     Up to `at_once` tiles go through the network together. Where that raises OutOfMemory, tiles halve and the image goes
@@ -135,7 +143,7 @@ def restore_bands(
                 raise
             grid = smaller
             continue
-        yield _side_by_side(pieces)
+        yield _side_by_side(pieces, grid.side)
         top = band.stop
 
 
@@ -147,13 +155,12 @@ def _alike(spans: list[Span], at_once: int) -> Iterator[list[Span]]:
             yield alike[first : first + at_once]
 
 
-def _side_by_side(pieces: list[Piece]) -> Piece:
+def _side_by_side(pieces: list[Piece], side: int) -> Band:
     if len(pieces) == 1:
-        return pieces[0]
+        return Band(pieces[0].rows, pieces[0].spread, 1, side)
     spreads = [piece.spread for piece in pieces if piece.spread is not None]
-    return Piece(
-        np.concatenate([piece.rows for piece in pieces], axis=1), np.concatenate(spreads, axis=1) if spreads else None
-    )
+    rows = np.concatenate([piece.rows for piece in pieces], axis=1)
+    return Band(rows, np.concatenate(spreads, axis=1) if spreads else None, len(pieces), side)
 
 
 def restore_tiled(

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any, get_args
 
 from ml.image_writer import FileFormat
-from ml.precision import Precision
+from ml.precision import NotFinite, Precision
 from ml.restore import RestoreOptions, Restorer, load_restorer
 from ml.tiling import OutOfMemory
 
@@ -39,7 +39,7 @@ def restore_all(restorer: Restorer, lines: Iterable[str], options: RestoreOption
             target.parent.mkdir(parents=True, exist_ok=True)
             facts = restorer.restore_file(source, unfinished, options, after_tiles=after_tiles).facts()
             unfinished.replace(target)
-        except (OSError, ValueError, OutOfMemory) as error:
+        except (OSError, ValueError, OutOfMemory, NotFinite) as error:
             tell(image=number, failed=str(error) or type(error).__name__)
         else:
             tell(image=number, restored=facts)

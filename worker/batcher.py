@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ml.backbones import Part, SameSize
-from ml.precision import Arithmetic, Computed, compute, is_out_of_memory
+from ml.precision import Arithmetic, Computed, NotFinite, compute, is_out_of_memory
 
 LONGEST_WAIT_S: Final = 2.0  # Of a tile of a large image, while small images keep coming.
 
@@ -95,13 +95,13 @@ class Batcher:
 
 
 def _answer(requests: list[_Request]) -> None:
-    """Run requests of one kind together; one by one where memory does not suffice for that."""
+    """Run requests of one kind together; one by one where memory does not suffice, or one of them has no result."""
     first = requests[0]
     try:
         batch = first.batch if len(requests) == 1 else torch.cat([request.batch for request in requests])
         computed = compute(first.network, batch, first.part, first.arithmetic)
     except BaseException as error:  # noqa: BLE001 - It is raised where the answer is awaited.
-        if len(requests) > 1 and is_out_of_memory(error):
+        if len(requests) > 1 and (isinstance(error, NotFinite) or is_out_of_memory(error)):
             for request in requests:
                 _answer([request])
             return

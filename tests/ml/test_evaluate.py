@@ -44,6 +44,22 @@ def test_evaluation_leaves_the_network_in_training_with_its_weights(
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_network_that_is_lost_never_wins(
+    random_network: Callable[..., SameSize], target_pairs: Pairs, value: float
+) -> None:
+    """Its result would be black, which is near enough to a dark scene."""
+    dark = [replace(pair, clean=pair.clean // 16) for pair in target_pairs(2, 37, 31)]
+    network = random_network(2)
+    with torch.no_grad():
+        next(network.parameters())[0] = value
+    lost, before = quality_of(network, dark), quality_of_input(dark)
+    assert [quality.psnr for quality in lost] == [0.0, 0.0]
+    assert mean(lost).psnr < mean(before).psnr
+    assert not passes_gate(mean(lost), mean(before))
+    assert network.training
+
+
 def test_a_grey_image_is_measured_as_it_is_served(
     random_network: Callable[..., SameSize], target_pairs: Pairs, tmp_path: Path
 ) -> None:

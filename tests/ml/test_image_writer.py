@@ -259,6 +259,14 @@ def test_shrinking_averages_light_and_not_its_code() -> None:
     assert np.abs(shrunk[4:-4, 4:-4].astype(int) - 188).max() <= 1
 
 
+def test_what_is_no_light_is_averaged_as_it_is(tmp_path: Path) -> None:
+    board = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)[..., None]
+    with canvas_of(board) as canvas:
+        canvas.save(tmp_path / "map.png", Output("png"), NOTHING, size=(16, 16), is_light=False)
+    shrunk = png_pixels((tmp_path / "map.png").read_bytes())
+    assert np.abs(shrunk[4:-4, 4:-4].astype(int) - 128).max() <= 1
+
+
 def test_what_is_transparent_does_not_bleed_into_what_is_not() -> None:
     pixels = np.zeros((32, 32, 4), dtype=np.uint8)
     pixels[..., 1] = 255  # Green that nobody sees,

@@ -185,6 +185,48 @@ def test_of_a_large_folder_as_many_images_as_asked_for_are_drawn_and_kept_in_ord
     assert drawn(9, 0) == drawn(100, 0) == list(range(9))
 
 
+def test_what_cannot_be_used_is_told_and_another_image_drawn_instead(tmp_path: Path) -> None:
+    for level in range(9):
+        Image.new("RGB", (60, 50), (level,) * 3).save(tmp_path / f"{level}.png")
+    Image.new("RGB", (60, 40)).save(tmp_path / "small.png")
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "thumbs.png").mkdir()
+    told: set[str] = set()
+
+    def drawn(most: int | None, seed: int) -> list[int]:
+        said: list[str] = []
+        generator = torch.Generator().manual_seed(seed)
+        images = load_folder(tmp_path, most, generator, leave_out=said.append, least_side=50)
+        told.update(Path(line.split(":")[0]).name for line in said)
+        return [int(image[0, 0, 0]) for image in images]
+
+    assert drawn(None, 0) == list(range(9))
+    assert told == {"small.png", "torn.png", "gone.png"}
+    assert all(len(set(drawn(6, seed))) == 6 for seed in range(20))
+    for unreadable in ("torn.png", "gone.png"):
+        (tmp_path / "only").mkdir(exist_ok=True)
+        (tmp_path / unreadable).rename(tmp_path / "only" / unreadable)
+        with pytest.raises(ValueError, match=unreadable):
+            load_folder(tmp_path / "only")
+        (tmp_path / "only" / unreadable).unlink()
+
+
+def test_a_folder_of_small_images_alone_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (60, 40)).save(tmp_path / "small.png")
+    with pytest.raises(ValueError, match="of 50 pixels or more"):
+        load_folder(tmp_path, least_side=50)
+
+
+def test_a_large_folder_without_usable_images_is_given_up_soon(tmp_path: Path) -> None:
+    for level in range(30):
+        Image.new("RGB", (60, 40), (level,) * 3).save(tmp_path / f"{level}.png")
+    said: list[str] = []
+    with pytest.raises(ValueError, match="no usable image"):
+        load_folder(tmp_path, 3, torch.Generator().manual_seed(0), leave_out=said.append, least_side=50)
+    assert len(said) == 12
+
+
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no images"):
         load_folder(tmp_path)

@@ -188,6 +188,15 @@ def test_a_clean_image_that_cannot_be_read_is_left_out_and_named_in_the_log(
             clean_images(parts, folder, 64, seed=0)
 
 
+def test_an_operators_folder_of_small_images_is_refused_and_says_why(
+    tmp_path: Path, parts: Split, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.new("RGB", (400, 63)).save(tmp_path / "strip.png")
+    with pytest.raises(UnusableCleanImages, match="64 pixels"):
+        clean_images(parts, tmp_path, 64, seed=0)
+    assert "strip.png: 400×63" in caplog.text
+
+
 def test_of_a_large_folder_as_many_images_are_drawn_as_fit_into_memory(
     tmp_path: Path, parts: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,7 +123,23 @@ def test_tiny_or_single_window_training_images_give_no_reference() -> None:
     assert fingerprint([]) is None
     assert fingerprint([torch.zeros(3, 63, 500, dtype=torch.uint8)] * 3) is None
     assert fingerprint([torch.zeros(3, 100, 100, dtype=torch.uint8)]) is None
-    assert fingerprint([torch.zeros(3, 100, 100, dtype=torch.uint8)] * 2) is not None
+    generator = torch.Generator().manual_seed(0)
+    two = [torch.randint(0, 256, (3, 100, 100), dtype=torch.uint8, generator=generator) for _ in range(2)]
+    assert fingerprint(two) is not None
+
+
+def test_images_that_do_not_differ_give_no_reference(distorted: Distorted) -> None:
+    """Nothing says then how far an image of the same kind may lie; and a card that has such a reference is no harm."""
+    (image,) = distorted("noisy", ["chelsea"])
+    assert fingerprint([image] * 3) is None
+    assert fingerprint([torch.full((3, 256, 256), 90, dtype=torch.uint8)]) is None
+
+
+@pytest.mark.parametrize("distance", [0.0, 1e-17])
+def test_a_reference_that_tells_nothing_counts_as_none(references: dict[str, MatchReference], distance: float) -> None:
+    nothing = {size: [distance] * len(kept) for size, kept in references["noisy"].distances.items()}
+    assert reference_in({"match": asdict(replace(references["noisy"], distances=nothing))}) is None
+    assert reference_in({"match": asdict(references["noisy"])}) == references["noisy"]
 
 
 def test_grey_images_match_grey_ones_and_colour_is_foreign_to_them(distorted: Distorted) -> None:

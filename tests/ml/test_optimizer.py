@@ -148,3 +148,23 @@ def test_an_accelerator_is_not_waited_for() -> None:
             "exp_avg_sq": torch.empty_like(parameter),
         }
     assert relative_norm(optimizer).device.type == "meta"
+
+
+@pytest.mark.parametrize("lost", [inf, -inf, float("nan")])
+@pytest.mark.parametrize("step", [0, 3, 40])
+def test_a_gradient_that_is_not_finite_changes_nothing(lost: float, step: int) -> None:
+    network = network_of()
+    optimizer = adam(network, 1e-2)
+    train(network, optimizer, range(step))
+    before = Trainee(network, optimizer).tensors()
+    kept = {name: value.clone() for name, value in before.items()}
+    backward(network, step)
+    grad = next(network.parameters()).grad
+    assert grad is not None
+    grad[0, 0, 0, 0] = lost
+    optimizer.step()
+    after = Trainee(network, optimizer).tensors()
+    assert all(torch.equal(after[name], value) for name, value in kept.items())
+    train(network, optimizer, range(step, step + 2))
+    assert all(bool(weight.isfinite().all()) for weight in weights(network))
+    assert not torch.equal(weights(network)[0], kept["network.0.weight"])

@@ -1,11 +1,14 @@
 """Pairs as uploaded: decoded, enlarged, divided."""
 
+import io
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from ml.distortions.resampling import resize
@@ -56,6 +59,23 @@ def test_grey_and_transparent_pairs_become_colour_pairs(pair_files: PairFiles, m
     assert all(pair.clean.shape[0] == 3 for pair in pairs)
     if mode == "L":
         assert torch.equal(pairs[0].clean[0], pairs[0].clean[2])
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_what_nobody_sees_is_alike_in_both(scale: int) -> None:
+    def file(side: int, hidden: tuple[int, int, int]) -> bytes:
+        pixels = np.full((side, side, 4), 255, np.uint8)
+        pixels[:, : side // 2] = 10, 20, 30, 255
+        pixels[:, side // 2 :] = *hidden, 0
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    pair = PairFile("a", file(64 * scale, (0, 0, 0)), file(64, (255, 255, 255)))
+    ((decoded,), found) = decode_pairs([pair])
+    assert found == scale
+    assert torch.equal(decoded.clean[:, :, 32 * scale :], decoded.distorted[:, :, 32 * scale :])
+    assert torch.equal(decoded.distorted[:, 0, 0], torch.tensor([10, 20, 30], dtype=torch.uint8))
 
 
 def test_pairs_whose_sizes_do_not_fit_are_named(pair_files: PairFiles) -> None:

@@ -66,6 +66,17 @@ def test_the_strip_is_input_restored_and_clean_and_its_psnr_that_of_the_strip(
     assert seen.input_psnr == pytest.approx(psnr(from_uint8(before), from_uint8(clean)), abs=1e-4)
 
 
+def test_what_a_lost_network_makes_is_shown_black(
+    photographs: dict[str, Tensor], random_network: Callable[..., SameSize]
+) -> None:
+    network = random_network()
+    with torch.no_grad():
+        next(network.parameters())[0] = float("nan")
+    seen = Viewpoint(pair_of(photographs["chelsea"][:, :131, :97])).look(network, "scratch", 7)
+    assert seen.psnr == 0
+    assert int(panels(seen.png, seen.width)[1].max()) == 0
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_looking_leaves_the_network_and_the_random_numbers_as_they_were(
     photographs: dict[str, Tensor], random_network: Callable[..., SameSize], training: bool

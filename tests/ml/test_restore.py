@@ -1,6 +1,7 @@
 """A model at work on files."""
 
 import io
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ml import precision, restore
 from ml.backbones import SameSize, build
+from ml.image_reader import ImageReader, open_image
 from ml.images import to_uint8
 from ml.match import fingerprint
 from ml.model_file import pack
@@ -151,12 +153,37 @@ def test_memory_that_runs_out_halves_the_tiles_and_the_image_is_the_same(
 
     (tmp_path / "in").write_bytes(encoded(photographs["coffee"][:, :250, :199]))
     restorer = Restorer(network, {"scale": 1})
-    restorer.restore_file(tmp_path / "in", tmp_path / "tight", run=little_memory)
-    restorer.restore_file(tmp_path / "in", tmp_path / "ample")
+    tried = restorer.restore_file(tmp_path / "in", tmp_path / "tight", run=little_memory)
+    at_once = restorer.restore_file(tmp_path / "in", tmp_path / "ample")
     assert sides[0] == 250
     assert sides[-1] <= 96
+    assert (at_once.tile, at_once.tiles) == (Grid(384, network.radius, network.align).side, 1)
+    assert (tried.tile, tried.tiles) == (96, 9)
     tight, ample = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in ("tight", "ample"))
     assert np.abs(tight - ample).max() <= 1
+
+
+def test_opening_a_file_counts_as_reading_alone(
+    untrained: Make, through, encoded: Encoded, odd_image: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(source: Path) -> ImageReader:
+        time.sleep(0.5)
+        return open_image(source)
+
+    monkeypatch.setattr(restore, "open_image", slowly)
+    _, result = through(untrained(), encoded(to_uint8(odd_image)))
+    assert result.seconds["decode"] >= 0.5
+    assert 0 < result.seconds["restore"] < 0.5
+
+
+def test_a_network_without_finite_results_is_said_to_have_none(
+    random_network: Callable[..., SameSize], through, encoded: Encoded, odd_image: Tensor
+) -> None:
+    network = random_network(2).eval()
+    with torch.no_grad():
+        next(network.parameters())[0] = float("nan")
+    with pytest.raises(precision.NotFinite):
+        through(Restorer(network, {"scale": 1}), encoded(to_uint8(odd_image)))
 
 
 def test_an_explained_image_comes_with_its_trust_map(

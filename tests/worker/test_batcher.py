@@ -2,13 +2,13 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
 from ml.backbones import Part, SameSize, build
-from ml.precision import compute
+from ml.precision import NotFinite, compute
 from worker import batcher as module
 from worker.batcher import Batcher
 
@@ -135,6 +135,35 @@ def test_a_large_image_goes_on_although_small_ones_keep_coming(
     for thread in threads:
         thread.join(20)
     assert [shape[2] for shape in gate.batches] == [6, 16, 8]
+
+
+def test_an_image_without_a_result_takes_no_other_with_it(network: SameSize, batcher: Batcher, monkeypatch) -> None:
+    entered, go_on, ended = threading.Event(), threading.Event(), []
+
+    def waiting(network, batch, part, arithmetic):
+        entered.set()
+        assert go_on.wait(20)
+        return compute(network, batch, part, arithmetic)
+
+    def restore(image: torch.Tensor) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                batcher.run(network, image, whole(9, 7), "fp32", True)
+                ended.append("restored")
+            except NotFinite:
+                ended.append("none")
+
+        return run
+
+    monkeypatch.setattr(module, "compute", waiting)
+    threads = started(restore(torch.rand(1, 3, 9, 7)))
+    assert entered.wait(20)
+    threads += started(restore(torch.rand(1, 3, 9, 7)), restore(torch.full((1, 3, 9, 7), float("inf"))))
+    waiting_for(lambda: len(batcher._small) == 2)
+    go_on.set()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(ended) == ["none", "restored", "restored"]
 
 
 def test_where_memory_does_not_suffice_for_several_they_go_one_by_one(
