@@ -184,7 +184,7 @@ def learn(network: SameSize, batch: AuxiliaryBatch, forward: Callable[[Tensor], 
     """Loss and gradient, as a step of transfer computes them."""
     forward = network if forward is None else forward
     with autocast(batch.clean.device):
-        loss, _ = transfer_loss(forward, batch, UNIFORM)  # type: ignore[arg-type]  # torch.compile's is a module, too.
+        loss, _ = transfer_loss(forward, batch, UNIFORM, len(batch.task))  # type: ignore[arg-type]  # torch.compile's is a module, too.
     network.zero_grad()
     loss.backward()
 

@@ -13,7 +13,7 @@ from ml.auxiliary import AuxiliaryBatch, auxiliary_batch
 from ml.chance import chance_of
 from ml.precision import autocast
 from ml.sampling import generator_for
-from ml.transfer import TransferSchedule
+from ml.transfer import TransferSchedule, mean_weight
 
 Order = Literal["first", "second"]
 
@@ -86,7 +86,9 @@ def meta_step(
     step: int,
     chances: Float[Tensor, "k"] | None = None,
 ) -> Float[Tensor, ""]:
-    """One update of θ by ∇Σ γ_i L_i(f_θ′_i) / Σ γ_i, Eq. (10). Returns that loss.
+    """One update of θ by ∇Σ γ_i L_i(f_θ′_i) / Σ γ_i, Eq. (10), over the tasks it visits. Returns that loss.
+
+    Σ γ_i is what as many tasks weigh on average, so that over many steps each has the share that γ gives it.
 
     γ ≡ 1 is plain MAML, Eq. (5). As in pre-training the tasks are weighted against each other within the step, since
     Adam undoes the scale of their sum. Raises ValueError for a network that keeps running statistics: the inner steps
@@ -100,7 +102,7 @@ def meta_step(
     if not visited:
         return torch.zeros(())  # Nothing is related to the target.
     shots = max(1, schedule.batch // (2 * len(visited)))
-    total = float(gamma[visited].sum())
+    total = len(visited) * mean_weight(gamma if chances is not None else gamma[gamma > 0], chances)
     outer = torch.zeros((), device=device)
     optimizer.zero_grad()
     for place, task in enumerate(visited):

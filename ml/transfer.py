@@ -24,12 +24,18 @@ class TransferSchedule:
     learning_rate: float = 1e-4
 
 
-def transfer_loss(
-    network: nn.Module, batch: AuxiliaryBatch, gamma: Float[Tensor, "k"], crew: Crew = ALONE
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """The γ-weighted mean of the auxiliary L1 losses, Eq. (11), with the summed weight it was divided by.
+def mean_weight(gamma: Float[Tensor, "k"], chances: Float[Tensor, "k"] | None) -> float:
+    """The weight that a sample has on average, of a task drawn by `chances`, or of any."""
+    return float(gamma.mean() if chances is None else (chances * gamma).sum() / chances.sum())
 
-    The weight is that of the whole crew's batch, the loss this process's part of the mean.
+
+def transfer_loss(
+    network: nn.Module, batch: AuxiliaryBatch, gamma: Float[Tensor, "k"], expected: float
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """The γ-weighted mean of the auxiliary L1 losses, Eq. (11), and the summed weight of its samples.
+
+    `expected` is the weight of a whole batch on average. Divided by that, tasks have over many steps the shares
+    γᵢ / Σγ that Eq. (11) gives them; divided by its own weight, a batch of unrelated tasks would count as much as any.
 
     The tasks are weighted against each other inside one step: Adam undoes the scale of a loss that steps alone, so
     Algorithm 2 to the letter, one step per task with γ in front, would hardly feel γ.
@@ -37,8 +43,7 @@ def transfer_loss(
     """
     per_sample = (network(batch.distorted).float() - batch.clean).abs().mean(dim=(1, 2, 3))  # (b,)
     weight = gamma[batch.task]  # (b,)
-    total = crew.total(weight.sum())
-    return (like(per_sample, weight) * per_sample).sum() / total.clamp_min(1e-12), total
+    return (like(per_sample, weight) * per_sample).sum() / max(expected, 1e-12), weight.sum()
 
 
 def transfer_gradient(
@@ -61,8 +66,8 @@ def transfer_gradient(
     chance = chance_of(seed, f"transfer/{step}", crew.part(schedule.batch), device)
     batch = auxiliary_batch(clean_images, tasks, schedule.crop, chance, chances)
     with autocast(device):
-        loss, weight = transfer_loss(network, batch, gamma, crew)
-    if weight == 0:
+        loss, weight = transfer_loss(network, batch, gamma, schedule.batch * mean_weight(gamma, chances))
+    if crew.total(weight) == 0:
         return loss.detach(), False
     network.zero_grad()
     loss.backward()
