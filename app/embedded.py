@@ -157,17 +157,21 @@ def require_keys_beyond_loopback(settings: Settings) -> None:
     """Raise CannotStart where others could reach a service that asks nobody for a key."""
     if settings.host in LOOPBACK or settings.require_keys == "always":
         return
+    if settings.require_keys == "never":
+        raise CannotStart(
+            f"DRTL_REQUIRE_KEYS=never would let everybody who can reach {settings.host} use this service. Unset it and "
+            f"make a key (`drtl keys create --name NAME --data-dir {settings.data_dir}`), or listen on 127.0.0.1."
+        )
     engine = open_database(settings.database_url)
     try:
         with read_sessions(engine)() as session:
-            locked = settings.require_keys == "auto" and keys.any_exists(session)
+            locked = keys.any_exists(session)
     finally:
         engine.dispose()
     if not locked:
         raise CannotStart(
             f"There is no key, so everybody who can reach {settings.host} could use this service. Make one with "
-            f"`drtl keys create --name NAME --data-dir {settings.data_dir}`, and leave DRTL_REQUIRE_KEYS as it is; "
-            "or listen on 127.0.0.1."
+            f"`drtl keys create --name NAME --data-dir {settings.data_dir}`, or listen on 127.0.0.1."
         )
 
 

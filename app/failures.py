@@ -13,7 +13,10 @@ NEXT_STEP: Final[tuple[tuple[type[errors.DRTLError], str], ...]] = (
     (errors.NotFound, "see what there is with: drtl jobs list, drtl models list"),
     (errors.BadWebhookUrl, "receivers are public and speak HTTPS, unless the operator allows a network of their own"),
     (errors.BadImage, "mend these files or leave them out, then send the rest"),
-    (errors.BadPairs, "mend these files or leave them out, then send the rest"),
+    (
+        errors.BadPairs,
+        "see why with: drtl pairs check DIR; mend them (-o fix=align,match_colour,swap) or leave them out",
+    ),
     (errors.TooLarge, "send less at once, or ask the operator for a higher limit"),
     (errors.Unauthorized, "give your key with --key, or in DRTL_KEY"),
     (errors.Forbidden, "ask the operator for a key with more rights"),

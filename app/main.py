@@ -33,6 +33,7 @@ from app.api.key_ring import KeyRing
 from app.api.quotas import RateHeaders
 from app.api.request_id import RequestId
 from app.api.same_origin import SameOrigin
+from app.api.unforeseen import Unforeseen
 from app.api.waiting import Waiters
 from app.core import logs, tracing
 from app.core.database import open_database, read_sessions, sessions
@@ -81,6 +82,7 @@ def create_app(configured: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit, settings=chosen)
     app.add_middleware(SameOrigin)
     app.add_middleware(RateHeaders)
+    app.add_middleware(Unforeseen)  # Each goes around those before: what fails in these is answered and counted, too.
     app.add_middleware(metrics.RequestMetrics, metrics=app.state.metrics)
     app.add_middleware(RequestId, says_each=chosen.log_format == "json")
     problems.install(app)

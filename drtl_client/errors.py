@@ -96,8 +96,16 @@ class NotFound(Problem):
     code = "not-found"
 
 
+class MethodNotAllowed(Problem):
+    code = "method-not-allowed"
+
+
 class NotAcceptable(Problem):
     code = "not-acceptable"
+
+
+class RequestTimeout(Problem):
+    code = "request-timeout"
 
 
 class Conflict(Problem):
@@ -154,6 +162,10 @@ class TooManyRequests(Problem):
 
 class QuotaExhausted(TooManyRequests):
     code = "quota-exhausted"
+
+
+class HeadersTooLarge(Problem):
+    code = "request-header-fields-too-large"
 
 
 class Internal(Problem):

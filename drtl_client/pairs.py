@@ -14,6 +14,9 @@ from drtl_client.images import ImageInput, as_part
 
 PairsInput: TypeAlias = str | os.PathLike[str] | Dataset | Sequence["PairPaths | tuple[ImageInput, ImageInput]"]
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
+# Images of formats that the service does not read.
+PHOTOGRAPHS: Final = {".heic", ".heif", ".avif", ".jxl", ".gif", ".psd", ".exr"}
+RAW: Final = {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
 DATASET_ID: Final = re.compile(r"ds_[0-9a-f]{1,36}")
 
 
@@ -29,16 +32,24 @@ class PairPaths:
 def pairs_in(folder: str | os.PathLike[str]) -> list[PairPaths]:
     """The pairs in folder/clean and folder/distorted, by name: equal file stems, or else equal order.
 
-    Raises BadFolder that says what is missing, or of which name there are two.
+    Raises BadFolder that says what is missing, of which name there are two, or what cannot be read.
     """
     files: dict[str, dict[str, Path]] = {}
     for kind in ("clean", "distorted"):
         inside = Path(folder) / kind
         if not inside.is_dir():
             raise BadFolder(f"{folder} has no folder named {kind}")
-        images = sorted(path for path in inside.iterdir() if path.suffix.lower() in SUFFIXES)
+        images, foreign = (
+            sorted(path for path in inside.iterdir() if path.suffix.lower() in kinds)
+            for kinds in (SUFFIXES, PHOTOGRAPHS | RAW)
+        )
+        stems = {path.stem for path in images}
+        if alone := [path.name for path in foreign if path.stem not in stems]:  # Not beside a converted one.
+            raise BadFolder(
+                f"{inside}: {_few(alone)}: not a format that the service reads; convert to PNG, TIFF or JPEG"
+            )
         if not images:
-            raise BadFolder(f"{inside} has no images")
+            raise BadFolder(f"{inside} has no images (PNG, JPEG, WebP, TIFF or BMP)")
         files[kind] = {path.stem: path for path in images}
         if twice := [path.stem for path in images if files[kind][path.stem] != path]:
             raise BadFolder(f"{inside}: more than one image is named {_few(twice)}")

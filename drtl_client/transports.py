@@ -48,6 +48,8 @@ class Transport:
                             outcome = error
                     case Send(request, stream):
                         try:
+                            if response is not None:
+                                response.close()  # What is not read of it would hold its connection for good.
                             with prepared(self.http, request) as message:
                                 outcome = response = self.http.send(message, stream=True)
                             body = response.iter_bytes()
@@ -94,6 +96,8 @@ class AsyncTransport:
                             outcome = error
                     case Send(request, stream):
                         try:
+                            if response is not None:
+                                await response.aclose()
                             with prepared(self.http, request) as message:
                                 outcome = response = await self.http.send(message, stream=True)
                             body = response.aiter_bytes()

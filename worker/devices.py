@@ -11,8 +11,10 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
+from urllib.parse import quote
 
 from app.core.settings import Settings
 
@@ -51,6 +53,22 @@ def count_devices() -> int:
         return other.submit(torch.cuda.device_count).result()
 
 
+def lock_file(device: str, number: int) -> IO[bytes]:
+    """The file that whoever locks it has this slot of the device: one for all users, made by the first of them.
+
+    It is open for reading, which is enough for a lock. Another user's may not be writable, or not be opened as one to
+    make where it is missing (fs.protected_regular).
+    """
+    path = Path(tempfile.gettempdir()) / f"drtl-device-{quote(device, safe='')}-{number}.lock"
+    with suppress(FileNotFoundError):
+        return path.open("rb")
+    # It appears under its name with its rights: whatever the umask, nobody meets it closed.
+    with tempfile.NamedTemporaryFile(dir=path.parent) as made, suppress(FileExistsError):
+        os.fchmod(made.fileno(), 0o666)  # Earlier releases open it for writing.
+        path.hardlink_to(made.name)
+    return path.open("rb")
+
+
 def take(free: Sequence[Slot], give_up: Callable[[], bool]) -> IO[bytes] | None:
     """Take the first free slot, and let this process see nothing but its devices; wait while there is none.
 
@@ -58,9 +76,7 @@ def take(free: Sequence[Slot], give_up: Callable[[], bool]) -> IO[bytes] | None:
     """
     while not give_up():
         for index, devices in enumerate(free):
-            lock = (Path(tempfile.gettempdir()) / f"drtl-device-{devices[0]}-{free[:index].count(devices)}.lock").open(
-                "ab"
-            )
+            lock = lock_file(devices[0], free[:index].count(devices))
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -1,6 +1,7 @@
 """Who sends a request, and whether they may: keys, the scopes of every call, and the rule of an open service."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -64,6 +65,8 @@ SCOPES_OF: Final[dict[tuple[str, str], tuple[Scope, ...]]] = {
 FOR_EVERYBODY: Final = frozenset({"/healthz", "/readyz", "/metrics", "/problems/{code}"})
 
 COOKIE: Final = "drtl_ticket"
+# A `Host` (RFC 9110, 7.2) that may be a name of this machine: a name or an address, IPv6 in brackets, and a port.
+HOST: Final = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)\]|(?P<name>[0-9A-Za-z.-]+))(?::[0-9]{0,5})?")
 FORWARDED: Final = ("forwarded", "x-forwarded-for", "via")  # Set by proxies, behind which anybody may be.
 
 
@@ -150,12 +153,14 @@ def comes_from_here(request: Request) -> bool:
         return False
     if any(name in request.headers for name in FORWARDED):
         return False
-    return is_loopback(request.url.hostname or "")
+    # Not `request.url`: where it cannot read the header, it takes the server's own address for what was asked for.
+    named = HOST.fullmatch(request.headers.get("host", ""))
+    return named is not None and is_loopback(named["ipv6"] or named["name"])
 
 
 def is_loopback(host: str) -> bool:
     """Whether the name or address means this machine and nothing else."""
-    if host == "localhost":
+    if host.lower().removesuffix(".") == "localhost":  # With the root's dot it is the same name (RFC 6761, 6.3).
         return True
     try:
         address = ipaddress.ip_address(host)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import ValidationError
+from sqlalchemy.orm import Session
 
 from app.api import examples
 from app.api.archives import ArchiveRules, unpack
@@ -15,11 +16,11 @@ from app.api.openapi import form
 from app.api.options import given_once
 from app.api.pairs import ExaminedPair, examine, pair_up, wrong_count
 from app.api.problems import InvalidBody, problems
-from app.api.quotas import require_room_for_pairs
+from app.api.quotas import require_room_for_bytes, require_room_for_pairs
 from app.api.schemas.datasets import DatasetOptions, DatasetOut, Fix
 from app.api.schemas.wire import DatasetId, Page
 from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, receive_text, spooled
-from app.core import repository
+from app.core import repository, usage
 from app.core.errors import (
     BadImage,
     BadPairs,
@@ -157,7 +158,7 @@ def side_of(path: PurePosixPath) -> str | None:
 
 
 def store_dataset(pairs: list[ExaminedPair], services: Services) -> Dataset:
-    """Put the pairs, as uploaded or mended, into the storage, and make the row that names them; the caller adds it.
+    """Put the pairs, as uploaded or mended, into the storage, and make the row that names them: see `add_dataset`.
 
     Raises OverQuota before anything is kept.
     """
@@ -178,6 +179,16 @@ def store_dataset(pairs: list[ExaminedPair], services: Services) -> Dataset:
             )
         )
     return Dataset(scale=pairs[0].scale, stored_bytes=size, pairs=rows)
+
+
+def add_dataset(dataset: Dataset, services: Services, session: Session) -> None:
+    """Add the row if there still is room for its files: others may have been stored meanwhile. The caller commits.
+
+    Raises OverQuota; the files that no row names are swept up later.
+    """
+    usage.count_alone(session)
+    require_room_for_bytes(session, services.limits, dataset.stored_bytes)
+    session.add(dataset)
 
 
 @router.post(
@@ -201,7 +212,7 @@ def create_dataset(
     if upload.media_type == "application/json":
         raise UnsupportedMedia("A dataset is made of files; send multipart/form-data or application/zip.")
     dataset = store_dataset(examine_upload(upload, services, read_fixes(upload, request)), services)
-    session.add(dataset)
+    add_dataset(dataset, services, session)
     session.commit()
     response.headers["Location"] = f"/v1/datasets/{dataset.id}"
     return DatasetOut.of(dataset)

@@ -1,16 +1,18 @@
 """What endpoints are given: settings, database sessions, storage and queue."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.api.auth import PrincipalDep
+from app.api.auth import PrincipalDep, presented_key
 from app.api.event_stream import EventFeed
 from app.api.examiners import Examiners
+from app.api.key_ring import KeyRing
 from app.api.waiting import Waiters
+from app.core.errors import Unauthorized
 from app.core.keys import Limits
 from app.core.owners import OPEN, Sessions, View, ViewedSessions
 from app.core.queue import Queue
@@ -54,6 +56,24 @@ async def services(request: Request, principal: PrincipalDep) -> Services:
 
 
 ServicesDep = Annotated[Services, Depends(services)]
+
+
+async def _key_is_good(request: Request, principal: PrincipalDep) -> Callable[[], Awaitable[bool]]:
+    ring = request.app.state.key_ring
+    assert isinstance(ring, KeyRing)
+
+    async def ask() -> bool:
+        try:
+            return principal.key is None or await presented_key(request, ring) is not None
+        except Unauthorized:
+            return False
+
+    return ask
+
+
+# For answers that go on: whether the key, or the ticket, that the request came with still opens anything. As cheap as
+# for a request; who came without one has none to lose.
+KeyIsGoodDep = Annotated[Callable[[], Awaitable[bool]], Depends(_key_is_good)]
 
 
 def _session(services: ServicesDep) -> Iterator[Session]:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from fastapi.sse import format_sse_event
@@ -16,6 +16,7 @@ from app.core.tables import ENDED, JobEvent
 
 LOOK_EVERY_S = 0.25
 KEEP_ALIVE_S = 15.0  # Proxies close connections that are silent for longer.
+KEY_EVERY_S = 1.0  # How often a stream that has nothing to tell asks for the key of its reader.
 RECONNECT_MS = 1000
 PAGE = 200
 
@@ -55,15 +56,24 @@ class EventFeed:
                 look.cancel()
 
 
-async def stream_events(feed: EventFeed, sessions: Sessions, job_id: str, after: int) -> AsyncIterator[bytes]:
-    """Every event after the given id, then new ones as they happen, until the job has ended and all are told."""
+async def stream_events(
+    feed: EventFeed, sessions: Sessions, key_is_good: Callable[[], Awaitable[bool]], job_id: str, after: int
+) -> AsyncIterator[bytes]:
+    """Every event after the given id, then new ones as they happen, until the job has ended and all are told.
+
+    It ends early, without a word, when the key that opened it does: a client that comes back for more is refused.
+    """
     yield format_sse_event(retry=RECONNECT_MS)
     spoken = time.monotonic()
     while True:
-        news = await feed.news(sessions, job_id, after, spoken + KEEP_ALIVE_S - time.monotonic())
-        spoken = time.monotonic()
+        silent_s = time.monotonic() - spoken
+        news = await feed.news(sessions, job_id, after, min(KEY_EVERY_S, KEEP_ALIVE_S - silent_s))
+        if not await key_is_good():
+            return
         if news is None:
-            yield format_sse_event(comment="still here")
+            if time.monotonic() - spoken >= KEEP_ALIVE_S:
+                yield format_sse_event(comment="still here")
+                spoken = time.monotonic()
             continue
         for event in news.events:
             after = event.id
@@ -71,6 +81,7 @@ async def stream_events(feed: EventFeed, sessions: Sessions, job_id: str, after:
             yield format_sse_event(id=str(event.id), event=event.kind, data_str=data)
         if news.ended and len(news.events) < PAGE:
             return
+        spoken = time.monotonic()
 
 
 async def _look_until_news(sessions: Sessions, job_id: str, after: int) -> News:

@@ -18,10 +18,11 @@ from app.api.datasets import (
     UPLOAD_REFUSALS,
     ZIP_BODY,
     PairsUpload,
+    add_dataset,
     examine_upload,
     store_dataset,
 )
-from app.api.deps import LimitQuery, ReadSessionDep, Services, ServicesDep, SessionDep
+from app.api.deps import KeyIsGoodDep, LimitQuery, ReadSessionDep, Services, ServicesDep, SessionDep
 from app.api.event_stream import stream_events
 from app.api.graph_svg import draw
 from app.api.idempotency import IdempotencyKeyHeader
@@ -36,7 +37,7 @@ from app.api.schemas.graph import GraphOut
 from app.api.schemas.jobs import EventOut, JobFromDataset, JobOptions, JobOut
 from app.api.schemas.wire import LARGEST_INTEGER, JobIdPath, JobState, Page
 from app.api.uploads import Upload
-from app.core import deliveries, jobs, repository, training_queue
+from app.core import deliveries, jobs, repository, training_queue, usage
 from app.core.errors import (
     Conflict,
     IdempotencyMismatch,
@@ -173,9 +174,11 @@ def add_job(options: JobOptions, upload: Upload, services: Services, session: Se
             require_trainable([PairOut(name=pair.files.name, **pair.report) for pair in pairs])
         require_enough_unshuffling(options, pairs[0].scale)
         dataset = store_dataset(pairs, services)
-        session.add(dataset)
+        add_dataset(dataset, services, session)
     try:
         session.flush()
+        usage.count_alone(session)
+        require_room_for_a_job(session, services.limits)  # Again: others may have been queued meanwhile.
         job = Job(name=options.name, dataset_id=dataset.id, options=options.model_dump(exclude={"dataset_id"}))
         training_queue.put_in_line(session, job, options.priority)
         session.add(job)
@@ -316,6 +319,7 @@ def get_events(
     job_id: JobIdPath,
     session: ReadSessionDep,
     services: ServicesDep,
+    key_is_good: KeyIsGoodDep,
     accept: AcceptHeader = None,
     limit: LimitQuery = 100,
     after: Annotated[int, Query(ge=0, le=LARGEST_INTEGER, description="Only events after this id.", examples=[42])] = 0,
@@ -326,7 +330,8 @@ def get_events(
 ) -> Response | Page[EventOut]:
     """What has happened to a job: as a JSON page, or as server-sent events that go on until the job has ended.
 
-    A stream that breaks is resumed without loss: events are replayed from the database after `Last-Event-ID`.
+    A stream that breaks is resumed without loss: events are replayed from the database after `Last-Event-ID`. One that
+    was opened with a key ends with it.
     """
     media_type = preferred(accept, (JSON, EVENT_STREAM))
     job = repository.get_job(session, job_id)
@@ -336,7 +341,7 @@ def get_events(
             return Response(status_code=204)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept"}
         return StreamingResponse(
-            stream_events(services.event_feed, services.read_sessions, job_id, start),
+            stream_events(services.event_feed, services.read_sessions, key_is_good, job_id, start),
             media_type=EVENT_STREAM,
             headers=headers,
         )

@@ -16,13 +16,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.api.openapi import allowed_methods
+from app.api.schemas.wire import PATTERNS_IN_WORDS
 from app.core.errors import (
     BadPairs,
     BadRequest,
     Conflict,
     Forbidden,
+    HeadersTooLarge,
+    MethodNotAllowed,
     NotAcceptable,
     NotFound,
+    RequestTimeout,
     ServiceError,
     StorageFull,
     TooLarge,
@@ -44,12 +48,15 @@ KINDS: Final[tuple[type[ServiceError], ...]] = (
     Unauthorized,
     Forbidden,
     NotFound,
+    MethodNotAllowed,
     NotAcceptable,
+    RequestTimeout,
     Conflict,
     TooLarge,
     UnsupportedMedia,
     Unprocessable,
     TooManyRequests,
+    HeadersTooLarge,
     ServiceError,
     Unavailable,
     StorageFull,
@@ -166,10 +173,22 @@ def problem_of_validation(found: Sequence[ErrorDetails]) -> Problem:
     if found[0]["type"] == "json_invalid":
         reason = found[0].get("ctx", {}).get("error", found[0]["msg"])
         return problem_of(BadRequest(f"The body is not valid JSON: {reason}.", pointer=""))
-    parts = [OffendingPart(pointer=_pointer(error["loc"]), detail=error["msg"]) for error in found]
+    parts = [OffendingPart(pointer=_pointer(error["loc"]), detail=_in_words(error)) for error in found]
     said = "; ".join(f"{part.pointer or 'the body'}: {part.detail}" for part in parts)
     problem = problem_of(Unprocessable(f"The request is not valid. {said}.", pointer=parts[0].pointer))
     return problem.model_copy(update={"errors": parts})
+
+
+def _in_words(error: ErrorDetails) -> str:
+    """What is wrong with a part, for people; the framework's words where ours say no more."""
+    match error["type"]:
+        case "extra_forbidden":
+            return "there is no such option"
+        case "missing":
+            return "it must be given"
+        case "string_pattern_mismatch":
+            return PATTERNS_IN_WORDS.get(error["ctx"]["pattern"], error["msg"])
+    return error["msg"]
 
 
 def _pointer(location: tuple[int | str, ...]) -> str:
@@ -195,10 +214,18 @@ def _client_gone(request: Request, error: Exception) -> JSONResponse:
     return answer(problem_of(BadRequest("The client hung up in the middle of its request.")), request.url.path)
 
 
-def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    """The framework logs the error with its traceback; the caller learns nothing of the inside."""
+def unforeseen(path: str) -> JSONResponse:
+    """The answer to a request that met an error of ours. The caller learns nothing of the inside.
+
+    How much of the request has been read is not known, so the connection ends.
+    """
     detail = "The service met an error that it did not expect. It has been logged."
-    return answer(problem_of(ServiceError(detail)), request.url.path)
+    return answer(problem_of(ServiceError(detail)), path, {"Connection": "close"})
+
+
+def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    """What fails in the outermost middleware, outside of `app.api.unforeseen`. The server logs it."""
+    return unforeseen(request.scope["path"])
 
 
 def install(app: FastAPI) -> None:

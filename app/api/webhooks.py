@@ -95,10 +95,11 @@ def change_webhook(
 ) -> WebhookOut:
     """Change what is given, and leave the rest. `enabled` brings a webhook back that was disabled for failing."""
     changes = asked.model_dump(exclude_none=True)
-    webhook = webhooks.get(session, webhook_id)
-    session.commit()  # Names are looked up without a transaction.
+    webhook = webhooks.get_to_change(session, webhook_id)
     if "url" in changes:
+        session.commit()  # Names are looked up without a transaction; meanwhile the webhook may be changed or deleted.
         require_receiver(changes["url"], services.settings)
+        webhook = webhooks.get_to_change(session, webhook_id)
     webhooks.change(session, webhook, changes)
     session.commit()
     return WebhookOut.of(webhook)
@@ -120,7 +121,7 @@ def rotate_secret(
     asked: OptionalRotation = None,
 ) -> WebhookWithSecret:
     """Get another secret. Messages carry a signature by each of the two until the one before has run out."""
-    webhook = webhooks.get(session, webhook_id)
+    webhook = webhooks.get_to_change(session, webhook_id)
     webhooks.rotate(webhook, services.settings, (asked or Rotation()).keep_previous_s)
     session.commit()
     response.headers["Cache-Control"] = "no-store"
@@ -130,7 +131,7 @@ def rotate_secret(
 @router.post("/{webhook_id}/ping", status_code=202, responses=problems(NotFound, Conflict))
 def ping_webhook(webhook_id: WebhookId, services: ServicesDep, session: SessionDep, response: Response) -> DeliveryOut:
     """Send a message of type `ping`, to see whether it arrives; look at the delivery at the `Location` header."""
-    delivery = deliveries.ping(session, webhooks.get(session, webhook_id))
+    delivery = deliveries.ping(session, webhooks.get_to_change(session, webhook_id))
     session.commit()
     services.queue.send_webhooks()
     response.headers["Location"] = f"/v1/webhooks/{webhook_id}/deliveries/{delivery.id}"

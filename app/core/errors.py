@@ -69,8 +69,16 @@ class NotFound(ServiceError):
     status, code, title = 404, "not-found", "No such thing"
 
 
+class MethodNotAllowed(ServiceError):
+    status, code, title = 405, "method-not-allowed", "This method cannot be used here"
+
+
 class NotAcceptable(ServiceError):
     status, code, title = 406, "not-acceptable", "None of the accepted formats can be produced"
+
+
+class RequestTimeout(ServiceError):
+    status, code, title = 408, "request-timeout", "The request did not come whole in time"
 
 
 class Conflict(ServiceError):
@@ -127,6 +135,14 @@ class TooManyRequests(ServiceError):
 
 class QuotaExhausted(TooManyRequests):
     code, title = "quota-exhausted", "The key has used up its quota for now"
+
+
+class HeadersTooLarge(ServiceError):
+    status, code, title = (
+        431,
+        "request-header-fields-too-large",
+        "The head of the request is larger than this service reads",
+    )
 
 
 class Unavailable(ServiceError):

@@ -212,6 +212,8 @@ def expire(session: Session, lease: Lease) -> None:
 
 def request_cancel(session: Session, job_id: str) -> None:
     """Ask a job to stop: at once where it waits, through its worker where it runs; ended jobs stay as they are."""
+    # Held until it is asked: a worker that gave it back between the two would be met by neither. SQLite has one writer.
+    session.execute(select(Job.id).where(Job.id == job_id, Job.state.in_(ACTIVE)).with_for_update())
     if _end(session, job_id, "cancelled", None, None, Job.state == "queued"):
         return
     asked = update(Job).where(Job.id == job_id, Job.state == "running")

@@ -11,7 +11,7 @@ from sqlalchemy import CursorResult, Update, func, select, update
 from sqlalchemy.orm import Session
 
 from app.core.errors import LeaseLost, OperationCancelled
-from app.core.tables import Batch, Operation, database_now, utc_ago
+from app.core.tables import ACTIVE, Batch, Operation, database_now, utc_ago
 
 OPERATION_ATTEMPTS = 3  # After so many lost workers it has failed.
 
@@ -155,6 +155,10 @@ def request_cancel_batch(session: Session, batch_id: str) -> None:
 
 
 def _request_cancel(session: Session, which: Any) -> None:
+    # Held until they are asked: a worker that gave one back between the two would be met by neither. In one order, for
+    # several who cancel at once. SQLite has one writer.
+    asked_of = select(Operation.id).where(which, Operation.state.in_(ACTIVE)).order_by(Operation.id)
+    session.execute(asked_of.with_for_update())
     _changed(session, update(Operation).where(which, Operation.state == "queued").values(_ended("cancelled")))
     asked = update(Operation).where(which, Operation.state == "running")
     _changed(session, asked.values(state="cancelling", cancel_requested=database_now()))

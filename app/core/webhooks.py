@@ -106,6 +106,15 @@ def get(session: Session, webhook_id: str) -> Webhook:
     return webhook
 
 
+def get_to_change(session: Session, webhook_id: str) -> Webhook:
+    """The webhook as it is now; nobody else changes or deletes it before the transaction ends. Raises NotFound."""
+    # A message that names it may be written meanwhile.
+    webhook = session.get(Webhook, webhook_id, with_for_update={"key_share": True}, populate_existing=True)
+    if webhook is None:
+        raise NotFound(f"There is no webhook {webhook_id}.")
+    return webhook
+
+
 def list_webhooks(session: Session, limit: int, after: str | None) -> Sequence[Webhook]:
     """Newest first; `after` is the last id of the page before."""
     query = select(Webhook).order_by(Webhook.id.desc()).limit(limit)

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -18,11 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import event
 from sqlalchemy.orm import Session, sessionmaker
+from starlette.datastructures import Headers
 from typer.testing import CliRunner
 
 from app.api import key_ring
 from app.api.auth import COOKIE, FOR_EVERYBODY, SCOPES_OF, is_loopback
-from app.api.key_ring import REMEMBERED_S, issue_ticket
+from app.api.key_ring import REMEMBERED_S, KeyRing, issue_ticket
+from app.api.same_origin import is_foreign
 from app.cli import app as cli
 from app.core import keys
 from app.core.database import open_database, sessions
@@ -156,6 +159,65 @@ def test_an_open_service_refuses_other_names_and_proxies(service: httpx.Client) 
     refused(service.get("/v1/jobs", headers={"X-Forwarded-For": "203.0.113.7"}))
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "LocalHost:8000",
+        "localhost.:8000",
+        "localhost:",
+        "127.0.0.1",
+        "127.9.9.9:1",
+        "[::1]",
+        "[::1]:8000",
+        "[::FFFF:127.0.0.1]:8000",
+    ],
+)
+def test_an_open_service_answers_to_every_name_of_its_machine(service: httpx.Client, host: str) -> None:
+    assert service.get("/v1/jobs", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "rebound.example",
+        "rebound.example.:8000",
+        "localhost.rebound.example:8000",
+        # What no name may contain, though resolvers and browsers let some of it pass:
+        "a{b.rebound.example:8000",
+        "a`b.rebound.example:8000",
+        'a"b.rebound.example',
+        "a b",
+        "a@localhost",
+        "localhost@rebound.example",
+        "localhost/rebound.example",
+        "localhost:8000:8000",
+        "localhost:8000@rebound.example",
+        "localhost:999999",
+        "localhost..",
+        "[",
+        "[::1",
+        "[::1].rebound.example",
+        "[localhost]",
+        "[127.0.0.1]",
+        "[2001:db8::1]:8000",
+        "::1",
+        "127.0.0.1.rebound.example",
+        "127.1",
+        "0.0.0.0:8000",
+    ],
+)
+def test_an_open_service_refuses_a_host_that_is_no_name_of_its_machine(service: httpx.Client, host: str) -> None:
+    refused(service.get("/v1/jobs", headers={"Host": host}))
+
+
+def test_an_open_service_refuses_a_request_without_a_host(service: httpx.Client) -> None:
+    with socket.create_connection(("127.0.0.1", service.base_url.port or 0), timeout=10) as connection:
+        connection.sendall(b"GET /v1/jobs HTTP/1.0\r\n\r\n")
+        assert connection.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 401"
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "::1", "::ffff:127.0.0.1"])
 def test_loopback_is_known_by_all_its_names(host: str) -> None:
     assert is_loopback(host)
@@ -174,8 +236,9 @@ def test_a_service_without_keys_does_not_listen_beyond_loopback(locked: Settings
     require_keys_beyond_loopback(locked)
     make_key()
     require_keys_beyond_loopback(beyond)
-    with pytest.raises(CannotStart):
+    with pytest.raises(CannotStart, match="DRTL_REQUIRE_KEYS=never"):
         require_keys_beyond_loopback(beyond.model_copy(update={"require_keys": "never"}))
+    require_keys_beyond_loopback(beyond.model_copy(update={"require_keys": "always"}))
 
 
 def test_a_service_that_always_wants_keys_wants_them_before_there_is_one(locked: Settings) -> None:
@@ -284,6 +347,7 @@ def test_a_key_makes_the_calls_of_its_scope_and_no_others(
         ({"Origin": "https://elsewhere.example"}, 403),
         ({"Origin": "null"}, 403),
         ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Origin": "http://["}, 403),
     ],
 )
 def test_a_page_of_another_origin_changes_nothing(service: httpx.Client, headers: dict[str, str], status: int) -> None:
@@ -293,6 +357,10 @@ def test_a_page_of_another_origin_changes_nothing(service: httpx.Client, headers
         problem(answer, 403, "cross-origin")
     own = {"Origin": f"http://127.0.0.1:{service.base_url.port}", "Content-Type": "text/plain"}
     assert service.post("/v1/jobs", content=b"x", headers=own).status_code == 415
+
+
+def test_a_page_without_an_origin_is_foreign_to_a_service_without_a_name() -> None:
+    assert is_foreign(Headers({"Origin": "null", "Host": ""}))
 
 
 def test_a_ticket_stands_in_for_the_key_where_nothing_is_changed(
@@ -324,9 +392,18 @@ def test_a_ticket_ends_and_cannot_be_made_up(
     good = issue_ticket(key)
     old = issue_ticket(key, lambda: time.time() - 2 * key_ring.TICKET_S)
     prolonged = re.sub(r"\.\d+\.", f".{int(time.time()) + 9_000_000}.", good)
-    for ticket in (old, prolonged, good[:-1], f"{key_id}.x.y", "", "..", f"{key_id}.9999999999.\u00e9"):
+    endless = f"{key_id}.{5000 * '9'}.x"
+    for ticket in (old, prolonged, good[:-1], f"{key_id}.x.y", "", "..", f"{key_id}.9999999999.\u00e9", endless):
         refused(service.get("/v1/jobs", headers={"Cookie": f"{COOKIE}={ticket}".encode("latin-1")}))  # type: ignore[dict-item]
     assert service.get("/v1/jobs", headers={"Cookie": f"{COOKIE}={good}"}).status_code == 200
+
+
+@pytest.mark.parametrize("ticket", ["ab." + 5000 * "9" + ".x", "ab\0.9999999999." + 64 * "0", "a" * 5000])
+def test_what_is_no_ticket_does_not_reach_the_database(ticket: str) -> None:
+    """Sessions that fail the test where they are asked for."""
+    ring = KeyRing(lambda: pytest.fail("it was looked up"), lambda: pytest.fail("it was looked up"))  # type: ignore[arg-type]
+    assert ring.key_of_ticket(ticket) is None
+    ring.close()
 
 
 # What it costs, and what it leaves behind

@@ -12,8 +12,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from app.api import deps
 from app.core import tracing
+from app.core.settings import Settings
 from app.core.tracing import Tracing, is_wanted
+from app.main import create_app
+from tests.app.conftest import connected
 
 ASKED = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 PARENT = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
@@ -133,6 +137,23 @@ def test_of_an_exception_the_type_is_told_and_not_the_message(spans: InMemorySpa
         raise ValueError("a secret")
     (failed,) = spans.get_finished_spans()
     assert (failed.status.status_code, failed.status.description) == (StatusCode.ERROR, "ValueError")
+    assert "secret" not in failed.to_json()
+
+
+def test_the_span_of_a_request_that_nobody_foresaw_tells_its_status_and_the_errors_type(
+    spans: InMemorySpanExporter, api_settings: Settings
+) -> None:
+    def fail() -> None:
+        raise LookupError("a secret")
+
+    app = create_app(api_settings)
+    app.dependency_overrides[deps.services] = fail
+    with connected(app) as client:
+        assert client.get("/v1/jobs").status_code == 500
+    (failed,) = spans.get_finished_spans()
+    assert failed.name == "GET /v1/jobs"
+    assert (failed.attributes or {})["http.response.status_code"] == 500
+    assert (failed.status.status_code, failed.status.description) == (StatusCode.ERROR, "LookupError")
     assert "secret" not in failed.to_json()
 
 

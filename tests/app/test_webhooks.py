@@ -1,19 +1,23 @@
 """`/v1/webhooks` over HTTP, with a real receiver at the other end."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import httpx
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.api.webhooks import LOOK_UPS
+from app.core.database import open_database, sessions
 from app.core.queue import HOUSEKEEPING_QUEUE
 from app.core.settings import Settings
-from app.core.tables import Dataset, Job
+from app.core.tables import Dataset, Job, Webhook
 from app.main import create_app
 from tests.app.conftest import connected, problem
 from tests.receivers import LOOPBACK, Receiver, answering, receiver
+from tests.servers import eventually
 from worker.service import Service
 from worker.webhooks import Deliverer
 
@@ -109,6 +113,48 @@ def test_names_that_nobody_resolves_take_few_threads(hooks: httpx.Client, there:
         problem(refused, 503, "unavailable")
         assert int(refused.headers["Retry-After"]) > 0
     assert hooks.post("/v1/webhooks", json={"url": there.url}).status_code == 201
+
+
+def test_a_webhook_that_is_deleted_while_its_new_name_is_looked_up_is_not_found(
+    hooks: httpx.Client, there: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = hooks.post("/v1/webhooks", json={"url": there.url}).headers["location"]
+
+    def look_up(_host: str, _port: int) -> list[str]:
+        assert hooks.delete(path).status_code == 204
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr("app.core.receivers.look_up", look_up)
+    problem(hooks.patch(path, json={"url": "http://slow.example/hook", "enabled": True}), 404, "not-found")
+
+
+@pytest.mark.parametrize(
+    ("method", "below", "body"), [("PATCH", "", {"description": "Lab"}), ("POST", "/secret", {}), ("POST", "/ping", {})]
+)
+def test_a_webhook_whose_deletion_is_being_committed_is_not_found(
+    hook_settings: Settings, postgres_database: str, there: Receiver, method: str, below: str, body: dict[str, str]
+) -> None:
+    """SQLite lets nobody look while another writes."""
+    engine = open_database(postgres_database)
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+
+    def waits() -> bool:
+        with engine.connect() as connection:
+            return bool(connection.scalar(waiting))
+
+    with (
+        connected(create_app(hook_settings.model_copy(update={"database_url": postgres_database}))) as client,
+        ThreadPoolExecutor(1) as pool,
+        sessions(engine)() as session,
+    ):
+        path = client.post("/v1/webhooks", json={"url": there.url}).headers["location"]
+        session.delete(session.get_one(Webhook, path.rpartition("/")[2]))
+        session.flush()
+        asked = pool.submit(client.request, method, path + below, json=body)
+        eventually(waits, timeout_s=5, what="a request that waits for the deletion")
+        session.commit()
+        problem(asked.result(), 404, "not-found")
+    engine.dispose()
 
 
 def test_a_service_as_it_comes_sends_to_public_receivers_by_https_only(api_settings: Settings, there: Receiver) -> None:

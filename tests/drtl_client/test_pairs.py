@@ -18,7 +18,7 @@ def make_pairs(folder: Path, clean: list[str], distorted: list[str]) -> Path:
     for kind, names in (("clean", clean), ("distorted", distorted)):
         (folder / kind).mkdir(parents=True)
         for name in names:
-            Image.new("RGB", (80, 72), (90, 120, 60)).save(folder / kind / name)
+            Image.new("RGB", (80, 72), (90, 120, 60)).save(folder / kind / name, "PNG")  # Formats are told by content.
     return folder
 
 
@@ -55,7 +55,9 @@ def test_files_of_the_same_name_in_different_folders_stay_apart(tmp_path: Path) 
     [
         (["a.png", "b.png"], ["a.png"], "without a partner: b"),
         (["a.png", "b.png"], ["a.png", "c.png"], "without a partner: b, c"),
-        (["a.png"], ["notes.txt.gif"], "has no images"),
+        (["a.png"], ["notes.txt"], "has no images"),
+        (["a.png"], ["a.HEIC"], r"distorted: a.HEIC: not a format that the service reads"),
+        (["a.png", "b.nef"], ["a.png", "b.nef"], r"clean: b.nef: not a format"),
         (["a.bmp", "a.png", "b.png"], ["a.png", "b.png"], "clean: more than one image is named a$"),
         (["a.png", "b.png"], ["a.jpg", "b.jpg", "b.png"], "distorted: more than one image is named b$"),
         (["a.bmp", "a.png"], ["a.jpg", "a.png"], "clean: more than one image is named a$"),
@@ -67,6 +69,11 @@ def test_files_without_a_partner_are_named(
 ) -> None:
     with pytest.raises(errors.BadFolder, match=complaint):
         pairs_in(make_pairs(tmp_path, clean, distorted))
+
+
+def test_what_images_were_made_from_may_lie_beside_them(tmp_path: Path) -> None:
+    folder = make_pairs(tmp_path, ["a.png", "a.nef"], ["a.png", "a.HEIC"])
+    assert [pair.name for pair in pairs_in(folder)] == ["a"]
 
 
 def test_a_folder_without_pairs_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from tests import confinement
 from tests.compose import OWN, ROOT, Cluster, compose_services, local_cluster
@@ -30,6 +31,23 @@ def test_every_service_waits_for_what_it_needs() -> None:
     for name in ["postgres", "valkey", *OWN]:
         assert services[name]["healthcheck"]["test"][0] == "CMD"
         assert services[name]["restart"] == "unless-stopped"
+
+
+def test_every_process_of_the_service_is_given_the_operators_settings() -> None:
+    for name in ["migrate", *OWN]:
+        assert compose_services()[name]["env_file"] == [{"path": "drtl.env", "required": False}]
+    assert "drtl.env" in (ROOT / ".gitignore").read_text().splitlines()  # It may hold secrets.
+
+
+def test_with_gpus_one_image_is_built_with_cuda_and_both_workers_get_one() -> None:
+    services = yaml.safe_load((ROOT / "deploy/docker-compose.gpu.yml").read_text())["services"]
+    assert set(services) == {"migrate", *OWN}
+    assert {service["build"]["args"]["TORCH"] for service in services.values()} == {"cuda"}
+    assert (ROOT / "requirements/torch-cuda.txt").exists()
+    for name, service in services.items():
+        wanted = service.get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices", [])
+        expected = [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}] if name.startswith("worker") else []
+        assert wanted == expected, name
 
 
 def test_no_container_may_more_than_it_needs() -> None:

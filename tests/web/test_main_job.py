@@ -188,6 +188,24 @@ def test_a_pair_without_its_partner_is_shown_and_can_be_removed(visit: Visit, fo
     expect(page.get_by_role("heading", name="4 pairs checked")).to_be_visible()
 
 
+def test_images_that_the_service_does_not_read_are_named_and_those_made_of_them_taken(
+    visit: Visit, folders: Folders, tmp_path: Path
+) -> None:
+    for side, source in zip(("clean", "distorted"), folders, strict=True):
+        (tmp_path / side).mkdir()
+        for name in ("crop0.png", "crop1.png"):
+            (tmp_path / side / name).write_bytes((source / name).read_bytes())
+        (tmp_path / side / "crop0.NEF").write_bytes(b"the negative of crop0")
+        (tmp_path / side / "IMG_7.HEIC").write_bytes(b"nobody converted it")
+    page = visit()
+    page.get_by_label("Folder for Distorted images").set_input_files(tmp_path)
+    note = page.get_by_text("of a format that the service does not read")
+    expect(note).to_contain_text("2 files left out")
+    for side in ("clean", "distorted"):
+        expect(note).to_contain_text(f"{tmp_path.name}/{side}/IMG_7.HEIC")
+    expect(page.get_by_role("heading", name=re.compile("2 pairs"))).to_be_visible()
+
+
 def test_a_damaged_file_is_named_with_its_reason(visit: Visit, folders: Folders, tmp_path: Path) -> None:
     for name in ("crop1", "crop2"):
         (tmp_path / f"{name}.png").write_bytes((folders[1] / f"{name}.png").read_bytes()[:700])

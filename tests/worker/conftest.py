@@ -1,9 +1,13 @@
 """Rows and blobs for tests that work below HTTP: datasets of real image files, queued jobs."""
 
 import io
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 
 import pytest
+from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.folder_storage import FolderStorage
@@ -58,3 +62,23 @@ def make_job(database: sessionmaker[Session], make_dataset: Callable[..., str]) 
         return job.id
 
     return make
+
+
+@contextmanager
+def meanwhile(engine: Engine, table: str, other: Callable[[], None]) -> Iterator[None]:
+    """After the block's first UPDATE of the table somebody else does this, at once unless the block holds them up."""
+    here = threading.get_ident()
+    done: list[Future[None]] = []
+
+    def begin(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith(f"UPDATE {table} ") and threading.get_ident() == here and not done:
+            done.append(pool.submit(other))
+            wait(done, timeout=0.5)
+
+    with ThreadPoolExecutor(1) as pool:
+        event.listen(engine, "after_cursor_execute", begin)
+        try:
+            yield
+        finally:
+            event.remove(engine, "after_cursor_execute", begin)
+    done[0].result()

@@ -2,7 +2,10 @@
 
 import multiprocessing
 import os
+import shutil
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.settings import Settings
+from tests.servers import NOBODY
 from worker import devices
 from worker.devices import VISIBLE, Slot, slots
 
@@ -45,6 +49,17 @@ def test_the_setting_names_the_devices_or_else_the_environment(
     if visible is not None:
         monkeypatch.setenv(VISIBLE, visible)
     assert devices.of_this_machine(Settings(devices=setting)) == expected
+
+
+@pytest.fixture
+def shared_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for files of all users, as /tmp is. pytest's own are closed to others."""
+    folder = Path(tempfile.mkdtemp(prefix="drtl-devices-"))
+    folder.chmod(0o1777)
+    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(folder))
+    monkeypatch.setenv(VISIBLE, "as before")
+    yield folder
+    shutil.rmtree(folder)
 
 
 def hold(free: list[Slot], channel: Connection) -> None:
@@ -86,3 +101,58 @@ def test_a_worker_that_stops_waits_for_no_slot(tmp_path: Path, monkeypatch: pyte
     asked = iter([False, True])
     assert devices.take([("0",)], lambda: next(asked)) is None
     held.close()
+
+
+def hold_as_another(free: list[Slot], channel: Connection) -> None:
+    """As `hold`, by a user who may not write to root's files. Without root, a file of 0o444 is one that nobody may."""
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setegid(NOBODY)
+        os.seteuid(NOBODY)
+    hold(free, channel)
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o644])
+def test_a_slot_whose_file_another_user_has_made_may_be_taken(shared_folder: Path, mode: int) -> None:
+    made = shared_folder / "drtl-device-0-0.lock"
+    made.touch()
+    made.chmod(mode)
+    free = slots(["0"], per_job=1, jobs_per_device=1)
+    ours, theirs = FORK.Pipe()
+    other = FORK.Process(target=hold_as_another, args=(free, theirs))
+    other.start()
+    assert ours.poll(5)
+    assert ours.recv() == "0"
+    asked = iter([False, True])
+    assert devices.take(free, lambda: next(asked)) is None
+    other.kill()
+    other.join()
+    held = devices.take(free, lambda: False)
+    assert held is not None
+    held.close()
+
+
+def test_the_file_of_a_slot_is_for_everybody_whatever_the_umask(shared_folder: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        held = devices.take([("0",)], lambda: False)
+    finally:
+        os.umask(before)
+    assert held is not None
+    held.close()
+    assert [(path.name, path.stat().st_mode & 0o777) for path in shared_folder.iterdir()] == [
+        ("drtl-device-0-0.lock", 0o666)
+    ]
+
+
+def test_devices_with_slashes_in_their_names_have_slots(shared_folder: Path) -> None:
+    free: list[Slot] = [("MIG-GPU-1f2e/1/0",), ("MIG-GPU-1f2e/2/0",)]
+    held = []
+    for devices_of_one in free:
+        held.append(devices.take(free, lambda: False))
+        assert os.environ[VISIBLE] == devices_of_one[0]
+    asked = iter([False, True])
+    assert devices.take(free, lambda: next(asked)) is None
+    for slot in held:
+        assert slot is not None
+        slot.close()

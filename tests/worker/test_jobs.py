@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import func, null, select, update
+from sqlalchemy import Engine, func, null, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import jobs, logs, repository
@@ -15,7 +15,7 @@ from app.core.errors import JobCancelled, LeaseLost
 from app.core.jobs import Lease
 from app.core.origin import REQUEST_ID
 from app.core.tables import Job, JobEvent, ModelAlias, ModelVersion, database_now
-from tests.worker.conftest import MakeJob
+from tests.worker.conftest import MakeJob, meanwhile
 
 Database = sessionmaker[Session]
 RESULT: dict[str, Any] = {"metrics": {}, "verdict": "gain", "explanation": "", "weights_blob": "w", "card": {}}
@@ -264,6 +264,22 @@ def test_a_running_job_hears_of_its_cancellation_at_its_next_write(database: Dat
     assert kinds(database, job_id) == ["started", "cancelling", "cancelled"]
     with database() as session:
         assert session.scalars(select(ModelVersion)).all() == []
+
+
+def test_a_cancellation_is_not_lost_on_a_job_that_is_given_back_in_this_moment(
+    engine: Engine, database: Database, make_job: MakeJob
+) -> None:
+    job_id = make_job()
+    lease = claim(database)
+
+    def give_back() -> None:
+        with database.begin() as session:
+            jobs.release(session, lease)
+
+    with meanwhile(engine, "jobs", give_back), database.begin() as session:
+        jobs.request_cancel(session, job_id)
+    assert read(database, job_id).state == "cancelled"
+    assert kinds(database, job_id)[-1] == "cancelled"
 
 
 def test_cancelling_what_has_ended_changes_nothing(database: Database, make_job: MakeJob) -> None:

@@ -9,6 +9,7 @@ from heapq import heappop, heappush
 import pytest
 from hypothesis import given
 from hypothesis.strategies import floats, lists
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import logs, operations
@@ -17,6 +18,7 @@ from app.core.operations import OperationLease
 from app.core.origin import REQUEST_ID
 from app.core.tables import Batch, Operation
 from app.core.turns import PACE, turns, work
+from tests.worker.conftest import meanwhile
 
 Database = sessionmaker[Session]
 MakeOperation = Callable[..., str]
@@ -242,6 +244,27 @@ def test_cancelling_a_batch_stops_what_is_unfinished_and_nothing_else(
         operations.request_cancel_batch(session, batch.id)
     states = {operation_id: read(database, operation_id).state for operation_id in (done, running, waiting, other)}
     assert states == {done: "succeeded", running: "cancelling", waiting: "cancelled", other: "queued"}
+
+
+@pytest.mark.parametrize("of_a_batch", [False, True])
+def test_a_cancellation_is_not_lost_on_an_operation_that_is_given_back_in_this_moment(
+    engine: Engine, database: Database, make_operation: MakeOperation, *, of_a_batch: bool
+) -> None:
+    with database.begin() as session:
+        session.add(batch := Batch(model="m", options={}))
+    operation_id = make_operation(batch_id=batch.id, position=0)
+    lease = claim(database)
+
+    def give_back() -> None:
+        with database.begin() as session:
+            operations.release(session, lease)
+
+    with meanwhile(engine, "operations", give_back), database.begin() as session:
+        if of_a_batch:
+            operations.request_cancel_batch(session, batch.id)
+        else:
+            operations.request_cancel(session, operation_id)
+    assert read(database, operation_id).state == "cancelled"
 
 
 # Progress and choice of model

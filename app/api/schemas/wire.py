@@ -11,6 +11,11 @@ T = TypeVar("T")
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 REFERENCE_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}(@([a-z][a-z0-9._-]{0,62}|[1-9][0-9]{0,8}))?$"
+PATTERNS_IN_WORDS = {
+    NAME_PATTERN: "a name has lower-case letters, digits, '.', '_' and '-', begins with a letter or a digit, and is at "
+    "most 63 characters long",
+    REFERENCE_PATTERN: "a model is named as its name, `name@version` or `name@alias`, all in lower case",
+}
 RESERVED_NAME = "auto"  # Where a model is asked for, it leaves the choice to the service.
 LARGEST_INTEGER = 2**31 - 1  # What every database can compare.
 JobState = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]

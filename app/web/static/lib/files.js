@@ -4,6 +4,7 @@
 /** @typedef {{name: string, clean: File | null, distorted: File | null}} PairOfFiles */
 
 const IMAGE = /\.(png|jpe?g|webp|tiff?|bmp)$/i;
+const NOT_READ = /\.(heic|heif|avif|jxl|gif|psd|exr|dng|cr[23]|nef|arw|orf|rw2|raf)$/i; // Formats that the service does not read.
 const CLEAN = /^(clean|gt|ground[ _-]?truth|hr|hq|sharp|target|reference|original)s?$/i;
 const DISTORTED = /^(distorted|lq|lr|noisy|noise|blurred|blurry|degraded|corrupted|input)s?$/i;
 
@@ -57,7 +58,9 @@ export function sorted(found, side) {
   const distorted = at("distorted").map(({ file }) => file);
   const top = found.find(({ path }) => path.includes("/"))?.path.split("/")[0] ?? null;
   const folder = top && sideOf(`${top}/`) === null ? top : null; // "clean" says nothing about whose pairs they are.
-  return { archive, clean, distorted, folder, lost: images.length - clean.length - distorted.length, others: found.length - images.length - (archive ? 1 : 0) };
+  const read = new Set(images.map(({ path }) => stem({ name: path })));
+  const unread = found.filter(({ path }) => NOT_READ.test(path) && !read.has(stem({ name: path }))).map(({ path }) => path); // Not beside a converted one.
+  return { archive, clean, distorted, folder, lost: images.length - clean.length - distorted.length, unread };
 }
 
 export const stem = (file) => file.name.replace(/\.[^.]*$/, "");

@@ -14,7 +14,7 @@ import { Title } from "../parts/title.js";
 
 const IMAGES = ".png,.jpg,.jpeg,.webp,.tif,.tiff,.bmp,.zip";
 const SETTLE_MS = 350; // Files for both zones often come one after the other.
-const NOTHING = { clean: [], distorted: [], archive: null, lost: 0 };
+const NOTHING = { clean: [], distorted: [], archive: null, lost: 0, unread: [] };
 
 export function Train() {
   const [chosen, setChosen] = useState(NOTHING);
@@ -24,11 +24,11 @@ export function Train() {
   const [fetchingDemo, setFetchingDemo] = useState(false);
 
   const take = (side) => (found) => {
-    const { archive, clean, distorted, folder, lost } = sorted(found, side);
+    const { archive, clean, distorted, folder, lost, unread } = sorted(found, side);
     if (folder || archive) setSuggested(modelName(archive?.name ?? folder));
     setCheck({ state: "idle" });
     if (archive) return setChosen({ ...NOTHING, archive });
-    setChosen((before) => ({ clean: merged(before.clean, clean), distorted: merged(before.distorted, distorted), archive: null, lost }));
+    setChosen((before) => ({ clean: merged(before.clean, clean), distorted: merged(before.distorted, distorted), archive: null, lost, unread }));
   };
   const remove = (pair) => {
     setCheck({ state: "idle" });
@@ -83,7 +83,7 @@ export function Train() {
           hint="The same scenes, good. Drop files or a folder here." />
       </div>
       <div class="row between">
-        <p class="small soft grow">3 to 30 pairs are plenty. Equal names make a pair. One folder or zip with <code>clean/</code> and <code>distorted/</code> in it may go into either place.</p>
+        <p class="small soft grow">3 to 30 pairs are plenty, as PNG, JPEG, WebP, TIFF or BMP. Equal names make a pair. One folder or zip with <code>clean/</code> and <code>distorted/</code> in it may go into either place.</p>
         ${started
           ? html`<button type="button" class="button little" onClick=${startOver}>Start over</button>`
           : html`<button type="button" class="button little" disabled=${fetchingDemo} onClick=${takeDemo}>${fetchingDemo ? "Making demo pairs …" : "Try with demo pairs"}</button>`}
@@ -92,6 +92,9 @@ export function Train() {
     ${chosen.lost > 0 && html`
       <div class="note warn" role="status"><p>${plural(chosen.lost, "image")} could not be told to be clean or distorted. Name the folders
         <code>clean</code> and <code>distorted</code>, or drop each folder into its own place.</p></div>`}
+    ${chosen.unread.length > 0 && html`
+      <div class="note warn" role="status"><p>${plural(chosen.unread.length, "file")} left out, of a format that the service does not read: ${few(chosen.unread)}.
+        Convert to PNG, TIFF or JPEG first.</p></div>`}
     ${check.state === "failed" && html`<${ProblemNote} problem=${check.problem}>
         ${whole && html`<button type="button" class="button little" onClick=${() => look()}>Check again</button>`}
         <button type="button" class="button little" onClick=${startOver}>Start over</button>
@@ -105,6 +108,8 @@ export function Train() {
         <aside><${Start} dataset=${check.dataset ?? null} name=${name ?? suggested} setName=${setName} /></aside>
       </div>`}`;
 }
+
+const few = (names) => (names.length > 3 ? `${names.slice(0, 3).join(", ")} …` : names.join(", "));
 
 /** Send the pairs to be looked at, mended by `fixes`; `setCheck` hears how it goes. */
 async function uploadPairs(chosen, pairs, fixes, setCheck, signal) {
