@@ -76,7 +76,14 @@ def create_app(configured: Settings | None = None) -> FastAPI:
     if configured is None:  # A server has called, which is the whole process; its own first lines are still to come.
         logs.configure(chosen.log_format)
         tracing.configure("drtl-api")
-    app = FastAPI(title="DRTL", version=VERSION, description=DESCRIPTION.strip(), lifespan=lifespan)
+    app = FastAPI(
+        title="DRTL",
+        version=VERSION,
+        description=DESCRIPTION.strip(),
+        lifespan=lifespan,
+        docs_url=None,  # `web` has a page of its own, which runs no script of another host.
+        redoc_url=None,
+    )
     app.state.settings = chosen
     app.state.metrics = metrics.Metrics(lambda: services(app))
     app.add_middleware(BodyLimit, settings=chosen)

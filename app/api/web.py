@@ -1,4 +1,4 @@
-"""The web page at `/`: static files, under a policy that lets them load and run nothing from elsewhere."""
+"""The pages at `/` and `/docs`: static files, under a policy that lets them load and run nothing from elsewhere."""
 
 import io
 import tempfile
@@ -14,6 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
 STATIC: Final = Path(__file__).resolve().parents[1] / "web" / "static"
+REFERENCE: Final = STATIC.with_name("reference")
 DEMO_SEED: Final = 0
 
 ALLOWED: Final = {
@@ -52,17 +53,25 @@ class PageFiles(StaticFiles):
 
 
 files: Final = PageFiles(directory=STATIC)
+reference_files: Final = PageFiles(directory=REFERENCE)
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page at `/` and what it is made of below `/web`."""
+    """Serve the page at `/`, the interface's at `/docs`, and what they are made of below `/web` and `/reference`."""
     app.include_router(router)
     app.mount("/web", files)
+    app.mount("/reference", reference_files)
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def page(request: Request) -> Response:
     return await files.get_response("index.html", request.scope)
+
+
+@router.api_route("/docs", methods=["GET", "HEAD"])
+async def reference(request: Request) -> Response:
+    """Every call, to read and to try; FastAPI's own page would run scripts of another host."""
+    return await reference_files.get_response("index.html", request.scope)
 
 
 @router.get("/demo/pairs.zip")
