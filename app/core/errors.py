@@ -138,11 +138,7 @@ class QuotaExhausted(TooManyRequests):
 
 
 class HeadersTooLarge(ServiceError):
-    status, code, title = (
-        431,
-        "request-header-fields-too-large",
-        "The head of the request is larger than this service reads",
-    )
+    status, code, title = 431, "request-header-fields-too-large", "The head of the request is too large"
 
 
 class Unavailable(ServiceError):
