@@ -124,6 +124,10 @@ class RequestInFlight(Conflict):
     code = "request-in-flight"
 
 
+class FileLost(Problem):
+    code = "file-lost"
+
+
 class TooLarge(Problem):
     code = "too-large"
 

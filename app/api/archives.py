@@ -11,6 +11,7 @@ from typing import BinaryIO, Final
 from app.api.file_names import is_plain
 from app.api.uploads import FileSink, Spool, UploadedFile
 from app.core.errors import RefusedFile, ServiceError, TooLarge
+from app.core.full_disk import is_disk_full
 
 MAX_DIRECTORY_BYTES: Final = 1 << 20  # Of the archive's table of contents; thousands of entries.
 MAX_RATIO: Final = 200  # Photographs hardly shrink; a flat PNG by some tens.
@@ -65,7 +66,8 @@ class _ShortReads(io.RawIOBase):
 def unpack(archive: UploadedFile, spool: Spool, rules: ArchiveRules) -> list[UploadedFile]:
     """The files of the archive, sorted by name.
 
-    Raises `rules.unusable`, `rules.too_many` or TooLarge, naming every entry that is refused.
+    Raises `rules.unusable`, `rules.too_many` or TooLarge, naming every entry that is refused; OSError where the disk is
+    full.
     """
     try:
         with archive.open() as file, zipfile.ZipFile(_ShortReads(file, rules)) as zipped:
@@ -73,6 +75,10 @@ def unpack(archive: UploadedFile, spool: Spool, rules: ArchiveRules) -> list[Upl
             return [_extract(zipped, entry, spool, rules) for entry in entries]
     except ServiceError:
         raise
+    except OSError as error:
+        if is_disk_full(error):  # Ours, on which the files are laid out.
+            raise
+        raise rules.unusable(f"The zip is damaged ({error}).", pointer=archive.name) from error
     except Exception as error:  # A hostile archive can make the reader raise anything
         raise rules.unusable(f"The zip is damaged ({error}).", pointer=archive.name) from error
 

@@ -98,7 +98,7 @@ async def principal(request: Request) -> Principal:
     if key is None:
         await require_open(request, ring, settings)
         return Principal(View())
-    require_scope(key, request.method, path)
+    require_scope(key, "GET" if request.method == "HEAD" else request.method, path)
     limits = Limits.of(key, settings)
     queue = request.app.state.services.queue
     setattr(request.state, WINDOW, await run_in_threadpool(count_request, queue, key.id, limits))

@@ -1,39 +1,44 @@
 """Sends blobs from the storage, a chunk at a time; whole, in part, or not at all where the client has them."""
 
 import io
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO, Final
 
-from fastapi import Response
+from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
+from app.core.errors import FileLost
 from app.core.storage import Storage
+
+log = logging.getLogger(__name__)
 
 SEND_BYTES: Final = 1 << 17  # A client that does not read keeps about as much of the process's memory.
 
 
-def send_blob(storage: Storage, key: str, media_type: str, headers: dict[str, str]) -> StreamingResponse:
-    """The whole blob, with its length and its hash as entity tag. Raises FileNotFoundError before anything is sent."""
-    file = storage.open(key)
+def send_blob(storage: Storage, key: str, media_type: str, headers: dict[str, str], *, head: bool = False) -> Response:
+    """The whole blob, or the head of that answer, with its length and its hash as entity tag.
+
+    Raises FileLost before anything is sent.
+    """
+    file = _opened(storage, key)
     size = file.seek(0, io.SEEK_END)
     headers = {"Content-Length": str(size), "ETag": f'"{key}"', **headers}
-    return StreamingResponse(_chunks(file, 0, size), media_type=media_type, headers=headers)
+    return _answer(file, range(size), 200, headers, media_type, head=head)
 
 
-def send_file(
-    asked: Mapping[str, str], storage: Storage, key: str, media_type: str, headers: dict[str, str]
-) -> Response:
-    """The blob to a client whose request had the headers `asked`: 304 where it has it, 206 for a part, else 200.
+def send_file(request: Request, storage: Storage, key: str, media_type: str, headers: dict[str, str]) -> Response:
+    """The blob to a client that asks for it, or the head of that answer: 304 where it has it, 206 for a part, else 200.
 
     Understands `If-None-Match`, `Range` with one range, and `If-Range` (RFC 9110 §13, §14). Any other range is answered
-    with the whole, as the RFC allows. Raises FileNotFoundError before anything is sent.
+    with the whole, as the RFC allows. Raises FileLost before anything is sent.
     """
-    tag = f'"{key}"'
+    tag, asked = f'"{key}"', request.headers
     headers = {"ETag": tag, "Accept-Ranges": "bytes", **headers}
     if names(asked.get("if-none-match", ""), tag):
         return Response(status_code=304, headers=headers)
-    file = storage.open(key)
+    file = _opened(storage, key)
     size = file.seek(0, io.SEEK_END)
     part = byte_range(asked.get("range", ""), size) if asked.get("if-range", tag) == tag else None
     start, stop = part or (0, size)
@@ -41,7 +46,26 @@ def send_file(
     if part is not None:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
     status = 200 if part is None else 206
-    return StreamingResponse(_chunks(file, start, stop), status, headers, media_type)
+    return _answer(file, range(start, stop), status, headers, media_type, head=request.method == "HEAD")
+
+
+def _answer(
+    file: BinaryIO, part: range, status: int, headers: Mapping[str, str], media_type: str, *, head: bool
+) -> Response:
+    if not head:
+        return StreamingResponse(_chunks(file, part.start, part.stop), status, headers, media_type)
+    file.close()
+    return Response(None, status, headers, media_type)
+
+
+def _opened(storage: Storage, key: str) -> BinaryIO:
+    """A row names the blob, so a storage that works and does not have it has lost it: no use in trying again."""
+    try:
+        return storage.open(key)
+    except FileNotFoundError as error:
+        storage.check()  # Raises OSError where it is away as a whole, as a folder is that is not mounted.
+        log.exception("a blob is gone: %s; see drtl doctor", key)
+        raise FileLost("The service has lost this file. Its operator finds out more with drtl doctor.") from error
 
 
 def names(if_none_match: str, tag: str) -> bool:

@@ -82,8 +82,9 @@ def take_in(
     """
     image = examine(file, options, model, services.settings)
     pixels = image.width * image.height
+    chosen = choose(image)
     count_pixels(services.queue, services.owner, services.limits, pixels)
-    asked: dict[str, Any] = {"output": choose(image), **options.model_dump(include=set(RestoreOptions.model_fields))}
+    asked: dict[str, Any] = {"output": chosen, **options.model_dump(include=set(RestoreOptions.model_fields))}
     with file.open() as stream:
         blob = services.storage.put(stream, durable=durable)
     operation = Operation(

@@ -40,6 +40,7 @@ from app.api.uploads import Upload
 from app.core import deliveries, jobs, repository, training_queue, usage
 from app.core.errors import (
     Conflict,
+    FileLost,
     IdempotencyMismatch,
     NameTaken,
     NotAcceptable,
@@ -283,7 +284,7 @@ def get_preview(
         int | None,
         Query(ge=0, description="Changes nothing but the address, for browsers that keep images.", examples=[42]),
     ] = None,
-) -> StreamingResponse:
+) -> Response:
     """A crop of a held-out pair, as the best weights so far restore it; `preview` events tell of better ones.
 
     It exists some seconds after the training has begun; until then the answer is a 409 with `Retry-After`.
@@ -296,7 +297,7 @@ def get_preview(
     headers = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
     try:
         return send_blob(services.storage, job.preview_blob, PNG, headers)
-    except FileNotFoundError:  # Replaced by a better one since the row was read.
+    except FileLost:  # Replaced by a better one since the row was read.
         raise NotReady("The preview is being replaced.", retry_after_s=1) from None
 
 

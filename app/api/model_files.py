@@ -12,7 +12,7 @@ from app.api.models import VersionPath
 from app.api.problems import problems
 from app.api.schemas.wire import ModelNamePath
 from app.core import repository
-from app.core.errors import NotFound, NotReady, ServiceError
+from app.core.errors import FileLost, NotFound, NotReady, ServiceError
 
 router = APIRouter(prefix="/v1/models/{name}/versions/{version}", tags=["models"])
 
@@ -30,10 +30,15 @@ def file_answers(description: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
+SAFETENSORS: Final = file_answers("A safetensors file with the model card in its metadata")
+ONNX: Final = file_answers("An ONNX file with the model card in its metadata")
+
+
+@router.head("/weights", include_in_schema=False)
 @router.get(
     "/weights",
     response_class=StreamingResponse,
-    responses={**problems(NotFound), **file_answers("A safetensors file with the model card in its metadata")},
+    responses={**problems(NotFound, FileLost), **SAFETENSORS},
 )
 def get_weights(
     name: ModelNamePath, version: VersionPath, request: Request, session: ReadSessionDep, services: ServicesDep
@@ -41,13 +46,14 @@ def get_weights(
     """The weights as safetensors, with the model card inside; the entity tag is the file's SHA-256."""
     model = repository.get_model_version(session, name, version)
     headers = file_headers(f"{name}-v{version}.safetensors")
-    return send_file(request.headers, services.storage, model.weights_blob, MEDIA_TYPE, headers)
+    return send_file(request, services.storage, model.weights_blob, MEDIA_TYPE, headers)
 
 
+@router.head("/onnx", include_in_schema=False)
 @router.get(
     "/onnx",
     response_class=StreamingResponse,
-    responses={**problems(NotFound, NotReady), **file_answers("An ONNX file with the model card in its metadata")},
+    responses={**problems(NotFound, NotReady, FileLost), **ONNX},
 )
 async def get_onnx(name: ModelNamePath, version: VersionPath, request: Request, services: ServicesDep) -> Response:
     """The model as ONNX: float32 RGB in [0, 1], batch × 3 × height × width, any size in; the restored image out.
@@ -56,9 +62,19 @@ async def get_onnx(name: ModelNamePath, version: VersionPath, request: Request, 
     answer is 409 with `Retry-After`. The entity tag is the file's SHA-256.
     """
     blob = await run_in_threadpool(onnx_blob, name, version, services) or await make_onnx(name, version, services)
-    return await run_in_threadpool(
-        send_file, request.headers, services.storage, blob, MEDIA_TYPE, file_headers(f"{name}-v{version}.onnx")
-    )
+    headers = file_headers(f"{name}-v{version}.onnx")
+    try:
+        return await run_in_threadpool(send_file, request, services.storage, blob, MEDIA_TYPE, headers)
+    except FileLost:  # It can be made again.
+        await run_in_threadpool(forget_onnx, name, version, blob, services)
+        blob = await make_onnx(name, version, services)
+        return await run_in_threadpool(send_file, request, services.storage, blob, MEDIA_TYPE, headers)
+
+
+def forget_onnx(name: str, version: int, blob: str, services: Services) -> None:
+    """As if nobody had asked for the file yet."""
+    with services.sessions.begin() as session:
+        repository.forget_onnx(session, name, version, blob)
 
 
 def onnx_blob(name: str, version: int, services: Services) -> str | None:

@@ -8,15 +8,16 @@ from fastapi import Header
 from app.core.errors import NotAcceptable
 
 # OpenAPI has the media types of an answer say this, and wants it ignored among the parameters.
-AcceptHeader = Annotated[str | None, Header(include_in_schema=False)]
+AcceptHeader = Annotated[list[str] | None, Header(include_in_schema=False)]
 
 
-def preferred(accept: str | None, offered: Sequence[str]) -> str:
+def preferred(accept_lines: Sequence[str] | None, offered: Sequence[str]) -> str:
     """The media type among `offered` that the client likes best; the first where it does not care.
 
-    Raises NotAcceptable where it wants none of them.
+    Several lines of the header are one list (RFC 9110 §5.3). Raises NotAcceptable where it wants none of them.
     """
-    wishes = [_wish(part) for part in (accept or "*/*").split(",") if part.strip()]
+    accept = ", ".join(accept_lines or []) or "*/*"
+    wishes = [_wish(part) for part in accept.split(",") if part.strip()]
     ranked = [(_quality(media_type, wishes), -place, media_type) for place, media_type in enumerate(offered)]
     quality, _, best = max(ranked)
     if quality <= 0:

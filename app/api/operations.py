@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app.api import examples
@@ -16,6 +16,7 @@ from app.core import operations, repository
 from app.core.errors import (
     BadImage,
     Conflict,
+    FileLost,
     NotFound,
     NotReady,
     ServiceError,
@@ -64,11 +65,12 @@ IMAGE_OUT: Final[dict[str, Any]] = {
 # What the worker, or the look at a batch's file, may say went wrong, as far as the caller can do something about it.
 CALLERS_MISTAKES: Final[dict[str, type[ServiceError]]] = {
     "bad-image": BadImage,
+    "file-lost": FileLost,
     "out-of-memory": TooLarge,
     "too-large": TooLarge,
     "unsupported-media": UnsupportedMedia,
 }
-RESULT_REFUSALS: Final = (Conflict, BadImage, TooLarge, UnsupportedMedia)
+RESULT_REFUSALS: Final = (Conflict, BadImage, FileLost, TooLarge, UnsupportedMedia)
 
 
 @router.get(
@@ -98,16 +100,21 @@ def get_operation(operation_id: OperationIdPath, session: ReadSessionDep) -> Ope
     return OperationOut.of(repository.get_operation(session, operation_id))
 
 
+@router.head("/{operation_id}/result", include_in_schema=False)
 @router.get(
     "/{operation_id}/result",
     response_class=StreamingResponse,
     responses={**problems(NotFound, NotReady, *RESULT_REFUSALS), 200: IMAGE_OUT},
 )
-def get_result(operation_id: OperationIdPath, session: ReadSessionDep, services: ServicesDep) -> Response:
+def get_result(
+    operation_id: OperationIdPath, request: Request, session: ReadSessionDep, services: ServicesDep
+) -> Response:
     """The restored image; 409 with `Retry-After` until it is done."""
-    return send_result(repository.get_operation(session, operation_id), services)
+    operation = repository.get_operation(session, operation_id)
+    return send_result(operation, services, head=request.method == "HEAD")
 
 
+@router.head("/{operation_id}/trust", include_in_schema=False)
 @router.get(
     "/{operation_id}/trust",
     response_class=StreamingResponse,
@@ -116,7 +123,9 @@ def get_result(operation_id: OperationIdPath, session: ReadSessionDep, services:
         200: {"description": "The trust map", "content": {"image/png": BINARY}},
     },
 )
-def get_trust(operation_id: OperationIdPath, session: ReadSessionDep, services: ServicesDep) -> Response:
+def get_trust(
+    operation_id: OperationIdPath, request: Request, session: ReadSessionDep, services: ServicesDep
+) -> Response:
     """The trust map of an image that was sent with `explain=true`: the brighter a pixel, the less it is to be trusted.
 
     It is grey, on a fixed scale: black where the eight flips and rotations of the image are restored alike, white from
@@ -128,7 +137,8 @@ def get_trust(operation_id: OperationIdPath, session: ReadSessionDep, services: 
     require_success(operation)
     if operation.trust_blob is None:
         raise NotFound("The model could make no trust map of this image.")
-    return send_blob(services.storage, operation.trust_blob, MEDIA_TYPES["png"], {})
+    head = request.method == "HEAD"
+    return send_blob(services.storage, operation.trust_blob, MEDIA_TYPES["png"], {}, head=head)
 
 
 @router.post("/{operation_id}/cancel", status_code=202, responses=problems(NotFound, StorageFull))
@@ -156,12 +166,12 @@ def require_success(operation: Operation) -> None:
             raise NotReady("The image is not done yet.", retry_after_s=1)
 
 
-def send_result(operation: Operation, services: Services) -> StreamingResponse:
+def send_result(operation: Operation, services: Services, *, head: bool = False) -> Response:
     """The image of an operation that succeeded; raises as `require_success` does."""
     require_success(operation)
     assert operation.output_blob is not None
     media_type = MEDIA_TYPES[operation.options["output"]]
-    return send_blob(services.storage, operation.output_blob, media_type, facts_as_headers(operation))
+    return send_blob(services.storage, operation.output_blob, media_type, facts_as_headers(operation), head=head)
 
 
 def facts_as_headers(operation: Operation) -> dict[str, str]:

@@ -21,6 +21,7 @@ from app.core.errors import (
     BadPairs,
     BadRequest,
     Conflict,
+    FileLost,
     Forbidden,
     HeadersTooLarge,
     MethodNotAllowed,
@@ -52,6 +53,7 @@ KINDS: Final[tuple[type[ServiceError], ...]] = (
     NotAcceptable,
     RequestTimeout,
     Conflict,
+    FileLost,
     TooLarge,
     UnsupportedMedia,
     Unprocessable,
@@ -61,6 +63,7 @@ KINDS: Final[tuple[type[ServiceError], ...]] = (
     Unavailable,
     StorageFull,
 )
+BACKEND_FAILURES: Final = (OperationalError, InterfaceError, PoolTimeout, OSError)  # of database or storage
 BY_STATUS: Final = {kind.status: kind for kind in KINDS}
 
 
@@ -235,7 +238,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(InvalidBody, _bad_model)
     app.add_exception_handler(ClientDisconnect, _client_gone)
-    for backend_failure in (OperationalError, InterfaceError, PoolTimeout, OSError):
+    for backend_failure in BACKEND_FAILURES:
         app.add_exception_handler(backend_failure, _backend_error)
     app.add_exception_handler(Exception, _unforeseen)
     _document(app)

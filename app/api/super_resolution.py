@@ -1,6 +1,7 @@
 """`POST /v1/models/{model}/super-resolve`: image in, image out, through the inference worker."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
@@ -15,7 +16,7 @@ from app.api.negotiation import AcceptHeader, preferred
 from app.api.openapi import form
 from app.api.operations import IMAGE_OUT, RESULT_REFUSALS, send_result
 from app.api.preferences import Preferences, preferences
-from app.api.problems import problems
+from app.api.problems import BACKEND_FAILURES, problems
 from app.api.quotas import require_room_for_bytes
 from app.api.schemas.restoring import OperationOut, OutputFormat, RestoreOptions
 from app.api.schemas.wire import REFERENCE_PATTERN
@@ -24,6 +25,8 @@ from app.core import operations, repository
 from app.core.errors import BadRequest, NotAcceptable, NotFound, StorageFull, Unprocessable, UnsupportedMedia
 from app.core.tables import ENDED, Operation
 from app.core.turns import turns
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v1", tags=["super-resolution"])
 
@@ -152,9 +155,14 @@ async def super_resolve(
     wishes = preferences(prefer or [])
     wait_s = longest_wait(wishes, services)
     operation = await run_in_threadpool(accept_image, model, options, upload, accept, wait_s, services)
-    if wait_s > 0:
-        operation = await ended_or_not(operation.id, wait_s, client_gone, services)
-    return await run_in_threadpool(answer, operation, wishes, services, gone=client_gone.is_set(), wait_s=wait_s)
+    try:
+        if wait_s > 0:
+            operation = await ended_or_not(operation.id, wait_s, client_gone, services)
+        return await run_in_threadpool(answer, operation, wishes, services, gone=client_gone.is_set(), wait_s=wait_s)
+    except BACKEND_FAILURES:
+        # The image is taken in, and will be restored; a client that was told to try again would have it done twice.
+        log.exception("%s is taken in, but how far it is cannot be told", operation.id)
+        return accepted(operation)
 
 
 def longest_wait(wishes: Preferences, services: Services) -> float:
@@ -165,7 +173,7 @@ def longest_wait(wishes: Preferences, services: Services) -> float:
 
 
 def accept_image(
-    model: str, options: RestoreOptions, upload: Upload, accept: str | None, wait_s: float, services: Services
+    model: str, options: RestoreOptions, upload: Upload, accept: list[str] | None, wait_s: float, services: Services
 ) -> Operation:
     """Keep the image, and have it restored. Raises what is wrong with the image or with what is asked for."""
     with services.read_sessions() as look:
@@ -207,6 +215,12 @@ async def ended_or_not(operation_id: str, wait_s: float, client_gone: asyncio.Ev
     return operation
 
 
+def accepted(operation: Operation) -> JSONResponse:
+    """Where the image will be."""
+    document = OperationOut.of(operation).model_dump(mode="json")
+    return JSONResponse(document, 202, {"Location": f"/v1/operations/{operation.id}"})
+
+
 def answer(operation: Operation, wishes: Preferences, services: Services, *, gone: bool, wait_s: float) -> Response:
     """The image if it is done, otherwise where it will be. A client that has hung up has cancelled it."""
     applied = [f"wait={wait_s:g}"] if wishes.wait_s is not None else []
@@ -218,8 +232,7 @@ def answer(operation: Operation, wishes: Preferences, services: Services, *, gon
                 operations.request_cancel(session, operation.id)
         elif wait_s > 0 and operation.input_blob is not None:
             services.storage.make_durable(operation.input_blob)
-        document = OperationOut.of(operation).model_dump(mode="json")
-        answer = JSONResponse(document, 202, {"Location": f"/v1/operations/{operation.id}"})
+        answer = accepted(operation)
         applied = ["respond-async"] * wishes.respond_async + applied
     if applied:
         answer.headers["Preference-Applied"] = ", ".join(applied)

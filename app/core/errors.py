@@ -97,6 +97,10 @@ class RequestInFlight(Conflict):
     code, title = "request-in-flight", "A request with this Idempotency-Key is still being answered"
 
 
+class FileLost(ServiceError):
+    status, code, title = 410, "file-lost", "The service has lost this file"
+
+
 class TooLarge(ServiceError):
     status, code, title = 413, "too-large", "The upload is larger than this service accepts"
 

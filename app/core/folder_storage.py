@@ -14,6 +14,7 @@ from typing import BinaryIO, Final
 from app.core.folder_clock import folder_now
 from app.core.storage import CHUNK_BYTES, StoredFile
 
+KEY: Final = re.compile("[0-9a-f]{64}")
 STRANDED: Final = re.compile("(?:sweep-)+([0-9a-f]{64})")  # Where earlier releases took files before removing them.
 
 
@@ -83,10 +84,17 @@ class FolderStorage:
         # What is stored from now on is not in `keep`, however long this takes.
         before = folder_now(self.incoming) - grace_s
         removed = 0
-        for path in self.root.glob("*/*"):
+        for path in self._own_files():
             if path.name not in keep and _is_older(path, before):
                 removed += self._remove_if_older(path, before)
         return removed
+
+    def _own_files(self) -> Iterator[Path]:
+        """Blobs and what is on its way to become one; whatever else lies in the folder is somebody else's."""
+        for path in self.root.glob("*/*"):
+            named = KEY.fullmatch(path.name) and path.parent.name == path.name[:2]
+            if (named or path.parent == self.incoming) and not path.is_dir():
+                yield path
 
     def _remove_if_older(self, path: Path, before: float) -> bool:
         """Look at the age again, because `put` may have renewed it since the first look; now it cannot any more."""
@@ -112,7 +120,7 @@ class FolderStorage:
 
     def inventory(self) -> Iterator[StoredFile]:
         now = folder_now(self.incoming)
-        for path in self.root.glob("*/*"):
+        for path in self._own_files():
             try:
                 found = path.stat()
             except FileNotFoundError:

@@ -208,6 +208,12 @@ def note_onnx_export(
     )
 
 
+def forget_onnx(session: Session, name: str, version: int, blob: str) -> None:
+    """Let the version have no file, if it is this one that it has."""
+    this = (ModelVersion.owner == namespace(session, name), ModelVersion.name == name, ModelVersion.version == version)
+    session.execute(update(ModelVersion).where(*this, ModelVersion.onnx_blob == blob).values(onnx_blob=None))
+
+
 @dataclass(frozen=True)
 class KeyClaim:
     """A request's hold on an Idempotency-Key: since when, and what an equal request has made before."""

@@ -1,16 +1,23 @@
 """A full disk is known as such, whoever meets it."""
 
 import errno
+import io
 import os
 import sqlite3
+import zipfile
 from pathlib import Path
+from typing import NoReturn
 
+import httpx
 import pytest
 from safetensors import SafetensorError
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
+from app.api import archives
 from app.core.full_disk import is_disk_full
+from tests.app.conftest import problem
+from tests.app.material import encoded, pixels
 
 
 def test_the_operating_system_says_so() -> None:
@@ -19,6 +26,21 @@ def test_the_operating_system_says_so() -> None:
     assert is_disk_full(caught.value)
     assert is_disk_full(OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)))
     assert not is_disk_full(OSError(errno.EIO, os.strerror(errno.EIO)))
+
+
+def test_it_is_not_taken_for_a_damaged_zip(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a good one is laid out on it."""
+
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(archives, "_extract", full)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for side in ("clean", "distorted"):
+            archive.writestr(f"{side}/a.png", encoded(pixels()))
+    answer = client.post("/v1/datasets", content=packed.getvalue(), headers={"Content-Type": "application/zip"})
+    problem(answer, 507, "storage-full")
 
 
 def test_sqlite_says_so(tmp_path: Path) -> None:

@@ -156,6 +156,63 @@ def test_what_the_client_has_is_not_sent_again(client: httpx.Client, register: R
     assert client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
 
 
+@pytest.mark.parametrize("asked", [{}, {"Range": "bytes=2-5"}, {"If-None-Match": "*"}])
+def test_the_head_of_a_download_is_that_of_the_download(
+    client: httpx.Client, register: Register, asked: dict[str, str]
+) -> None:
+    register()
+    path = "/v1/models/scanner/versions/1/weights"
+    whole, head = client.get(path, headers=asked), client.head(path, headers=asked)
+    assert head.status_code == whole.status_code
+    assert head.content == b""
+    named = ("etag", "accept-ranges", "content-length", "content-range", "content-type", "content-disposition")
+    assert [head.headers.get(name) for name in named] == [whole.headers.get(name) for name in named]
+
+
+def lose(api_settings: Settings, key: str) -> None:
+    assert api_settings.blob_dir is not None
+    FolderStorage(api_settings.blob_dir).delete(key)
+
+
+def test_weights_that_are_lost_are_not_to_be_asked_for_again(
+    client: httpx.Client, register: Register, api_settings: Settings
+) -> None:
+    register()
+    lose(api_settings, hashlib.sha256(WEIGHTS).hexdigest())
+    answer = client.get("/v1/models/scanner/versions/1/weights")
+    problem(answer, 410, "file-lost")
+    assert "retry-after" not in answer.headers
+
+
+def test_weights_in_a_storage_that_is_away_may_be_asked_for_again(
+    client: httpx.Client, register: Register, api_settings: Settings
+) -> None:
+    """As a folder that is not mounted: nothing in it can be said to be lost."""
+    register()
+    assert api_settings.blob_dir is not None
+    api_settings.blob_dir.rename(api_settings.blob_dir.with_name("elsewhere"))
+    answer = client.get("/v1/models/scanner/versions/1/weights")
+    problem(answer, 503, "unavailable")
+    assert answer.headers["retry-after"] == "5"
+    api_settings.blob_dir.with_name("elsewhere").rename(api_settings.blob_dir)
+    assert client.get("/v1/models/scanner/versions/1/weights").content == WEIGHTS
+
+
+def test_an_onnx_file_that_is_lost_is_ordered_anew(
+    register: Register, rows: sessionmaker[Session], api_settings: Settings
+) -> None:
+    register()
+    with rows.begin() as session:
+        session.get_one(ModelVersion, ("", "scanner", 1)).onnx_blob = "0" * 64
+    with connected(create_app(api_settings.model_copy(update={"wait_s": 0.2}))) as impatient:
+        problem(impatient.get("/v1/models/scanner/versions/1/onnx"), 409, "not-ready")
+    with rows() as session:
+        assert session.get_one(ModelVersion, ("", "scanner", 1)).onnx_blob is None
+    with Queue(api_settings.broker_url).redis as broker:
+        assert broker.llen(HOUSEKEEPING_QUEUE) >= 1
+        broker.delete(HOUSEKEEPING_QUEUE)
+
+
 def test_an_onnx_file_that_is_not_made_in_time_is_not_ready(api_settings: Settings, register: Register) -> None:
     register()
     with connected(create_app(api_settings.model_copy(update={"wait_s": 0.2}))) as impatient:

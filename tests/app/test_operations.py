@@ -5,14 +5,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.api import super_resolution
 from app.core import operations
 from app.core.settings import Settings
+from app.core.storage import StorageDown
 from app.core.tables import Operation
 from tests.app.conftest import problem
 from tests.app.material import encoded, pixels
@@ -102,6 +105,12 @@ def test_without_a_preference_an_image_keeps_its_format(
     assert answer.json()["options"]["output"] == output
 
 
+def test_several_lines_of_accept_are_one_list(client: httpx.Client, hands: Hands) -> None:
+    lines = [("Accept", "application/problem+json"), ("Accept", "image/webp")]
+    answer = client.post(PATH, content=encoded(pixels()), headers=[*LATER.items(), *lines])
+    assert answer.json()["options"]["output"] == "webp"
+
+
 def test_an_image_that_outscale_would_make_too_large_is_refused(
     client: httpx.Client, hands: Hands, api_settings: Settings
 ) -> None:
@@ -121,6 +130,25 @@ def test_small_images_get_their_turn_first_and_ensembles_count_as_eight(
 
 
 # Waiting
+
+
+@pytest.mark.parametrize("failure", [OperationalError("SELECT", {}, Exception("gone")), StorageDown("gone")])
+def test_an_image_that_is_taken_in_is_not_asked_for_again_where_the_database_then_fails(
+    client: httpx.Client, hands: Hands, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    """A client that is told to try again would have it restored twice."""
+
+    def fail(*_: object) -> NoReturn:
+        raise failure
+
+    monkeypatch.setattr(super_resolution.repository, "get_operation", fail)
+    answer = client.post(PATH, content=encoded(pixels()), headers={**PNG, "Prefer": "wait=2"})
+    monkeypatch.undo()
+    assert answer.status_code == 202
+    assert answer.headers["location"] == f"/v1/operations/{answer.json()['id']}"
+    hands.succeed(hands.claim(), b"restored")
+    assert client.get(f"{answer.headers['location']}/result").content == b"restored"
+    assert client.head(f"{answer.headers['location']}/result").headers["content-length"] == "8"
 
 
 def test_prefer_wait_is_answered_in_that_time(client: httpx.Client, hands: Hands) -> None:

@@ -202,6 +202,18 @@ def test_pixels_beyond_the_days_quota_are_refused_for_all_keys_of_the_owner(
     assert 0 < int(last.headers["Retry-After"]) <= 86_400
 
 
+def test_what_is_refused_for_other_reasons_costs_no_pixels(
+    with_limits: LimitedClient, database: sessionmaker[Session], settings: Settings
+) -> None:
+    client = with_limits("glass", megapixels_per_day=1)
+    assert settings.blob_dir is not None
+    fill(database, FolderStorage(settings.blob_dir), "glass")
+    path = "/v1/models/scanner/super-resolve"
+    for _ in range(8):
+        problem(client.post(path, content=IMAGE, headers=LATER | {"Accept": "text/html"}), 406, "not-acceptable")
+    assert client.post(path, content=IMAGE, headers=LATER).status_code == 202
+
+
 @given(amounts=st.lists(st.integers(0, 50), max_size=8), limit=st.integers(1, 100))
 def test_a_window_is_exceeded_exactly_when_more_than_the_limit_was_counted(
     valkey_url: str, amounts: list[int], limit: int

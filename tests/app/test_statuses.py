@@ -68,7 +68,10 @@ def tell_of_images(call: Story, hands: Hands) -> None:
     send(content=IMAGE[:900])
 
     by_ending: dict[str, str] = {}
-    for ending in ("waits", "succeeded", "cancelled", "bad-image", "too-large", "unsupported-media", "internal"):
+    for ending in (
+        *("waits", "succeeded", "cancelled"),
+        *("bad-image", "file-lost", "too-large", "unsupported-media", "internal"),
+    ):
         operation_id = send(params={"explain": True}).json()["id"]
         if ending == "cancelled":
             of(operation_id, "/cancel", "POST")
@@ -89,7 +92,7 @@ def tell_of_images(call: Story, hands: Hands) -> None:
 
 def tell_of_answers_while_one_waits(call: Story, hands: Hands) -> None:
     """The statuses of a synchronous call that depend on how the work ends."""
-    for ending in ("succeeded", "cancelled", "internal"):
+    for ending in ("succeeded", "cancelled", "file-lost", "internal"):
         waiting = threading.Thread(
             target=call,
             args=SUPER_RESOLVE,
@@ -105,8 +108,8 @@ def tell_of_answers_while_one_waits(call: Story, hands: Hands) -> None:
         match ending:
             case "succeeded":
                 hands.succeed(lease)
-            case "internal":
-                hands.fail(lease, "internal")
+            case "file-lost" | "internal":
+                hands.fail(lease, ending)
             case _:
                 values = {"operation_id": lease.operation_id}
                 call("POST", "/v1/operations/{operation_id}/cancel", values=values)

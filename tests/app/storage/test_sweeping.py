@@ -25,6 +25,25 @@ def test_only_what_is_old_and_unwanted_is_swept(place: Place) -> None:
     assert unwanted != young
 
 
+def test_what_is_not_the_storages_stays_and_does_no_harm(tmp_path: Path) -> None:
+    """An operator's folder may hold other things, and some mounts have folders of their own."""
+    storage = FolderStorage(tmp_path)
+    with (tmp_path / "holiday.jpg").open("w+b") as file:
+        unwanted = storage.put(file)
+    others = [tmp_path / "photos" / "holiday.jpg", tmp_path / "ab" / "notes.txt", tmp_path / "cd" / ("ab" * 32)]
+    for other in others:
+        other.parent.mkdir(exist_ok=True)
+        other.write_bytes(b"not ours")
+    folder = tmp_path / ".snapshot" / "hourly.0"
+    folder.mkdir(parents=True)
+    for old in (*others, folder, tmp_path / unwanted[:2] / unwanted):
+        os.utime(old, (0, 0))
+    assert [file.key for file in storage.inventory()] == [unwanted]
+    assert storage.sweep(set(), grace_s=3600.0) == 1
+    assert all(other.exists() for other in others)
+    assert folder.is_dir()
+
+
 def test_a_blob_stored_again_is_young_again(place: Place) -> None:
     key = place.put(b"again")
     place.make_old()
