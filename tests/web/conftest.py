@@ -3,13 +3,23 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from axe_core_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from sqlalchemy.orm import Session, sessionmaker
 
+from app.core.database import open_database, sessions
+from app.core.folder_storage import FolderStorage
+from app.core.owners import OPEN
+from app.core.settings import Settings
+from app.main import create_app
+from tests.app.conftest import connected
+from tests.app.possessions import fill
 from tests.images import image_pairs
 from tests.servers import RunningService, embedded_service
 
@@ -62,27 +72,34 @@ def trained(service: RunningService) -> dict[str, Any]:
     return job
 
 
+def complaints_of(page: Page) -> list[str]:
+    """Fills with the scripts' errors and with what the browser bars."""
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "console",
+        # A refused request is the service's word, which the page tells; the browser's own line says no more.
+        lambda said: (
+            complaints.append(said.text)
+            if said.type == "error" and "Failed to load resource" not in said.text
+            else None
+        ),
+    )
+    return complaints
+
+
 @pytest.fixture
 def visit(browser: Browser, service: RunningService) -> Iterator[Visit]:
     """Open a page of the service. The test fails where the browser complains of an error or of a barred load."""
     contexts: list[BrowserContext] = []
-    complaints: list[str] = []
+    heard: list[list[str]] = []
 
     def open_page(path: str = "/", **options: Any) -> Page:
         context = browser.new_context(base_url=service.url, **({"viewport": DESKTOP} | options))
         context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         page = context.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "console",
-            # A refused request is the service's word, which the page tells; the browser's own line says no more.
-            lambda said: (
-                complaints.append(said.text)
-                if said.type == "error" and "Failed to load resource" not in said.text
-                else None
-            ),
-        )
+        heard.append(complaints_of(page))
         page.goto(path)
         page.get_by_role("heading", level=1).first.wait_for()
         return page
@@ -90,6 +107,42 @@ def visit(browser: Browser, service: RunningService) -> Iterator[Visit]:
     yield open_page
     for context in contexts:
         context.close()
+    assert [complaint for complaints in heard for complaint in complaints] == []
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A service without workers, whose jobs wait for ever, and a page of it that is still to be opened."""
+
+    http: httpx.Client
+    page: Page
+    rows: sessionmaker[Session]
+    running: str  # a job that seems to run
+
+    def queue(self, count: int) -> list[str]:
+        """Put jobs into the queue; their ids."""
+        dataset_id = self.http.get("/v1/datasets").json()["items"][0]["id"]
+        body = {"dataset_id": dataset_id, "allow_rejects": True}
+        made = [self.http.post("/v1/jobs", json=body | {"name": f"waiting-{number}"}) for number in range(count)]
+        return [answer.raise_for_status().json()["id"] for answer in made]
+
+
+@pytest.fixture
+def waiting(browser: Browser, tmp_path: Path, valkey_url: str, sqlite_template: Path) -> Iterator[Waiting]:
+    (tmp_path / "drtl.sqlite3").write_bytes(sqlite_template.read_bytes())
+    settings = Settings(data_dir=tmp_path, broker_url=valkey_url)
+    assert settings.blob_dir is not None
+    engine = open_database(settings.database_url)
+    rows = sessions(engine)
+    ids = fill(rows, FolderStorage(settings.blob_dir), OPEN)
+    with connected(create_app(settings)) as client:
+        context = browser.new_context(base_url=str(client.base_url), viewport=DESKTOP)
+        context.set_default_timeout(PATIENCE_MS)
+        page = context.new_page()
+        complaints = complaints_of(page)
+        yield Waiting(client, page, rows, ids["job_id"])
+        context.close()
+    engine.dispose()
     assert complaints == []
 
 

@@ -106,6 +106,39 @@ def test_pairs_are_chosen_once_on_a_locked_service(page: Page, locked: Locked, f
     page.wait_for_url("**/#/jobs/job_*")
 
 
+def log_in(page: Page, token: str) -> None:
+    page.get_by_label("API key").fill(token)
+    page.get_by_role("button", name="Use this key").click()
+    expect(page.get_by_role("link", name="scanner").first).to_be_visible()
+
+
+def test_a_stream_goes_on_after_its_ticket_is_gone(page: Page, locked: Locked) -> None:
+    _, token, ids = locked
+    log_in(page, token)
+    page.context.clear_cookies()
+    with page.expect_response(lambda answer: "/events" in answer.url and answer.status == 200):
+        page.goto(f"/#/jobs/{ids['job_id']}")
+    assert page.evaluate(LOADS, f"/v1/jobs/{ids['job_id']}/preview")
+
+
+def test_a_ticket_that_has_run_out_is_renewed_and_tried_again_after_a_failure(page: Page, locked: Locked) -> None:
+    _, token, ids = locked
+    preview = f"/v1/jobs/{ids['job_id']}/preview"
+    page.clock.install()
+    page.reload()
+    log_in(page, token)
+    expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
+    page.context.clear_cookies()
+    page.route("**/v1/session", lambda route: route.abort())
+    with page.expect_event("requestfailed", lambda request: request.url.endswith("/v1/session")):
+        page.clock.fast_forward("51:00")  # As a sleep does: each timer runs once, however late.
+    assert not page.evaluate(LOADS, f"{preview}?before")
+    page.unroute("**/v1/session")
+    with page.expect_response("**/v1/session"):
+        page.clock.fast_forward("01:00")
+    assert page.evaluate(LOADS, f"{preview}?after")
+
+
 def test_a_key_that_was_revoked_is_asked_for_again_on_arrival(page: Page) -> None:
     page.evaluate("sessionStorage.setItem('key', 'drtl_revoked')")
     page.goto("about:blank")

@@ -248,6 +248,16 @@ def test_what_is_not_there_is_said_in_words(visit: Visit, trained: dict[str, Any
     expect(page.get_by_role("heading", name="There is no such page")).to_be_visible()
 
 
+def test_a_malformed_address_is_no_page(visit: Visit) -> None:
+    missing = re.compile("There is no such page")
+    page = visit("/#/models/100%")  # On arrival, and on the way from another page.
+    expect(page.get_by_role("heading", name=missing)).to_be_visible()
+    page.get_by_role("link", name="Go to the beginning").click()
+    expect(page.get_by_role("heading", name="Teach it")).to_be_visible()
+    page.goto("/#/jobs/%E0%A4")
+    expect(page.get_by_role("heading", name=missing)).to_be_visible()
+
+
 def test_an_image_that_is_none_is_refused_in_words(visit: Visit, trained: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "letter.png").write_text("Dear service,")
     page = visit(f"/#/restore?model={trained['model']['reference']}")

@@ -1,54 +1,10 @@
 """A job that waits for a worker, seen by a browser: its place in the queue as the queue moves."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from playwright.sync_api import Page, expect
 
-import httpx
-import pytest
-from playwright.sync_api import Browser, Page, expect
-
-from app.core.database import open_database, sessions
-from app.core.folder_storage import FolderStorage
-from app.core.owners import OPEN
-from app.core.settings import Settings
-from app.main import create_app
-from tests.app.conftest import connected
-from tests.app.possessions import fill
-from tests.web.conftest import DESKTOP, PATIENCE_MS
+from tests.web.conftest import Waiting
 
 TWO_LOOKS_MS = 7000
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A service without workers, whose jobs wait for ever, and a page of it."""
-
-    http: httpx.Client
-    page: Page
-    running: str  # a job that seems to run
-
-    def queue(self, count: int) -> list[str]:
-        """Put jobs into the queue; their ids."""
-        dataset_id = self.http.get("/v1/datasets").json()["items"][0]["id"]
-        body = {"dataset_id": dataset_id, "allow_rejects": True}
-        made = [self.http.post("/v1/jobs", json=body | {"name": f"waiting-{number}"}) for number in range(count)]
-        return [answer.raise_for_status().json()["id"] for answer in made]
-
-
-@pytest.fixture
-def waiting(browser: Browser, tmp_path: Path, valkey_url: str, sqlite_template: Path) -> Iterator[Waiting]:
-    (tmp_path / "drtl.sqlite3").write_bytes(sqlite_template.read_bytes())
-    settings = Settings(data_dir=tmp_path, broker_url=valkey_url)
-    assert settings.blob_dir is not None
-    engine = open_database(settings.database_url)
-    ids = fill(sessions(engine), FolderStorage(settings.blob_dir), OPEN)
-    engine.dispose()
-    with connected(create_app(settings)) as client:
-        context = browser.new_context(base_url=str(client.base_url), viewport=DESKTOP)
-        context.set_default_timeout(PATIENCE_MS)
-        yield Waiting(client, context.new_page(), ids["job_id"])
-        context.close()
 
 
 def reads_of(page: Page, job: str) -> list[str]:

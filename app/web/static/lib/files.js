@@ -60,7 +60,8 @@ export function sorted(found, side) {
   const folder = top && sideOf(`${top}/`) === null ? top : null; // "clean" says nothing about whose pairs they are.
   const read = new Set(images.map(({ path }) => stem({ name: path })));
   const unread = found.filter(({ path }) => NOT_READ.test(path) && !read.has(stem({ name: path }))).map(({ path }) => path); // Not beside a converted one.
-  return { archive, clean, distorted, folder, lost: images.length - clean.length - distorted.length, unread };
+  const useless = archive || images.length > 0 || unread.length > 0 ? 0 : found.length;
+  return { archive, clean, distorted, folder, lost: images.length - clean.length - distorted.length, unread, useless };
 }
 
 export const stem = (file) => file.name.replace(/\.[^.]*$/, "");
@@ -78,6 +79,9 @@ export function pairUp(clean, distorted) {
   const names = [...new Set([...byStem.keys(), ...partner.keys()])].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
   return names.map((name) => ({ name, clean: byStem.get(name) ?? null, distorted: partner.get(name) ?? null }));
 }
+
+/** How many of the files are in no pair: of those on one side whose stems are equal only the last is. */
+export const leftOut = (files, pairs) => files.length - pairs.flatMap(({ clean, distorted }) => [clean, distorted]).filter(Boolean).length;
 
 /** The newest of equal names counts, so that a file may be dropped again. */
 export function merged(before, added) {

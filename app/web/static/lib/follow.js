@@ -2,6 +2,7 @@
 
 import { useEffect, useRef, useState } from "./html.js";
 import { get } from "./api.js";
+import { renewTicket } from "./key.js";
 
 export const ENDED = new Set(["succeeded", "failed", "cancelled"]);
 const KINDS = ["started", "progress", "graph", "preview", "requeued", "cancelling", "succeeded", "failed", "cancelled"];
@@ -83,13 +84,20 @@ export function useJob(id) {
       const { kind, payload } = JSON.parse(event.data);
       learn(gathered.current, kind, payload);
       show();
-      if (kind === "progress") {
+      if (ENDED.has(kind)) {
+        source.close();
+        readLastRow();
+      } else if (kind === "progress") {
         setJob((row) => row && !ENDED.has(row.state) && { ...row, state: row.state === "queued" ? "running" : row.state, phase: payload.phase, progress: payload.progress, eta_s: payload.eta_s } || row);
       } else if (kind !== "preview") {
         readRow().catch(() => {});
       }
-      if (ENDED.has(kind)) source.close();
     };
+    // No further event would have the row read again, so it is tried until it works.
+    const readLastRow = () => readRow().then(
+      () => stopped || setConnected(true),
+      () => stopped || (setConnected(false), (timer = setTimeout(readLastRow, RETRY_MS))),
+    );
     const open = () => {
       source = new EventSource(`/v1/jobs/${id}/events?after=${last}`);
       for (const kind of KINDS) source.addEventListener(kind, take);
@@ -102,7 +110,8 @@ export function useJob(id) {
         );
       };
     };
-    const again = () => (timer = setTimeout(open, RETRY_MS));
+    // What broke the stream may be that its ticket has run out.
+    const again = () => (timer = setTimeout(() => renewTicket().then(() => stopped || open()), RETRY_MS));
 
     readRow().then((row) => row && open(), (error) => stopped || setProblem(error));
     return () => {

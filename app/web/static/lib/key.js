@@ -2,9 +2,11 @@
 
 const PLACE = "key";
 const RENEW_MS = 50 * 60_000; // The ticket is good for an hour.
+const LOOK_MS = 60_000;
 const NEEDED = "key-needed";
 
 let held = null;
+let renewedAt = 0;
 try {
   held = sessionStorage.getItem(PLACE);
 } catch {
@@ -24,7 +26,17 @@ export function onKeyNeeded(tell) {
 }
 
 /** A ticket, as a cookie, for images, events and downloads; the answer says whether the service takes the key, or none. */
-const renew = () => fetch("/v1/session", { method: "POST", headers: withKey() });
+async function renew() {
+  const answer = await fetch("/v1/session", { method: "POST", headers: withKey() });
+  if (answer.ok) renewedAt = Date.now();
+  return answer;
+}
+
+/** Make the ticket anew where a key is held. Never fails: a service that is away is told of by whoever needs it. */
+export const renewTicket = async () => void (held && (await renew().catch(() => null)));
+
+/** A timer stands still while the computer sleeps, and a renewal may fail, so the clock says whether one is due. */
+const renewWhenDue = () => Date.now() - renewedAt >= RENEW_MS && renewTicket();
 
 /** Use this key from now on. Whether the service takes it. */
 export async function useKey(key) {
@@ -47,7 +59,8 @@ export async function useKey(key) {
  * is asked without one as well, since whatever is chosen on a page would be lost by the time a call of the page is refused.
  */
 export async function resumeWithKey() {
-  setInterval(() => held && renew().catch(() => {}), RENEW_MS);
+  setInterval(renewWhenDue, LOOK_MS);
+  document.addEventListener("visibilitychange", renewWhenDue);
   const answer = await renew().catch(() => null); // A service that is away is told of by the page.
   return answer?.status === 401;
 }

@@ -3,7 +3,7 @@
 import { useCallback, useEffect, useState } from "./html.js";
 
 /**
- * `{value, problem, reload}` of a promise that is made anew whenever `key` changes.
+ * `{value, problem, reload}` of a promise that is made anew whenever `key` changes. Where a reload fails, the value of before stays.
  * @template T @param {() => Promise<T>} fetchIt @param {string} key
  */
 export function useLoaded(fetchIt, key) {
@@ -13,7 +13,7 @@ export function useLoaded(fetchIt, key) {
     let wanted = true;
     fetchIt().then(
       (value) => wanted && setState({ key, value, problem: null }),
-      (problem) => wanted && setState({ key, value: null, problem }),
+      (problem) => wanted && setState((before) => ({ key, value: before.key === key ? before.value : null, problem })),
     );
     return () => (wanted = false);
   }, [key, round]);

@@ -4,10 +4,19 @@ import { useEffect, useState } from "./html.js";
 
 /** @typedef {{parts: string[], query: URLSearchParams, path: string}} Route */
 
+/** The parts of a path; of one that is malformed, such as /models/100%, one part that is no page's. */
+function partsOf(path) {
+  try {
+    return path.split("/").filter(Boolean).map(decodeURIComponent);
+  } catch {
+    return [path];
+  }
+}
+
 /** @returns {Route} */
 export function currentRoute() {
   const [path, query = ""] = location.hash.replace(/^#/, "").split("?");
-  return { parts: path.split("/").filter(Boolean).map(decodeURIComponent), query: new URLSearchParams(query), path };
+  return { parts: partsOf(path), query: new URLSearchParams(query), path };
 }
 
 let moved = false;

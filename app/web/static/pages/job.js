@@ -35,6 +35,7 @@ export function JobPage({ id }) {
       <${Cancel} job=${job} setJob=${setJob} />
     </header>
     ${!connected && html`<div class="note warn" role="status"><p>The connection to the service is lost. The training goes on without this page; trying again …</p></div>`}
+    <p class="unseen" role="status">${ending(job)}</p>
     <${Outcome} job=${job} />
     ${!ENDED.has(job.state) && html`<${Progress} job=${job} known=${known} />`}
     ${trained && html`
@@ -100,6 +101,13 @@ function Preview({ preview, ended }) {
     </div>`;
 }
 
+/** How it ended in a line for screen readers, which say what comes into a place that was there before; a failure is an alert. */
+function ending(job) {
+  if (job.state === "cancelled") return "The training was cancelled.";
+  if (job.state !== "succeeded") return "";
+  return job.verdict === "gain" ? "The training is done. Your model is ready." : "The training is done, with no gain this time.";
+}
+
 /** How it ended, and what to do next. */
 function Outcome({ job }) {
   const again = `#/?dataset=${job.dataset_id}`;
@@ -110,7 +118,7 @@ function Outcome({ job }) {
       <div class="row"><a class="button little" href=${badInput ? "#/" : again}>${badInput ? "Start again" : "Start again with these pairs"}</a></div></div>`;
   }
   if (job.state === "cancelled") {
-    return html`<div class="note" role="status"><h2>The training was cancelled</h2><p>Nothing was registered, and the name is free again.</p><div class="row"><a class="button little" href=${again}>Start another with these pairs</a></div></div>`;
+    return html`<div class="note"><h2>The training was cancelled</h2><p>Nothing was registered, and the name is free again.</p><div class="row"><a class="button little" href=${again}>Start another with these pairs</a></div></div>`;
   }
   if (job.state !== "succeeded") return null;
   const took = (new Date(job.finished_at) - new Date(job.started_at)) / 1000;

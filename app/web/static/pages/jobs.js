@@ -15,11 +15,12 @@ const LOOK_AGAIN_MS = 3000;
 export function Jobs() {
   const { value: jobs, problem, reload } = useLoaded(() => list("/v1/jobs", 200), "jobs");
   const anyRuns = jobs?.some(({ state }) => !ENDED.has(state));
+  // A while after each answer, a failed one too: a look beside one that is under way would have that one forgotten.
   useEffect(() => {
     if (!anyRuns) return undefined;
-    const timer = setInterval(reload, LOOK_AGAIN_MS);
-    return () => clearInterval(timer);
-  }, [anyRuns]);
+    const timer = setTimeout(reload, LOOK_AGAIN_MS);
+    return () => clearTimeout(timer);
+  }, [jobs, problem]);
   return html`
     <header class="row between"><${Title}>Jobs<//><a class="button" href="#/">New training</a></header>
     <${ProblemNote} problem=${problem}><button type="button" class="button little" onClick=${reload}>Try again</button><//>

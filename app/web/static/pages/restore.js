@@ -73,12 +73,14 @@ function Bench({ models, service, wanted }) {
     setRun({ state: "idle" });
   };
   const takeDemo = async () => {
+    stopping.current?.abort();
+    const stop = (stopping.current = new AbortController()); // An image of the visitor's own, given meanwhile, comes first.
     setRun({ state: "demo", since: Date.now() });
     try {
-      const blob = await (await send("/demo/photo.png")).blob();
+      const blob = await (await send("/demo/photo.png", { signal: stop.signal })).blob();
       start(new File([blob], "demo-photo.png", { type: "image/png" }));
     } catch (failure) {
-      setRun({ state: "failed", problem: failure });
+      if (failure.name !== "AbortError") setRun({ state: "failed", problem: failure });
     }
   };
   useEffect(() => () => stopping.current?.abort(), []);

@@ -2,7 +2,7 @@
 
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { send, upload } from "../lib/api.js";
-import { merged, modelName, pairUp, sorted } from "../lib/files.js";
+import { leftOut, merged, modelName, pairUp, sorted } from "../lib/files.js";
 import { plural } from "../lib/format.js";
 import { Checked } from "../parts/checked.js";
 import { DropZone } from "../parts/drop_zone.js";
@@ -14,7 +14,7 @@ import { Title } from "../parts/title.js";
 
 const IMAGES = ".png,.jpg,.jpeg,.webp,.tif,.tiff,.bmp,.zip";
 const SETTLE_MS = 350; // Files for both zones often come one after the other.
-const NOTHING = { clean: [], distorted: [], archive: null, lost: 0, unread: [] };
+const NOTHING = { clean: [], distorted: [], archive: null, lost: 0, unread: [], useless: 0 };
 
 export function Train() {
   const [chosen, setChosen] = useState(NOTHING);
@@ -22,13 +22,24 @@ export function Train() {
   const [name, setName] = useState(null);
   const [suggested, setSuggested] = useState("my-device");
   const [fetchingDemo, setFetchingDemo] = useState(false);
+  const demo = useRef(null);
+  const stopDemo = () => demo.current?.abort();
+  useEffect(() => stopDemo, []);
 
   const take = (side) => (found) => {
-    const { archive, clean, distorted, folder, lost, unread } = sorted(found, side);
+    stopDemo(); // Late demo pairs must not replace the visitor's own.
+    const { archive, clean, distorted, folder, lost, unread, useless } = sorted(found, side);
     if (folder || archive) setSuggested(modelName(archive?.name ?? folder));
     setCheck({ state: "idle" });
     if (archive) return setChosen({ ...NOTHING, archive });
-    setChosen((before) => ({ clean: merged(before.clean, clean), distorted: merged(before.distorted, distorted), archive: null, lost, unread }));
+    setChosen((before) => ({
+      clean: merged(before.clean, clean),
+      distorted: merged(before.distorted, distorted),
+      archive: clean.length + distorted.length > 0 ? null : before.archive, // A drop that brings nothing takes nothing away.
+      lost,
+      unread,
+      useless,
+    }));
   };
   const remove = (pair) => {
     setCheck({ state: "idle" });
@@ -37,22 +48,24 @@ export function Train() {
       return { ...before, clean: left.map((each) => each.clean).filter(Boolean), distorted: left.map((each) => each.distorted).filter(Boolean) };
     });
   };
-  const startOver = () => (setChosen(NOTHING), setCheck({ state: "idle" }));
+  const startOver = () => (stopDemo(), setChosen(NOTHING), setCheck({ state: "idle" }));
   const takeDemo = async () => {
+    demo.current = new AbortController();
     setFetchingDemo(true);
     try {
-      const blob = await (await send("/demo/pairs.zip")).blob();
+      const blob = await (await send("/demo/pairs.zip", { signal: demo.current.signal })).blob();
       setSuggested("virtual-camera");
       setCheck({ state: "idle" });
       setChosen({ ...NOTHING, archive: new File([blob], "virtual-camera.zip", { type: "application/zip" }) });
     } catch (problem) {
-      setCheck({ state: "failed", problem });
+      if (problem.name !== "AbortError") setCheck({ state: "failed", problem });
     } finally {
       setFetchingDemo(false);
     }
   };
 
   const pairs = chosen.archive ? null : pairUp(chosen.clean, chosen.distorted);
+  const doubles = pairs ? leftOut([...chosen.clean, ...chosen.distorted], pairs) : 0;
   const whole = chosen.archive !== null || (pairs.length > 0 && pairs.every((pair) => pair.clean && pair.distorted));
   const uploading = useRef(null);
   const stopUpload = () => uploading.current?.abort();
@@ -95,6 +108,10 @@ export function Train() {
     ${chosen.unread.length > 0 && html`
       <div class="note warn" role="status"><p>${plural(chosen.unread.length, "file")} left out, of a format that the service does not read: ${few(chosen.unread)}.
         Convert to PNG, TIFF or JPEG first.</p></div>`}
+    ${chosen.useless > 0 && html`
+      <div class="note warn" role="status"><p>${plural(chosen.useless, "file")} given, none of them an image or a zip that can be read here.</p></div>`}
+    ${doubles > 0 && html`
+      <div class="note warn" role="status"><p>${plural(doubles, "image")} left out: another one on the same side has the same name. Give each its own.</p></div>`}
     ${check.state === "failed" && html`<${ProblemNote} problem=${check.problem}>
         ${whole && html`<button type="button" class="button little" onClick=${() => look()}>Check again</button>`}
         <button type="button" class="button little" onClick=${startOver}>Start over</button>

@@ -1,6 +1,6 @@
 // Fields for a job's further options, made from what the service says about them.
 
-import { html, useId } from "../lib/html.js";
+import { html, useId, useState } from "../lib/html.js";
 import { words } from "../lib/format.js";
 
 const NUMERIC = new Set(["integer", "number"]);
@@ -17,6 +17,7 @@ const readable = (description) => description.replaceAll("`", "").replace(/\s*Nu
 
 export function Option({ option, value, onChange }) {
   const id = useId();
+  const [text, setText] = useState(null);
   const told = readable(option.description ?? "");
   const hint = told && html`<p class="hint" id=${`${id}-hint`}>${told}</p>`;
   const described = told ? { "aria-describedby": `${id}-hint` } : {};
@@ -30,6 +31,9 @@ export function Option({ option, value, onChange }) {
   }
   const change = (event) => onChange(typed(option, event.currentTarget.value));
   const initial = option.preset ?? "";
+  // A number on its way, such as "0." of "0.05", is not yet what its value would be written as, so what was typed stands.
+  const written = text !== null && typed(option, text) === value ? text : (value ?? initial);
+  const type = (event) => (setText(event.currentTarget.value), change(event));
   return html`
     <div class="field">
       <label for=${id}>${label}</label>
@@ -38,8 +42,8 @@ export function Option({ option, value, onChange }) {
             ${option.nullable && html`<option value="">chosen for you</option>`}
             ${option.values.map((choice) => html`<option key=${choice} value=${choice}>${choice}</option>`)}
           </select>`
-        : html`<input type=${NUMERIC.has(option.type) ? "number" : "text"} id=${id} value=${value ?? initial} min=${option.minimum} max=${option.maximum}
-            step=${option.type === "number" ? "any" : undefined} placeholder=${option.nullable ? "chosen for you" : ""} onInput=${change} ...${described} />`}
+        : html`<input type=${NUMERIC.has(option.type) ? "number" : "text"} id=${id} value=${written} min=${option.minimum} max=${option.maximum}
+            step=${option.type === "number" ? "any" : undefined} placeholder=${option.nullable ? "chosen for you" : initial} onInput=${type} ...${described} />`}
       ${hint}
     </div>`;
 }

@@ -1,6 +1,6 @@
 // Pairs as rows: both images, what the service measured, and what it says about them.
 
-import { html, useEffect, useState } from "../lib/html.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../lib/html.js";
 import { decibels, fixed, words } from "../lib/format.js";
 import { VerdictBadge } from "./badge.js";
 import { Cross } from "./icons.js";
@@ -52,6 +52,17 @@ export function Pairs({ pairs, dataset, onRemove }) {
   const rows = dataset
     ? dataset.pairs.map((report, position) => ({ name: report.name, report, position, files: pairs?.find(({ name }) => name === report.name) }))
     : pairs.map((files) => ({ name: files.name, report: null, position: 0, files }));
+  // The button of a row that goes hands the focus to its neighbour's, which is there still once the rows are drawn anew.
+  const heir = useRef(null);
+  useLayoutEffect(() => {
+    heir.current?.focus();
+    heir.current = null;
+  });
+  const remove = (event, name) => {
+    const row = event.currentTarget.closest("li");
+    heir.current = (row.nextElementSibling ?? row.previousElementSibling)?.querySelector("button") ?? null;
+    onRemove(name);
+  };
   return html`
     <ul class="pairs" aria-label="Pairs">
       ${rows.map(({ name, report, position, files }) => {
@@ -68,7 +79,7 @@ export function Pairs({ pairs, dataset, onRemove }) {
               ${!report && !files.clean && html`<p class="small wrong">There is no clean image of this name.</p>`}
               ${!report && !files.distorted && html`<p class="small wrong">There is no distorted image of this name.</p>`}
             </div>
-            ${onRemove && html`<button type="button" class="button icon little quiet" aria-label=${`Remove pair ${name}`} title="Remove" onClick=${() => onRemove(name)}><${Cross} /></button>`}
+            ${onRemove && html`<button type="button" class="button icon little quiet" aria-label=${`Remove pair ${name}`} title="Remove" onClick=${(event) => remove(event, name)}><${Cross} /></button>`}
           </li>`;
       })}
     </ul>`;

@@ -34,7 +34,7 @@ export function Start({ dataset, name, setName }) {
   }, []);
 
   const wellFormed = NAME.test(name);
-  const exists = taken.has(name) && !options.new_version;
+  const exists = taken.has(name);
   const start = async (event) => {
     event.preventDefault();
     if (!dataset || !wellFormed || sending) return;
@@ -65,7 +65,7 @@ export function Start({ dataset, name, setName }) {
             : exists ? "" : "What you will call it by, for instance your device's name."}
         </p>
         ${wellFormed && exists && html`
-          <label class="check small"><input type="checkbox" checked=${false} onChange=${() => setOptions({ ...options, new_version: true })} />
+          <label class="check small"><input type="checkbox" checked=${options.new_version ?? false} onChange=${(event) => setOptions({ ...options, new_version: event.currentTarget.checked })} />
             <span>A model of this name exists. Add a new version to it.</span></label>`}
       </div>
       <fieldset class="stack tight">
@@ -77,7 +77,7 @@ export function Start({ dataset, name, setName }) {
           </label>`)}
       </fieldset>
       ${service && html`
-        <details>
+        <details onInvalidCapture=${(event) => (event.currentTarget.open = true)}>
           <summary>Further options</summary>
           <div class="stack">
             ${service.jobOptions.map((option) => html`<${Option} key=${option.name} option=${option} value=${options[option.name]} onChange=${(value) => setOptions({ ...options, [option.name]: value })} />`)}
