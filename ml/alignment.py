@@ -11,6 +11,7 @@ from torch import Tensor
 from ml.metrics import psnr
 
 REACH: Final = 2  # Pixels in each direction; pairs that lie farther apart should be aligned before training.
+BESIDE: Final = REACH + 1  # One pixel farther the error is measured, too, so that a parabola has both its sides.
 RIM: Final = 4  # Pixels at the border that a shift makes up, and that count for neither image.
 
 
@@ -33,18 +34,17 @@ def _best_shift(image: Float[Tensor, "3 h w"], clean: Float[Tensor, "3 h w"]) ->
     """By how much the image must be moved down and to the right."""
     height, width = clean.shape[1:]
     target = clean[:, RIM : height - RIM, RIM : width - RIM]
-    errors = torch.empty(2 * REACH + 1, 2 * REACH + 1)
-    for y, x in product(range(-REACH, REACH + 1), repeat=2):
+    errors = torch.empty(2 * BESIDE + 1, 2 * BESIDE + 1)
+    for y, x in product(range(-BESIDE, BESIDE + 1), repeat=2):
         moved = image[:, RIM - y : height - RIM - y, RIM - x : width - RIM - x]
-        errors[y + REACH, x + REACH] = (moved - target).square().mean()
-    row, column = divmod(int(errors.argmin()), 2 * REACH + 1)
-    return row - REACH + _vertex(errors[:, column], row), column - REACH + _vertex(errors[row], column)
+        errors[y + BESIDE, x + BESIDE] = (moved - target).square().mean()
+    row, column = (1 + place for place in divmod(int(errors[1:-1, 1:-1].argmin()), 2 * REACH + 1))
+    down, right = row - BESIDE + _vertex(errors[:, column], row), column - BESIDE + _vertex(errors[row], column)
+    return max(-REACH, min(REACH, down)), max(-REACH, min(REACH, right))
 
 
 def _vertex(errors: Float[Tensor, "n"], least: int) -> float:
-    """How far beside the least error the parabola through it and its neighbours has its minimum."""
-    if not 0 < least < len(errors) - 1:
-        return 0.0
+    """How far beside this error the parabola through it and its neighbours has its minimum."""
     before, here, after = errors[least - 1 : least + 2].tolist()
     curvature = before - 2 * here + after
     return (before - after) / (2 * curvature) if curvature > 0 else 0.0

@@ -1,6 +1,7 @@
 """What an image file says beside its pixels, and how that gets into the file that is written."""
 
 import re
+import struct
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,10 +33,9 @@ def metadata_of(image: pyvips.Image) -> Metadata:
         content = image.get(field) if image.get_typeof(field) else None
         return content if isinstance(content, bytes) and 0 < len(content) <= MAX_EMBEDDED_BYTES else None
 
-    icc_profile = blob("icc-profile-data")
     dots_per_mm = (image.xres, image.yres) if _resolution_is_stated(image) else None
     return Metadata(
-        icc_profile if icc_profile is not None and _fits(icc_profile) else None,
+        _profile(blob("icc-profile-data")),
         dots_per_mm,
         blob("exif-data"),
         _upright(blob("xmp-data")),
@@ -73,9 +73,17 @@ def _resolution_is_stated(image: pyvips.Image) -> bool:
     )
 
 
-def _fits(profile: bytes) -> bool:
-    """Whether it is an ICC profile (ICC.1:2022, 7.2) of a space that pixels leave here in."""
-    return len(profile) >= 128 and profile[36:40] == b"acsp" and profile[16:20] in {b"RGB ", b"GRAY"}
+def _profile(content: bytes | None) -> bytes | None:
+    """The ICC profile (ICC.1:2022, 7.2) of a space that pixels leave here in, without what some writers pad it with.
+
+    Encoders refuse a profile of another length than it says, or since version 4 one of odd length, which would come to
+    light after all the work.
+    """
+    if content is None or len(content) < 128:
+        return None
+    (size,) = struct.unpack(">I", content[:4])
+    whole = 128 <= size <= len(content) and (size % 4 == 0 or content[8] < 4)
+    return content[:size] if whole and content[36:40] == b"acsp" and content[16:20] in {b"RGB ", b"GRAY"} else None
 
 
 def _upright(xmp: bytes | None) -> bytes | None:

@@ -12,6 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.bmp import BmpRows
+from ml.image_headers import (
+    COMPRESSION,
+    PHOTOMETRIC,
+    PLANAR_CONFIGURATION,
+    ROWS_PER_STRIP,
+    is_odd_jpeg,
+    refuse_animated_png,
+    tiff_tags,
+)
 from ml.image_metadata import Metadata, metadata_of
 from ml.libvips import pyvips
 
@@ -19,10 +28,12 @@ Rows = NDArray[np.uint8] | NDArray[np.uint16]
 Kind = Literal["PNG", "JPEG", "WebP", "TIFF", "BMP"]
 
 LONGEST_SIDE: Final = 1 << 18
-# What cannot be decoded row by row is held whole: interlaced PNG, progressive JPEG (as coefficients), WebP.
+# What cannot be decoded row by row is held whole: interlaced PNG, progressive JPEG (as coefficients), WebP, and a strip
+# of every plane of a TIFF.
 MAX_HELD_BYTES: Final = 768 << 20
 MAX_TILE_PIXELS: Final = 1 << 24  # A tile of a TIFF is decoded whole, however small the image is.
-MAX_PNG_CHUNKS: Final = 10_000  # before the pixels
+YCBCR: Final = 6  # as a photometric interpretation
+JPEG_COMPRESSIONS: Final = {6, 7}
 SIGNATURES: Final[tuple[tuple[bytes, Kind], ...]] = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"\xff\xd8\xff", "JPEG"),
@@ -127,9 +138,11 @@ def open_image(source: Path | bytes, *, max_pixels: int | None = None) -> ImageR
                 file.seek(0)
                 return _open_bmp(file, max_pixels)
             if kind == "PNG":
-                _refuse_animated_png(file)
+                refuse_animated_png(file)
+            strict = kind == "TIFF" or (kind == "JPEG" and not is_odd_jpeg(file))
+            tags = tiff_tags(file) if kind == "TIFF" else {}
             file.close()
-            return _open_with_libvips(kind, source, max_pixels)
+            return _open_with_libvips(kind, source, max_pixels, strict, tags)
     except BaseException:
         file.close()
         raise
@@ -150,18 +163,23 @@ def _open_bmp(file: io.BytesIO | io.BufferedReader, max_pixels: int | None) -> I
     return ImageReader("BMP", (rows.width, rows.height), rows.channels, 8, metadata, rows.fetch, file)
 
 
-def _open_with_libvips(kind: Kind, source: Path | bytes, max_pixels: int | None) -> ImageReader:
+def _open_with_libvips(
+    kind: Kind, source: Path | bytes, max_pixels: int | None, strict: bool, tags: dict[int, int]
+) -> ImageReader:
     def load(access: str) -> pyvips.Image:
         from_file, from_bytes = LOADERS[kind]
         loader, argument = (from_bytes, source) if isinstance(source, bytes) else (from_file, str(source))
-        # A tile of a TIFF that cannot be read whole is but a warning to libvips, and stays black.
-        image = loader(argument, access=access, fail_on="warning" if kind == "TIFF" else "error")
+        # A tile of a TIFF that cannot be read whole is but a warning to libvips, and stays black. So is damage amid the
+        # pixels of a JPEG, which come out as garbage.
+        image = loader(argument, access=access, fail_on="warning" if strict else "error")
         assert isinstance(image, pyvips.Image)
         return image
 
     image = load("sequential")
     _judge_size(image.width, image.height, max_pixels)
-    _judge_cost(kind, image)
+    _judge_cost(kind, image, tags)
+    if tags.get(PHOTOMETRIC) == YCBCR and tags.get(COMPRESSION) not in JPEG_COMPRESSIONS:
+        raise ValueError("its pixels are YCbCr that is not compressed as JPEG; grey, RGB or CMYK is needed")
     if _field(image, "n-pages", 1) > 1:
         raise ValueError("it is animated or has several pages; a still image is needed")
     if _field(image, "orientation", 1) > 2:  # What is turned or stands on its head is not read from top to bottom.
@@ -201,22 +219,26 @@ def _judge_size(width: int, height: int, max_pixels: int | None) -> None:
         raise ValueError(f"it has {width}×{height} pixels; at most {max_pixels} are accepted")
 
 
-def _judge_cost(kind: Kind, image: pyvips.Image) -> None:
+def _judge_cost(kind: Kind, image: pyvips.Image, tags: dict[int, int]) -> None:
     """Raise where decoding would need memory out of all proportion."""
     pixels = image.width * image.height
+    depth_bytes = 1 if image.format == "uchar" else 2
     held = 0
     if kind == "WebP":
         held = pixels * 9  # as measured: a frame and a canvas of 4 bytes a pixel, and the decoder's own
     elif kind == "PNG" and _field(image, "interlaced", 0):
-        held = pixels * image.bands * (1 if image.format == "uchar" else 2)
+        held = pixels * image.bands * depth_bytes
     elif kind == "JPEG" and _field(image, "interlaced", 0):
         samples = 1.5 if image.get("jpeg-chroma-subsample") == "4:2:0" else image.bands
         held = int(pixels * samples * 2)
+    elif kind == "TIFF" and tags.get(PLANAR_CONFIGURATION) == 2 and not _field(image, "tile-width", 0):
+        rows = min(tags.get(ROWS_PER_STRIP) or image.height, image.height)
+        held = image.width * rows * image.bands * depth_bytes
     if held > MAX_HELD_BYTES:
-        how = "as a WebP" if kind == "WebP" else "interlaced"
+        how = {"WebP": "as a WebP", "TIFF": "as a plane for each colour in long strips"}.get(kind, "interlaced")
         raise ValueError(
             f"an image of {image.width}×{image.height} pixels, stored {how}, would have to be held whole in memory; "
-            "save it as a PNG or TIFF that is not interlaced"
+            "save it as a PNG that is not interlaced, or a TIFF whose colours stand together"
         )
     if _field(image, "tile-width", 0) * _field(image, "tile-height", 0) > MAX_TILE_PIXELS:
         raise ValueError(f"its tiles are larger than {MAX_TILE_PIXELS} pixels")
@@ -225,23 +247,6 @@ def _judge_cost(kind: Kind, image: pyvips.Image) -> None:
 def _field(image: pyvips.Image, name: str, default: int) -> int:
     value: Any = image.get(name) if image.get_typeof(name) else default
     return int(value)
-
-
-def _refuse_animated_png(file: io.BufferedIOBase) -> None:
-    """libvips shows the first frame of an APNG without a word; its `acTL` chunk stands before the pixels."""
-    position = 8
-    for _ in range(MAX_PNG_CHUNKS):
-        file.seek(position)
-        head = file.read(12)
-        if len(head) < 12:
-            raise ValueError("it ends too early")
-        length, name, frames = struct.unpack(">I4sI", head)
-        if name == b"acTL" and frames > 1:
-            raise ValueError("it is animated; a still image is needed")
-        if name == b"IDAT":
-            return
-        position += 12 + length
-    raise ValueError(f"it has more than {MAX_PNG_CHUNKS} chunks before its pixels")
 
 
 @contextmanager

@@ -3,12 +3,15 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ml.backbones import BACKBONES, SameSize, build
+
+MOST_UNSHUFFLE: Final = 8  # The network grows with its square, and the file must not choose how much memory it takes.
+MOST_SCALE: Final = 4
 
 
 def pack(network: SameSize, card: Mapping[str, Any]) -> bytes:
@@ -21,15 +24,26 @@ def unpack(path: Path) -> tuple[SameSize, dict[str, Any]]:
     """The network, ready for inference, and its card. Raises ValueError for a file that is not such a model."""
     try:
         with safe_open(path, framework="pt") as file:
-            card: dict[str, Any] = json.loads((file.metadata() or {})["card"])
+            card = _judged(json.loads((file.metadata() or {})["card"]))
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
+    except (OSError, KeyError, ValueError, RecursionError, SafetensorError) as error:
         raise ValueError(f"path: {path} is not a model of ours ({error})") from error
-    if card.get("backbone") not in BACKBONES:
-        raise ValueError(f"path: {path} needs the unknown backbone {card.get('backbone')!r}")
-    network = build(card["backbone"], card["unshuffle"], seed=0)
     try:
+        network = build(card["backbone"], card["unshuffle"], seed=0)
         network.load_state_dict(weights)
-    except RuntimeError as error:
+    except (AssertionError, RuntimeError) as error:  # RCAN's windows, for one, are no multiple of every `unshuffle`.
         raise ValueError(f"path: {path} is not a model of ours ({error})") from error
     return network.eval(), card
+
+
+def _judged(card: Any) -> dict[str, Any]:
+    """The card, of which a network can be built. Raises ValueError."""
+    if not isinstance(card, dict):
+        raise ValueError("its card is no object")  # noqa: TRY004 - a matter of what the file says
+    if (backbone := card.get("backbone")) not in tuple(BACKBONES):  # A tuple, since what is asked for may be a list.
+        raise ValueError(f"its card names the unknown backbone {backbone!r}")
+    for name, most in (("unshuffle", MOST_UNSHUFFLE), ("scale", MOST_SCALE)):
+        number = card.get(name)
+        if type(number) is not int or not 1 <= number <= most:  # JSON's true would be an int, too.
+            raise ValueError(f"its card has the {name} {number!r}; it must be a whole number from 1 to {most}")
+    return card

@@ -22,6 +22,9 @@ MAX_JPEG_SCANS: Final = 100  # A progressive JPEG has about ten; each costs a pa
 MAX_HEADER_BYTES: Final = 8 << 20  # Profiles and EXIF included; what is larger hides something.
 MAX_PNG_CHUNKS: Final = 500_000  # A gigabyte in the pieces that encoders cut is a quarter of that.
 MAX_TIFF_TILE_PIXELS: Final = 1 << 24  # A tile is decoded whole, however small the image is.
+MAX_TIFF_PLANES_BYTES: Final = 768 << 20  # Of separate planes a worker holds a strip each, however long it is.
+YCBCR: Final = 6  # as a photometric interpretation of a TIFF
+JPEG_COMPRESSIONS: Final = {6, 7}  # of a TIFF
 ORIENTATION: Final = 0x0112
 SIGNATURES: Final = {
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -220,12 +223,30 @@ def _judge_tiff(image: Image.Image) -> None:
     tile_pixels = int(tags.get(TiffImagePlugin.TILEWIDTH, 0)) * int(tags.get(TiffImagePlugin.TILELENGTH, 0))
     if tile_pixels > MAX_TIFF_TILE_PIXELS:
         raise TooLarge(f"The TIFF has tiles of {tile_pixels} pixels; at most {MAX_TIFF_TILE_PIXELS} are accepted.")
+    held = _held_of_planes(tags, *image.size)
+    if held > MAX_TIFF_PLANES_BYTES:
+        raise TooLarge(
+            f"The TIFF has its colours in separate planes, of which {held} bytes would have to be held at once; "
+            f"at most {MAX_TIFF_PLANES_BYTES} are accepted."
+        )
+    photometric = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION)
+    if photometric == YCBCR and tags.get(TiffImagePlugin.COMPRESSION) not in JPEG_COMPRESSIONS:
+        raise BadImage("The TIFF holds YCbCr that is not compressed as JPEG; grey, RGB or CMYK is needed.")
     try:
         image.seek(1)
     except EOFError:
         image.seek(0)
     else:
         raise BadImage("The TIFF has several pages; a single image is needed.")
+
+
+def _held_of_planes(tags: Any, width: int, height: int) -> int:
+    """The bytes of one strip of every plane, 0 where the colours stand together or in tiles."""
+    if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) != 2 or TiffImagePlugin.TILEWIDTH in tags:
+        return 0
+    rows = min(int(tags.get(TiffImagePlugin.ROWSPERSTRIP, 0)) or height, height)
+    depth_bytes = -(-max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))) // 8)
+    return int(width * rows * depth_bytes * int(tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)))
 
 
 def _unidentified(file: BinaryIO) -> ServiceError:

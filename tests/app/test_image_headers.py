@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.api.images import MAX_HEADER_BYTES, check_header
+from app.api.images import MAX_HEADER_BYTES, MAX_TIFF_PLANES_BYTES, check_header
 from app.core.errors import BadImage, ServiceError, TooLarge, UnsupportedMedia
 from tests.app.material import animation, chunk, encoded, pixels, png_bomb
 
@@ -77,6 +77,42 @@ def test_what_moves_or_has_pages_is_refused(file_format: str) -> None:
     error = refusal(animation(file_format))
     assert isinstance(error, BadImage)
     assert "animated" in error.detail or "pages" in error.detail
+
+
+def tiff_of_planes(width: int, height: int, rows: int, together: bool = False) -> bytes:
+    """A TIFF of 16-bit RGB, a plane for each colour, which promises more pixels than it has bytes."""
+    strips = -(-height // rows) * (1 if together else 3)
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, 0), (259, 3, 1, 8), (262, 3, 1, 2)]
+    tags += [(273, 4, strips, 0), (277, 3, 1, 3), (278, 4, 1, rows), (279, 4, strips, 0)]
+    tags += [(284, 3, 1, 1 if together else 2)]
+    values = {258: struct.pack("<3H", 16, 16, 16), 273: struct.pack("<I", 8) * strips, 279: bytes(4) * strips}
+    start = 8 + 2 + 12 * len(tags) + 4
+    directory, behind = struct.pack("<H", len(tags)), b""
+    for tag, kind, count, value in tags:
+        outside = len(values.get(tag, b"")) > 4
+        inline = struct.pack("<I", start + len(behind)) if outside else values.get(tag, struct.pack("<I", value))
+        directory += struct.pack("<HHI", tag, kind, count) + inline
+        behind += values[tag] if outside else b""
+    return b"II*\0" + struct.pack("<I", 8) + directory + bytes(4) + behind
+
+
+def test_of_separate_planes_in_a_tiff_the_strips_that_are_held_are_limited() -> None:
+    most = MAX_TIFF_PLANES_BYTES // (3 * 2 * 16_384)
+    assert refusal(tiff_of_planes(16_384, most, rows=most)) is None
+    for rows in (most + 1, 1 << 31):
+        error = refusal(tiff_of_planes(16_384, most + 1, rows))
+        assert isinstance(error, TooLarge)
+        assert "planes" in error.detail
+    assert refusal(tiff_of_planes(16_384, most + 1, rows=16)) is None
+    assert refusal(tiff_of_planes(16_384, most + 1, rows=most + 1, together=True)) is None
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_deflate", "tiff_lzw", "jpeg"])
+def test_ycbcr_in_a_tiff_is_refused_unless_it_is_jpeg(compression: str | None) -> None:
+    colours = Image.fromarray(pixels()).convert("YCbCr")
+    options = {"compression": compression} if compression else {}
+    error = refusal(encoded(colours, "TIFF", tiffinfo={530: (1, 1)}, **options))
+    assert error is None if compression == "jpeg" else isinstance(error, BadImage) and "YCbCr" in error.detail
 
 
 def test_a_bomb_is_refused() -> None:

@@ -30,6 +30,20 @@ def test_a_shift_is_forgiven(scene: torch.Tensor, y: float, x: float) -> None:
         assert psnr(moved, still) < aligned_psnr(moved, still) - 5
 
 
+@pytest.mark.parametrize("x", [1.4, 1.5, 1.55, 1.6, 1.7, 1.8, 1.9, 2.0])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_fractions_are_forgiven_up_to_two_pixels(scene: torch.Tensor, x: float, sign: int) -> None:
+    still = scene[:, 8:81, 8:75]
+    for down, right in ((0, sign * x), (sign * x, 0), (sign * x, -x)):
+        moved = shifted(scene, down, right)[:, 8:81, 8:75].clamp(0, 1)
+        assert aligned_psnr(moved, still) > 35, (down, right)
+
+
+def test_no_shift_beyond_two_pixels_is_undone(scene: torch.Tensor) -> None:
+    still, near, far = (shifted(scene, 0, x)[:, 8:81, 8:75].clamp(0, 1) for x in (0, 1, 3))
+    assert aligned_psnr(far, still) == pytest.approx(psnr(near[:, 4:-4, 4:-4], still[:, 4:-4, 4:-4]), abs=1)
+
+
 def test_it_is_never_below_the_strict_psnr(seeded: Seeded) -> None:
     for seed in range(5):
         one, other = torch.rand(2, 3, 37, 31, generator=seeded(seed))

@@ -111,11 +111,11 @@ def test_a_tiff_of_separate_planes_is_read_as_it_is(channels: int, depth: int) -
     assert np.array_equal(read(tiff_of_planes(pixels)), pixels)
 
 
-def tiff_of_planes(pixels: NDArray[np.uint16]) -> bytes:
+def tiff_of_planes(pixels: NDArray[np.uint16], **options: object) -> bytes:
     buffer = io.BytesIO()
     extra = ["unassalpha"] if pixels.shape[2] == 4 else None
     planes = np.ascontiguousarray(np.moveaxis(pixels, 2, 0))
-    tifffile.imwrite(buffer, planes, photometric="rgb", planarconfig="separate", extrasamples=extra)
+    tifffile.imwrite(buffer, planes, photometric="rgb", planarconfig="separate", extrasamples=extra, **options)
     return buffer.getvalue()
 
 
@@ -247,6 +247,28 @@ def test_what_the_file_says_beside_its_pixels_is_found(file_format: str) -> None
         assert found.dots_per_mm == pytest.approx((300 / 25.4, 150 / 25.4), rel=1e-3)
 
 
+@pytest.mark.parametrize("file_format", ["JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("padding", [1, 4, 100])
+def test_what_a_profile_is_padded_with_is_cut_off(file_format: str, padding: int) -> None:
+    with open_image(from_array(smooth(), file_format, icc_profile=PROFILE + b"\0" * padding)) as reader:
+        assert reader.metadata.icc_profile == PROFILE
+
+
+def profile_of(size: int, version: int = PROFILE[8]) -> bytes:
+    """A profile that says it has this size and version."""
+    return struct.pack(">I", size) + PROFILE[4:8] + bytes([version]) + PROFILE[9:]
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [PROFILE[:-8], PROFILE[:127], profile_of(127), profile_of(0), profile_of(1 << 31), profile_of(len(PROFILE) - 1, 4)],
+    ids=["cut", "short", "shorter", "nothing", "endless", "odd"],
+)
+def test_a_profile_of_another_length_than_it_says_is_left_out(profile: bytes) -> None:
+    with open_image(from_array(smooth(), "JPEG", icc_profile=profile)) as reader:
+        assert reader.metadata.icc_profile is None
+
+
 def test_a_profile_that_is_none_is_left_out() -> None:
     with open_image(from_array(smooth(), icc_profile=b"\0" * 200)) as reader:
         assert reader.metadata.icc_profile is None
@@ -319,6 +341,43 @@ def test_what_would_be_held_whole_is_refused_beyond_a_limit(monkeypatch: pytest.
     assert read(from_array(smooth())).size > 0
 
 
+@pytest.mark.parametrize("rows", [None, 1000])
+@pytest.mark.parametrize("layout", [{}, {"bigtiff": True}, {"byteorder": ">"}, {"bigtiff": True, "byteorder": ">"}])
+def test_of_separate_planes_a_strip_each_is_held(
+    rows: int | None, layout: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long, short = (tiff_of_planes(noise(4, 16), rowsperstrip=count, **layout) for count in (rows or HEIGHT, 5))
+    together = tiff(noise(4, 16), rowsperstrip=HEIGHT, **layout)
+    monkeypatch.setattr("ml.image_reader.MAX_HELD_BYTES", HEIGHT * WIDTH * 4 * 2)
+    assert read(long).size > 0
+    monkeypatch.setattr("ml.image_reader.MAX_HELD_BYTES", HEIGHT * WIDTH * 4 * 2 - 1)
+    with pytest.raises(ValueError, match="held whole"):
+        open_image(long)
+    for file in (short, together):
+        assert np.array_equal(read(file), noise(4, 16))
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_deflate", "tiff_lzw"])
+def test_ycbcr_in_a_tiff_is_refused_unless_it_is_jpeg(compression: str | None) -> None:
+    colours = Image.fromarray(smooth()).convert("YCbCr")
+    options = {"compression": compression} if compression else {}
+    with pytest.raises(ValueError, match="YCbCr"):
+        open_image(pillow(colours, "TIFF", tiffinfo={530: (1, 1)}, **options))
+    file = pillow(colours, "TIFF", tiffinfo={530: (1, 1)}, compression="jpeg", quality=95)
+    assert np.abs(read(file).astype(int) - smooth()).max() < 12
+
+
+def test_a_tiff_whose_tags_hide_what_they_say_is_refused() -> None:
+    file = bytearray(tiff(noise(3)))
+    (start,) = struct.unpack_from("<I", file, 4)
+    (tags,) = struct.unpack_from("<H", file, start)
+    for place in range(start + 2, start + 2 + 12 * tags, 12):
+        if struct.unpack_from("<H", file, place)[0] == 262:
+            struct.pack_into("<H", file, place + 2, 16)  # 8 bytes, which would stand elsewhere in the file
+    with pytest.raises(ValueError, match="tag 262"):
+        open_image(bytes(file))
+
+
 def test_an_interlaced_png_is_read_as_it_is() -> None:
     image = pyvips.Image.new_from_memory(noise(3, 16).tobytes(), WIDTH, HEIGHT, 3, "ushort")
     file = image.copy(interpretation="rgb16").pngsave_buffer(interlace=True)
@@ -378,6 +437,64 @@ def test_a_file_with_a_damaged_header_is_refused_or_read(kind: str) -> None:
         for position in random.integers(0, min(120, len(file)), random.integers(1, 4)):
             file[position] = int(random.choice([0, 1, 127, 128, 255, random.integers(256)]))
         outcome(bytes(file))
+
+
+def photograph() -> Image.Image:
+    """A picture of some size with noise, so that its JPEG is more than a few blocks."""
+    y, x = np.mgrid[0:200, 0:240]
+    scene = np.stack([128 + 80 * np.sin(x / 9), x * 0.6 + y * 0.3, y * 0.8], axis=2)
+    grain = np.random.default_rng(1).normal(0, 6, scene.shape)
+    return Image.fromarray((scene + grain).clip(0, 255).astype(np.uint8))
+
+
+JPEGS: dict[str, dict[str, object]] = {
+    "plain": {},
+    "progressive": {"progressive": True},
+    "restarts": {"restart_marker_blocks": 4},
+    "coarse colours": {"subsampling": 2, "optimize": True},
+}
+
+
+@pytest.mark.parametrize("how", JPEGS)
+@pytest.mark.parametrize("filling", ["zeros", "random"])
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.6, 0.8])
+def test_a_jpeg_that_was_overwritten_in_its_midst_is_refused(how: str, filling: str, share: float) -> None:
+    file = bytearray(pillow(photograph(), "JPEG", quality=85, **JPEGS[how]))
+    start, length = int(len(file) * share), 2048
+    file[start : start + length] = bytes(length) if filling == "zeros" else np.random.default_rng(2).bytes(length)
+    with open_image(bytes(file)) as reader, pytest.raises(ValueError, match="damaged"):
+        reader.read_all()
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return b"\xff" + bytes([marker]) + struct.pack(">H", 2 + len(content)) + content
+
+
+ODDITIES = {
+    "bytes behind the end": lambda file: file + b"\0" * 100,
+    "another JPEG behind the end": lambda file: file + file,
+    "zeros before the end": lambda file: file[:-2] + b"\0" * 100 + file[-2:],
+    "zeros before and behind the end": lambda file: file[:-2] + b"\0" * 3 + file[-2:] + b"\0" * 512,
+    "EXIF that is none": lambda file: file[:2] + segment(0xE1, b"Exif\0\0garbage") + file[2:],
+    "EXIF that ends nowhere": lambda file: file[:2] + segment(0xE1, b"Exif\0\0MM\0*\xff\xff\xff\xff") + file[2:],
+    "a JFIF of revision 2": lambda file: file[:2] + segment(0xE0, b"JFIF\0\2\1\0\0\1\0\1\0\0") + file[20:],
+    "bytes between segments": lambda file: file[:20] + b"\0\0\0" + file[20:],
+    "filled-up markers": lambda file: file[:20] + b"\xff\xff\xff" + file[20:],
+    "an unknown segment": lambda file: file[:20] + segment(0xEF, b"x" * 100) + file[20:],
+    "a part of a profile": lambda file: file[:20] + segment(0xE2, b"ICC_PROFILE\0\2\2" + PROFILE) + file[20:],
+}
+
+
+@pytest.mark.parametrize("how", JPEGS)
+@pytest.mark.parametrize("oddity", ODDITIES)
+def test_what_is_odd_beside_the_pixels_of_a_jpeg_does_no_harm(how: str, oddity: str) -> None:
+    file = pillow(photograph(), "JPEG", quality=85, **JPEGS[how])
+    assert np.array_equal(read(ODDITIES[oddity](file)), read(file))
+
+
+def test_of_a_jpeg_with_previews_behind_it_the_first_image_is_read() -> None:
+    file = pillow(photograph(), "MPO", save_all=True, append_images=[photograph()])
+    assert np.array_equal(read(file), read(pillow(photograph(), "JPEG")))
 
 
 @pytest.mark.parametrize("first", ["png", "jpeg", "webp", "tiff", "bmp"])

@@ -159,6 +159,16 @@ def test_a_colour_profile_is_kept_byte_for_byte(file_format: FileFormat, channel
     assert opened(file).info["icc_profile"] == PROFILE
 
 
+@pytest.mark.parametrize("file_format", ["png", "jpeg", "webp", "tiff"])
+@pytest.mark.parametrize("profile", [PROFILE + b"\0" * 4, PROFILE[:-8]], ids=["padded", "cut"])
+def test_a_profile_of_another_length_than_it_says_does_not_keep_a_file_from_being_written(
+    file_format: FileFormat, profile: bytes
+) -> None:
+    with open_image(from_array(smooth(), "JPEG", icc_profile=profile)) as reader:
+        file = written(reader.read_all(), file_format, reader.metadata)
+    assert opened(file).info.get("icc_profile") == (PROFILE if profile.startswith(PROFILE) else None)
+
+
 @pytest.mark.parametrize("file_format", ["png", "jpeg", "tiff"])
 def test_a_profile_of_colours_does_not_get_into_a_grey_file(file_format: FileFormat) -> None:
     image = opened(written(smooth(1), file_format, Metadata(icc_profile=PROFILE)))

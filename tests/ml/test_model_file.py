@@ -1,10 +1,12 @@
 """Models as files."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from ml import model_file
@@ -55,8 +57,47 @@ def test_an_unknown_backbone_is_refused(card: dict[str, object], network: SameSi
         unpack(tmp_path / "model")
 
 
+@pytest.mark.parametrize(
+    "card",
+    [
+        None,
+        [],
+        "vdsr",
+        {},
+        *({**CARD, "backbone": odd} for odd in (None, 3, ["vdsr"], {})),
+        *({**CARD, "unshuffle": odd} for odd in (None, 0, -2, 9, 150, 2.0, True, "2", [2])),
+        *({**CARD, "scale": odd} for odd in (None, 0, 5, 1.5, True, "1")),
+        {"backbone": "vdsr"},
+        {"backbone": "vdsr", "unshuffle": 2},
+    ],
+    ids=str,
+)
+def test_a_malformed_card_is_refused_in_words_before_a_network_is_built(
+    card: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_to_be_called(*_: object, **__: object) -> None:
+        raise AssertionError("a network was built")
+
+    (tmp_path / "model").write_bytes(save({}, {"card": json.dumps(card)}))
+    monkeypatch.setattr(model_file, "build", not_to_be_called)
+    with pytest.raises(ValueError, match=r"is not a model of ours \(its card"):
+        unpack(tmp_path / "model")
+
+
+def test_a_card_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(save({}, {"card": "[" * 100_000}))
+    with pytest.raises(ValueError, match="not a model of ours"):
+        unpack(tmp_path / "model")
+
+
 def test_a_card_that_does_not_fit_the_weights_is_refused(network: SameSize, tmp_path: Path) -> None:
     (tmp_path / "model").write_bytes(pack(network, CARD | {"unshuffle": 1}))
+    with pytest.raises(ValueError, match="not a model of ours"):
+        unpack(tmp_path / "model")
+
+
+def test_an_unshuffle_that_does_not_fit_the_backbone_is_refused(network: SameSize, tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(pack(network, CARD | {"backbone": "rcan", "unshuffle": 3}))
     with pytest.raises(ValueError, match="not a model of ours"):
         unpack(tmp_path / "model")
 
