@@ -19,8 +19,8 @@ from app.doctor.verdict import Finding, Fix
 Image = NDArray[np.uint8]  # (h, w, 3)
 
 ORDER: Final = 5  # of the splines; `benchmarks/doctor.py` compares
-# What registration cannot tell from whole pixels, at the centre or at the corners, is not worth an interpolation.
-WHOLE_PX: Final = 0.05
+TOLD_PX: Final = 0.1  # What registration cannot tell from nothing where an image has no more than
+TOLD_SIDE: Final = 100  # so many pixels a side; the larger, the closer it comes.
 RIM: Final = 2  # Pixels at the border where a spline has too few neighbours.
 
 
@@ -96,12 +96,13 @@ def align(
     matrix, shift = transform.matrix(), np.array([transform.y, transform.x])
     size = np.array(clean.shape[:2])
     middle = (size - 1) / 2
-    if float(np.linalg.norm(matrix - np.eye(2), 2)) * float(np.linalg.norm(middle)) < WHOLE_PX:
+    told = TOLD_PX * min(1.0, TOLD_SIDE / float(np.sqrt(size.prod())))  # Less is not worth an interpolation.
+    if float(np.linalg.norm(matrix - np.eye(2), 2)) * float(np.linalg.norm(middle)) < told:
         matrix = np.eye(2)
     # The same map about the image's own centre: p ↦ middle + matrix · (p − middle) + shift.
     shift = shift + (matrix - np.eye(2)) @ (middle - np.array(centre))
     whole = np.round(shift / scale) * scale
-    if np.array_equal(matrix, np.eye(2)) and float(np.abs(shift - whole).max()) < WHOLE_PX:
+    if np.array_equal(matrix, np.eye(2)) and float(np.abs(shift - whole).max()) < told:
         return crop(clean, distorted, Similarity(x=float(whole[1]), y=float(whole[0])), scale)
     inverse = np.asarray(np.linalg.inv(matrix), np.float64)
     offset = middle - inverse @ (middle + shift)

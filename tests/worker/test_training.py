@@ -210,7 +210,7 @@ def test_clean_images_that_cannot_be_used_are_the_operators_concern_too(
     (tmp_path / "torn.png").write_bytes(b"no image")
     settings = service.settings.model_copy(update={"clean_dir": tmp_path})
     job_id = make_job(**SHORT | {"scheme": "pretrain"})
-    with pytest.raises(UnusableCleanImages, match="no readable image"):
+    with pytest.raises(UnusableCleanImages, match="no usable image"):
         training.run_next(replace(service, settings=settings), "task")
     job = read(service, job_id)
     assert (job.state, job.error_code) == ("failed", "clean-images-unusable")

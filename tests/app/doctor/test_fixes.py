@@ -27,7 +27,7 @@ def centre_of(image: np.ndarray) -> tuple[float, float]:
 @given(x=st.floats(-8, 8), y=st.floats(-8, 8), rotation=st.floats(-2, 2))
 @example(x=0.0, y=0.0, rotation=0.0625)  # 0.22 pixels at the corners
 @example(x=3.098, y=0.0, rotation=0.0)
-@example(x=2.0, y=-3.04, rotation=0.012)  # Small enough to be left, and no interpolation
+@example(x=2.0, y=-3.03, rotation=0.009)  # Small enough to be left, and no interpolation
 def test_alignment_leaves_no_misalignment_and_the_distorted_pixels_untouched(
     x: float, y: float, rotation: float
 ) -> None:
