@@ -17,7 +17,7 @@ def adam(network: nn.Module, learning_rate: float, limit: float = LIMIT) -> torc
 
     At a high rate one gradient of many times the usual size can set off larger ones, until the network is lost
     (`benchmarks/gradient_limit.py`). Clipping averts that: Pascanu et al., ICML 2013, arXiv:1211.5063. The norms of
-    networks in training differ tenfold, so no number suits them all; Adam knows what is usual (compare Shazeer and
+    networks in training differ widely, so no number suits them all; Adam knows what is usual (compare Shazeer and
     Stern, ICML 2018, arXiv:1804.04235, section 6). Gradients within the limit stay as they are, bit for bit. One that
     is not finite changes nothing: that step is left out.
     """
@@ -26,7 +26,7 @@ def adam(network: nn.Module, learning_rate: float, limit: float = LIMIT) -> torc
     def limit_gradient(*_: Any) -> None:
         norm, usual = _norm(optimizer), _usual_norm(optimizer)
         # What gradient scalers tell the fused kernel by: it then leaves everything as it was, its count of steps too.
-        optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+        optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]  # Scalers set it, too.
         excess = norm / (limit * usual)
         clip_grads_with_norm_(network.parameters(), 1.0, torch.where(excess > 1, excess, 0.0))
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
@@ -162,7 +163,7 @@ async def super_resolve(
     except BACKEND_FAILURES:
         # The image is taken in, and will be restored; a client that was told to try again would have it done twice.
         log.exception("%s is taken in, but how far it is cannot be told", operation.id)
-        return accepted(operation)
+        return await run_in_threadpool(promise, operation, wait_s, services)
 
 
 def longest_wait(wishes: Preferences, services: Services) -> float:
@@ -215,8 +216,11 @@ async def ended_or_not(operation_id: str, wait_s: float, client_gone: asyncio.Ev
     return operation
 
 
-def accepted(operation: Operation) -> JSONResponse:
-    """Where the image will be."""
+def promise(operation: Operation, wait_s: float, services: Services) -> JSONResponse:
+    """Say where the image will be, once it would outlast a power cut: what was to be waited for need not until now."""
+    if wait_s > 0 and operation.input_blob is not None:
+        with suppress(FileNotFoundError):  # It is done with, since the row was read.
+            services.storage.make_durable(operation.input_blob)
     document = OperationOut.of(operation).model_dump(mode="json")
     return JSONResponse(document, 202, {"Location": f"/v1/operations/{operation.id}"})
 
@@ -230,9 +234,7 @@ def answer(operation: Operation, wishes: Preferences, services: Services, *, gon
         if gone:
             with services.sessions.begin() as session:
                 operations.request_cancel(session, operation.id)
-        elif wait_s > 0 and operation.input_blob is not None:
-            services.storage.make_durable(operation.input_blob)
-        answer = accepted(operation)
+        answer = promise(operation, 0 if gone else wait_s, services)
         applied = ["respond-async"] * wishes.respond_async + applied
     if applied:
         answer.headers["Preference-Applied"] = ", ".join(applied)

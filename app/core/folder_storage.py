@@ -92,8 +92,7 @@ class FolderStorage:
     def _own_files(self) -> Iterator[Path]:
         """Blobs and what is on its way to become one; whatever else lies in the folder is somebody else's."""
         for path in self.root.glob("*/*"):
-            named = KEY.fullmatch(path.name) and path.parent.name == path.name[:2]
-            if (named or path.parent == self.incoming) and not path.is_dir():
+            if path.parent == self.incoming or (KEY.fullmatch(path.name) and path.parent.name == path.name[:2]):
                 yield path
 
     def _remove_if_older(self, path: Path, before: float) -> bool:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 
 import httpx
 import pytest
@@ -15,29 +14,18 @@ from app.api import event_stream
 from app.api.auth import COOKIE
 from app.api.key_ring import REMEMBERED_S, TICKET_S, issue_ticket
 from app.core import jobs, keys
-from app.core.database import open_database, sessions
 from app.core.owners import OPEN, look_as
 from app.core.settings import Settings
 from app.core.tables import ApiKey, Dataset, Job, utc_now
 from app.main import create_app
 from tests.app.conftest import connected, problem
+from tests.app.test_quotas import database, settings
 from tests.servers import eventually
+
+__all__ = ["database", "settings"]  # Fixtures of the quotas' tests.
 
 ENDS_WITHIN_S = 4.0  # Two seconds, and what a busy machine adds
 Listen = Callable[[str, dict[str, str]], "Listener"]
-
-
-@pytest.fixture
-def settings(tmp_path: Path, valkey_url: str, sqlite_template: Path) -> Settings:
-    (tmp_path / "drtl.sqlite3").write_bytes(sqlite_template.read_bytes())
-    return Settings(data_dir=tmp_path, broker_url=valkey_url)
-
-
-@pytest.fixture
-def database(settings: Settings) -> Iterator[sessionmaker[Session]]:
-    engine = open_database(settings.database_url)
-    yield sessions(engine)
-    engine.dispose()
 
 
 @pytest.fixture

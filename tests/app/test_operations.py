@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.api import super_resolution
 from app.core import operations
+from app.core.folder_storage import FolderStorage
 from app.core.settings import Settings
 from app.core.storage import StorageDown
 from app.core.tables import Operation
@@ -149,6 +150,17 @@ def test_an_image_that_is_taken_in_is_not_asked_for_again_where_the_database_the
     hands.succeed(hands.claim(), b"restored")
     assert client.get(f"{answer.headers['location']}/result").content == b"restored"
     assert client.head(f"{answer.headers['location']}/result").headers["content-length"] == "8"
+
+
+def test_no_image_is_promised_that_a_power_cut_could_still_take(
+    client: httpx.Client, hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise StorageDown("gone")
+
+    monkeypatch.setattr(FolderStorage, "make_durable", fail)
+    answer = client.post(PATH, content=encoded(pixels()), headers={**PNG, "Prefer": "wait=1"})
+    problem(answer, 503, "unavailable")
 
 
 def test_prefer_wait_is_answered_in_that_time(client: httpx.Client, hands: Hands) -> None:
