@@ -15,6 +15,7 @@ from app.api.intake import IMAGE_TYPES
 from app.api.openapi import form
 from app.api.options import given_once
 from app.api.problems import InvalidBody, problems
+from app.api.quotas import take_room_for_bytes
 from app.api.result_names import result_names
 from app.api.schemas.restoring import BatchIn, BatchOut, BatchWithItems, OperationOut
 from app.api.schemas.wire import LARGEST_INTEGER, BatchIdPath, Page
@@ -152,6 +153,8 @@ def create_batch(
     else:
         with idempotency.forgotten_on_failure(session, claim):
             batch, images = make_batch(options, upload, services)
+            kept = sum(image.stored_bytes for image in images if image.input_blob is not None)
+            take_room_for_bytes(session, services.limits, kept)
             session.add(batch)
             session.flush()
             session.add_all(images)

@@ -16,11 +16,11 @@ from app.api.openapi import form
 from app.api.options import given_once
 from app.api.pairs import ExaminedPair, examine, pair_up, wrong_count
 from app.api.problems import InvalidBody, problems
-from app.api.quotas import require_room_for_bytes, require_room_for_pairs
+from app.api.quotas import require_room_for_pairs, take_room_for_bytes
 from app.api.schemas.datasets import DatasetOptions, DatasetOut, Fix
 from app.api.schemas.wire import DatasetId, Page
 from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, receive_text, spooled
-from app.core import repository, usage
+from app.core import repository
 from app.core.errors import (
     BadImage,
     BadPairs,
@@ -184,10 +184,9 @@ def store_dataset(pairs: list[ExaminedPair], services: Services) -> Dataset:
 def add_dataset(dataset: Dataset, services: Services, session: Session) -> None:
     """Add the row if there still is room for its files: others may have been stored meanwhile. The caller commits.
 
-    Raises OverQuota; the files that no row names are swept up later.
+    Raises OverQuota.
     """
-    usage.count_alone(session)
-    require_room_for_bytes(session, services.limits, dataset.stored_bytes)
+    take_room_for_bytes(session, services.limits, dataset.stored_bytes)
     session.add(dataset)
 
 

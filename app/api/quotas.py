@@ -76,6 +76,17 @@ def require_room_for_bytes(session: Session, limits: Limits | None, size_bytes: 
         )
 
 
+def take_room_for_bytes(session: Session, limits: Limits | None, size_bytes: int) -> None:
+    """As `require_room_for_bytes`, and nobody takes the owner's room meanwhile until this transaction ends.
+
+    Files are kept before there is a row of them, so each upload looks twice: early, that what has no room is not kept
+    at all, and once more where the row is added. The files that no row names are swept up later.
+    """
+    if limits is not None and limits.stored_bytes:
+        usage.count_alone(session)
+        require_room_for_bytes(session, limits, size_bytes)
+
+
 def count_pixels(queue: Queue, owner: str, limits: Limits | None, pixels: int) -> None:
     """Count pixels that are sent in to be restored. Raises QuotaExhausted where they are more than are left today.
 

@@ -18,7 +18,7 @@ from app.api.openapi import form
 from app.api.operations import IMAGE_OUT, RESULT_REFUSALS, send_result
 from app.api.preferences import Preferences, preferences
 from app.api.problems import BACKEND_FAILURES, problems
-from app.api.quotas import require_room_for_bytes
+from app.api.quotas import require_room_for_bytes, take_room_for_bytes
 from app.api.schemas.restoring import OperationOut, OutputFormat, RestoreOptions
 from app.api.schemas.wire import REFERENCE_PATTERN
 from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, spooled
@@ -189,6 +189,7 @@ def accept_image(
     operation, work = take_in(upload.files[0], options, by_accept, version, services, durable=wait_s == 0)
     (operation.turn,) = turns([work])
     with services.sessions.begin() as session:
+        take_room_for_bytes(session, services.limits, operation.stored_bytes)
         session.add(operation)
     services.queue.send_super_resolution(operation.id)
     return operation

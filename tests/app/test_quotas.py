@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 import numpy as np
@@ -183,6 +183,43 @@ def test_images_beyond_the_quota_of_bytes_are_refused_packed_or_not(
     path = "/v1/models/scanner/super-resolve"
     assert small.post(path, content=IMAGE, headers=LATER).status_code == 202
     problem(small.post(path, content=IMAGE, headers=LATER), 403, "over-quota")
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "body"),
+    [
+        ("/v1/models/scanner/super-resolve", "image/png", IMAGE),
+        ("/v1/batches?model=scanner", "application/zip", zipped([("a.png", IMAGE)])),
+    ],
+)
+def test_room_that_is_taken_while_a_file_is_being_kept_is_not_taken_twice(
+    path: str,
+    kind: str,
+    body: bytes,
+    with_limits: LimitedClient,
+    database: sessionmaker[Session],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert settings.blob_dir is not None
+    fill(database, FolderStorage(settings.blob_dir), "archive")
+    with database() as session:
+        look_as(session, "archive")
+        kept = usage.stored_bytes(session)
+    client = with_limits("archive", stored_bytes=kept + len(IMAGE) + 100)
+    put = FolderStorage.put
+
+    def overtaken(storage: FolderStorage, content: BinaryIO, *, durable: bool = True) -> str:
+        monkeypatch.setattr(FolderStorage, "put", put)
+        assert client.post(path, content=body, headers={"Content-Type": kind, "Prefer": "respond-async"}).is_success
+        return put(storage, content, durable=durable)
+
+    monkeypatch.setattr(FolderStorage, "put", overtaken)
+    late = client.post(path, content=body, headers={"Content-Type": kind, "Prefer": "respond-async"})
+    problem(late, 403, "over-quota")
+    with database() as session:
+        look_as(session, "archive")
+        assert usage.stored_bytes(session) == kept + len(IMAGE)
 
 
 def test_pixels_beyond_the_days_quota_are_refused_for_all_keys_of_the_owner(
