@@ -2,7 +2,10 @@
 
 import os
 import time
+import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import httpx
@@ -146,9 +149,22 @@ def super_resolve_to(
     return HowRestored.of(response)
 
 
-def submit(reference: str, /, image: ImageInput, *, accept: str = "image/png", **options: Option) -> Flow[Operation]:
-    """As super_resolve, but without waiting: the operation's result can be fetched when it has ended."""
-    return Operation.of((yield from fetch(_request(reference, image, "respond-async", accept, options))))
+def submit(
+    reference: str,
+    /,
+    image: ImageInput,
+    *,
+    accept: str = "image/png",
+    idempotency_key: str | None = None,
+    **options: Option,
+) -> Flow[Operation]:
+    """As super_resolve, but without waiting: the operation's result can be fetched when it has ended.
+
+    The request carries an Idempotency-Key, so that the image is restored once however often it has to be sent.
+    """
+    key = idempotency_key or str(uuid.uuid4())
+    request = _request(reference, image, "respond-async", accept, options, {"Idempotency-Key": key})
+    return Operation.of((yield from fetch(request)))
 
 
 def _accepted(response: httpx.Response) -> str:
@@ -156,12 +172,19 @@ def _accepted(response: httpx.Response) -> str:
     return str(response.headers["Location"]).rpartition("/")[2]
 
 
-def _request(reference: str, image: ImageInput, prefer: str, accept: str, options: dict[str, Option]) -> Request:
+def _request(
+    reference: str,
+    image: ImageInput,
+    prefer: str,
+    accept: str,
+    options: dict[str, Option],
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> Request:
     return Request(
         "POST",
         f"/v1/models/{reference}/super-resolve",
         params=fields_of(options),
-        headers={"Accept": accept, "Prefer": prefer},
+        headers={"Accept": accept, "Prefer": prefer, **headers},
         parts=(as_part("image", image),),
         read_timeout_s=ANSWERING_S,
     )

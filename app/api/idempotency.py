@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: the same key and the same request make one job or one batch, however often it is sent."""
+"""`Idempotency-Key`: the same key and the same request make one job, batch or image, however often it is sent."""
 
 import hashlib
 import json
@@ -27,9 +27,12 @@ IdempotencyKeyHeader = Annotated[
 ]
 
 
-def fingerprint(options: BaseModel, files: Sequence[UploadedFile]) -> str:
-    """Equal for requests that ask for the same, whatever the boundary between the parts of their bodies."""
-    asked = [options.model_dump(mode="json"), [(file.field, file.name, file.sha256) for file in files]]
+def fingerprint(options: BaseModel, files: Sequence[UploadedFile], *others: object) -> str:
+    """Equal for requests that ask for the same, whatever the boundary between the parts of their bodies.
+
+    `others` is what is asked for elsewhere than in the options, as in the path.
+    """
+    asked = [options.model_dump(mode="json"), [(file.field, file.name, file.sha256) for file in files], *others]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

@@ -8,9 +8,12 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from app.api import idempotency
 from app.api.deps import Services, ServicesDep
+from app.api.idempotency import IdempotencyKeyHeader
 from app.api.images import ImageFacts
 from app.api.intake import IMAGE_TYPES, MEDIA_TYPES, offered, resolve, take_in
 from app.api.negotiation import AcceptHeader, preferred
@@ -23,7 +26,16 @@ from app.api.schemas.restoring import OperationOut, OutputFormat, RestoreOptions
 from app.api.schemas.wire import REFERENCE_PATTERN
 from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, spooled
 from app.core import operations, repository
-from app.core.errors import BadRequest, NotAcceptable, NotFound, StorageFull, Unprocessable, UnsupportedMedia
+from app.core.errors import (
+    BadRequest,
+    IdempotencyMismatch,
+    NotAcceptable,
+    NotFound,
+    RequestInFlight,
+    StorageFull,
+    Unprocessable,
+    UnsupportedMedia,
+)
 from app.core.tables import ENDED, Operation
 from app.core.turns import turns
 
@@ -112,7 +124,17 @@ ClientGone = Annotated[asyncio.Event, Depends(watch_client, scope="function")]
     "/models/{model}/super-resolve",
     response_class=StreamingResponse,
     responses={
-        **problems(*RESULT_REFUSALS, BadRequest, NotFound, NotAcceptable, UnsupportedMedia, Unprocessable, StorageFull),
+        **problems(
+            *RESULT_REFUSALS,
+            BadRequest,
+            NotFound,
+            NotAcceptable,
+            RequestInFlight,
+            UnsupportedMedia,
+            IdempotencyMismatch,
+            Unprocessable,
+            StorageFull,
+        ),
         200: IMAGE_OUT,
         202: {
             "description": "Accepted, but not done within the wait; follow the `Location`",
@@ -146,24 +168,34 @@ async def super_resolve(
             examples=[["respond-async"], ["wait=10"]],
         ),
     ] = None,
+    idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
     """Restore an image with a trained model. The answer is the image; how it was made is told by headers.
 
     What is not done within the wait goes on, and the answer is 202 with the operation's `Location`. A client that hangs
-    up while it waits cancels its image. Where the `Accept` header leaves the choice of a format, the image's own comes
-    first, then PNG, WebP, JPEG and TIFF in this order.
+    up while it waits cancels its image, unless it can come back for it with an `Idempotency-Key`. Where the `Accept`
+    header leaves the choice of a format, the image's own comes first, then PNG, WebP, JPEG and TIFF in this order.
     """
     wishes = preferences(prefer or [])
     wait_s = longest_wait(wishes, services)
-    operation = await run_in_threadpool(accept_image, model, options, upload, accept, wait_s, services)
+    asked = (model, options, upload, accept)
+    if idempotency_key is None:
+        operation, replayed = await run_in_threadpool(accept_image, *asked, wait_s, services), False
+    else:
+        operation, replayed = await run_in_threadpool(accept_once, idempotency_key, *asked, wait_s, services)
+        client_gone = asyncio.Event()  # Whoever has gone may come back, and is waited for.
     try:
         if wait_s > 0:
             operation = await ended_or_not(operation.id, wait_s, client_gone, services)
-        return await run_in_threadpool(answer, operation, wishes, services, gone=client_gone.is_set(), wait_s=wait_s)
+        gone = client_gone.is_set()
+        response = await run_in_threadpool(answer, operation, wishes, services, gone=gone, wait_s=wait_s)
     except BACKEND_FAILURES:
         # The image is taken in, and will be restored; a client that was told to try again would have it done twice.
         log.exception("%s is taken in, but how far it is cannot be told", operation.id)
-        return await run_in_threadpool(promise, operation, wait_s, services)
+        response = await run_in_threadpool(promise, operation, wait_s, services)
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return response
 
 
 def longest_wait(wishes: Preferences, services: Services) -> float:
@@ -177,6 +209,45 @@ def accept_image(
     model: str, options: RestoreOptions, upload: Upload, accept: list[str] | None, wait_s: float, services: Services
 ) -> Operation:
     """Keep the image, and have it restored. Raises what is wrong with the image or with what is asked for."""
+    operation = keep_image(model, options, upload, accept, wait_s, services)
+    with services.sessions.begin() as session:
+        add_operation(session, operation, services)
+    services.queue.send_super_resolution(operation.id)
+    return operation
+
+
+def accept_once(
+    key: str,
+    model: str,
+    options: RestoreOptions,
+    upload: Upload,
+    accept: list[str] | None,
+    wait_s: float,
+    services: Services,
+) -> tuple[Operation, bool]:
+    """As `accept_image`, or what an equal request with this key was accepted as before, and whether it is that.
+
+    Raises RequestInFlight and IdempotencyMismatch, too.
+    """
+    asked = idempotency.fingerprint(options, upload.files, model, accept or ["*/*"])
+    with services.sessions() as session:
+        claim = idempotency.begin(session, key, asked, services.settings.idempotency_in_flight_s)
+        if claim.made_id is not None:
+            return repository.get_operation(session, claim.made_id), True
+        with idempotency.forgotten_on_failure(session, claim):
+            operation = keep_image(model, options, upload, accept, wait_s, services)
+            add_operation(session, operation, services)
+            session.flush()
+            repository.finish_idempotent(session, claim, operation.id)
+            session.commit()
+    services.queue.send_super_resolution(operation.id)
+    return operation, False
+
+
+def keep_image(
+    model: str, options: RestoreOptions, upload: Upload, accept: list[str] | None, wait_s: float, services: Services
+) -> Operation:
+    """Judge the image and keep its file; the row is the caller's to add, with no transaction open meanwhile."""
     with services.read_sessions() as look:
         version = resolve(look, model)
         require_room_for_bytes(look, services.limits, upload.files[0].size)
@@ -188,11 +259,13 @@ def accept_image(
     # Whoever waits would be lost in a power cut, so only the promise of a 202 needs a disk's word for it.
     operation, work = take_in(upload.files[0], options, by_accept, version, services, durable=wait_s == 0)
     (operation.turn,) = turns([work])
-    with services.sessions.begin() as session:
-        take_room_for_bytes(session, services.limits, operation.stored_bytes)
-        session.add(operation)
-    services.queue.send_super_resolution(operation.id)
     return operation
+
+
+def add_operation(session: Session, operation: Operation, services: Services) -> None:
+    """Add the row if there still is room for its file. Raises OverQuota."""
+    take_room_for_bytes(session, services.limits, operation.stored_bytes)
+    session.add(operation)
 
 
 async def ended_or_not(operation_id: str, wait_s: float, client_gone: asyncio.Event, services: Services) -> Operation:
@@ -227,9 +300,12 @@ def promise(operation: Operation, wait_s: float, services: Services) -> JSONResp
 
 
 def answer(operation: Operation, wishes: Preferences, services: Services, *, gone: bool, wait_s: float) -> Response:
-    """The image if it is done, otherwise where it will be. A client that has hung up has cancelled it."""
+    """The image if it is done, otherwise where it will be. A client that has hung up has cancelled it.
+
+    Who does not wait is told where it is, even of one that an equal request has had restored before.
+    """
     applied = [f"wait={wait_s:g}"] if wishes.wait_s is not None else []
-    if operation.state in ENDED:
+    if operation.state in ENDED and wait_s > 0:
         answer: Response = send_result(operation, services)
     else:
         if gone:

@@ -57,9 +57,12 @@ def _forget(session: Session, table: type[Any], which: ColumnElement[bool]) -> N
 def expire_operations(session: Session, retention_s: float) -> None:
     """Forget ended operations, and batches when the last of theirs has expired; their images go with the blobs.
 
-    The keys by which batches were ordered go, too: whoever sends one of them again gets a new batch.
+    The keys by which they were ordered go, too: whoever sends one of them again gets a new one.
     """
     _forget(session, Operation, expired_operations(retention_s))
+    of_image = IdempotencyKey.made_id.like("op\\_%", escape="\\")
+    kept = select(Operation.id).where(Operation.id == IdempotencyKey.made_id).exists()
+    _forget(session, IdempotencyKey, of_image & ~kept)
     expired = session.scalars(select(Batch.id).where(expired_batches(retention_s)).limit(BATCHES_AT_ONCE)).all()
     _forget(session, IdempotencyKey, IdempotencyKey.made_id.in_(expired))
     _forget(session, Batch, Batch.id.in_(expired))  # Their operations go with them.

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.api import super_resolution
-from app.core import operations
+from app.core import operations, retention
 from app.core.folder_storage import FolderStorage
 from app.core.settings import Settings
 from app.core.storage import StorageDown
@@ -203,6 +203,64 @@ def test_a_client_that_asked_to_be_answered_at_once_may_hang_up(
     operation = queued()
     time.sleep(1.2)  # Longer than a waiter looks away.
     assert client.get(f"/v1/operations/{operation['id']}").json()["state"] == "queued"
+
+
+def keyed(
+    client: httpx.Client, key: str, body: bytes, prefer: str = "respond-async", **options: object
+) -> httpx.Response:
+    headers = {**PNG, "Prefer": prefer, "Idempotency-Key": key}
+    return client.post(PATH, content=body, headers=headers, params=options)
+
+
+def test_the_same_key_restores_an_image_once(client: httpx.Client, hands: Hands) -> None:
+    body = encoded(pixels())
+    first, again = keyed(client, "monday", body), keyed(client, "monday", body)
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert again.json()["id"] == first.json()["id"]
+    assert (first.headers.get("idempotency-replayed"), again.headers["idempotency-replayed"]) == (None, "true")
+    assert len(client.get("/v1/operations").json()["items"]) == 1
+    problem(keyed(client, "monday", body, quality=7), 422, "idempotency-mismatch")
+    problem(keyed(client, "monday", encoded(pixels(32, 40))), 422, "idempotency-mismatch")
+    hands.succeed(hands.claim())
+    image = keyed(client, "monday", body, "wait=5")
+    assert (image.status_code, image.content) == (200, b"restored")
+    assert image.headers["idempotency-replayed"] == "true"
+
+
+def test_a_refused_image_leaves_its_key_free(client: httpx.Client, hands: Hands) -> None:
+    problem(keyed(client, "monday", b"text"), 415, "unsupported-media")
+    problem(keyed(client, "monday", encoded(pixels()), quality=0), 422, "unprocessable")
+    assert keyed(client, "monday", encoded(pixels())).status_code == 202
+
+
+def test_a_key_whose_image_has_expired_restores_it_anew(
+    client: httpx.Client, hands: Hands, rows: sessionmaker[Session]
+) -> None:
+    body = encoded(pixels())
+    done, waits = keyed(client, "monday", body).json(), keyed(client, "tuesday", body).json()
+    hands.succeed(hands.claim())
+    time.sleep(0.05)
+    with rows.begin() as session:
+        retention.expire_operations(session, 0.01)
+    assert keyed(client, "monday", body).json()["id"] != done["id"]
+    assert keyed(client, "tuesday", body).json()["id"] == waits["id"]
+
+
+def test_a_client_that_can_come_back_for_its_image_may_hang_up(client: httpx.Client, hands: Hands) -> None:
+    body = encoded(pixels())
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nIdempotency-Key: monday\r\n"
+        f"Prefer: wait=9\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as connection:
+        connection.sendall(head.encode() + body)
+        (operation,) = eventually(lambda: client.get("/v1/operations").json()["items"])
+        lease = hands.claim()
+    time.sleep(1.2)  # Longer than a waiter looks away.
+    assert client.get(f"/v1/operations/{operation['id']}").json()["state"] == "running"
+    hands.succeed(lease)
+    image = keyed(client, "monday", body, "wait=9")
+    assert (image.status_code, image.content) == (200, b"restored")
 
 
 # Following

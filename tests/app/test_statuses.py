@@ -7,11 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import BaseModel
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.api.idempotency import fingerprint
-from app.api.schemas.restoring import BatchIn
-from app.api.uploads import Spool, UploadedFile
+from app.api.schemas.restoring import BatchIn, RestoreOptions
+from app.api.uploads import BODY, Spool, UploadedFile
 from app.core import repository
 from app.core.settings import Settings
 from app.main import create_app
@@ -66,6 +67,11 @@ def tell_of_images(call: Story, hands: Hands) -> None:
     send(headers=TEXT)
     send(params={"quality": 0})
     send(content=IMAGE[:900])
+    asked = asked_fingerprint(RestoreOptions(), "", [(BODY, IMAGE)], "scanner", ["*/*"])
+    with hands.rows.begin() as session:
+        repository.begin_idempotent(session, "on its way", asked, 60)
+    send(headers={**LATER, "Idempotency-Key": "on its way"})
+    send(headers={**LATER, "Idempotency-Key": "on its way"}, params={"quality": 7})
 
     by_ending: dict[str, str] = {}
     for ending in (
@@ -133,7 +139,7 @@ def tell_of_batches(call: Story, hands: Hands) -> None:
     zip_with_a_way_out = zipped([("../a.png", IMAGE)])
     call("POST", "/v1/batches", content=zip_with_a_way_out, headers={"Content-Type": "application/zip"})
     with hands.rows.begin() as session:
-        repository.begin_idempotent(session, "flying", asked_fingerprint(good), 60)
+        repository.begin_idempotent(session, "flying", asked_fingerprint(BatchIn(model="scanner"), "images", good), 60)
     send(good, headers={"Idempotency-Key": "flying"})
 
     def of(batch_id: str, rest: str = "", method: str = "GET", **request: Any) -> httpx.Response:
@@ -151,14 +157,14 @@ def tell_of_batches(call: Story, hands: Hands) -> None:
     call("GET", "/v1/batches", params={"after": "job_1"})
 
 
-def asked_fingerprint(entries: list[tuple[str, bytes]]) -> str:
+def asked_fingerprint(options: BaseModel, field: str, entries: list[tuple[str, bytes]], *others: object) -> str:
     spool = Spool()
     try:
         files = [
-            UploadedFile("images", name, len(content), hashlib.sha256(content).hexdigest(), spool, 0)
+            UploadedFile(field, name, len(content), hashlib.sha256(content).hexdigest(), spool, 0)
             for name, content in entries
         ]
-        return fingerprint(BatchIn(model="scanner"), files)
+        return fingerprint(options, files, *others)
     finally:
         spool.close()
 

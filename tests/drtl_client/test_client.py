@@ -308,6 +308,16 @@ def test_a_job_whose_answer_was_lost_is_made_once(service: RunningService, folde
         client.jobs.cancel(job)
 
 
+def test_an_image_whose_answer_was_lost_is_restored_once(service: RunningService, client: Client, trained: Job) -> None:
+    path = b"POST /v1/models/trained@1/super-resolve"
+    with losing_the_first_answer(service.url, path) as (url, seen), Client(url) as unlucky:
+        known = {found.id for found in client.operations.list()}
+        operation = unlucky.models["trained@1"].submit(photo())
+        assert len([line for line in seen if line.startswith(path)]) == 2
+        assert {found.id for found in client.operations.list()} - known == {operation.id}
+        assert client.operations.wait(operation, timeout_s=60).state == "succeeded"
+
+
 def test_an_upload_that_cannot_be_repeated_is_not_sent_again_when_its_answer_is_lost(
     service: RunningService, folder: Path
 ) -> None:
