@@ -36,7 +36,7 @@ from app.api.same_origin import SameOrigin
 from app.api.unforeseen import Unforeseen
 from app.api.waiting import Waiters
 from app.core import logs, tracing
-from app.core.database import open_database, read_sessions, sessions
+from app.core.database import open_database, passing_sessions, read_sessions, sessions
 from app.core.queue import Queue
 from app.core.settings import Settings, settings
 from app.core.storages import open_storage
@@ -121,6 +121,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.services = Services(
         settings=chosen,
         sessions=sessions(engine),
+        passing_sessions=passing_sessions(engine),
         read_sessions=read_sessions(engine),
         storage=open_storage(chosen),
         queue=queue,

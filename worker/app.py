@@ -87,7 +87,7 @@ def inference() -> "Inference":
     """This process's warm models."""
     from worker.inference import Inference  # Loads torch.
 
-    return Inference(service())
+    return Inference(service().passing())  # What is lost with the power is restored again.
 
 
 @cache

@@ -4,16 +4,17 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final, Self, TypeVar
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import deliveries
-from app.core.database import open_database, read_sessions, sessions
+from app.core.database import open_database, passing_sessions, read_sessions, sessions
 from app.core.full_disk import is_disk_full
 from app.core.queue import Queue
 from app.core.settings import Settings
@@ -25,7 +26,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PATIENCE_S = 60.0
-DatabaseDown: Final = (OperationalError, InterfaceError)  # What a database raises that is away, locked or full.
+# What a database raises that is away, locked or full, and its pool where all wait for that.
+DatabaseDown: Final = (OperationalError, InterfaceError, PoolTimeout)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,10 @@ class Service:
             queue=queue,
             numbers=Numbers(queue.redis),
         )
+
+    def passing(self) -> Self:
+        """The same, with commits that a power cut may take, on SQLite: for what would be done again."""
+        return replace(self, sessions=passing_sessions(self.engine))
 
     def write(self, change: Callable[[Session], T], patience_s: float = 0.0) -> T:
         """Commit one transaction; where the database fails, try again for `patience_s` seconds.

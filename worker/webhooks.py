@@ -10,7 +10,6 @@ import anyio.to_thread
 
 from app.core import deliveries, telemetry, webhooks
 from app.core.deliveries import Answer, Claim
-from app.core.tables import utc_now
 from app.core.webhook_signatures import signed
 from worker.lease import shutdown
 from worker.outgoing import EXCERPT_S, Outgoing, outgoing
@@ -81,9 +80,11 @@ class Deliverer:
         return self.service.write(lambda session: deliveries.claim(session, lease_s, at_most))
 
     async def _send(self, connections: Outgoing, claim: Claim) -> None:
-        body, secrets = claim.body.encode(), webhooks.active_secrets(claim.webhook, self.service.settings)
+        body = claim.body.encode()
+        secrets = webhooks.active_secrets(claim.webhook, self.service.settings, claim.taken_at)
         if secrets:
-            now = int(utc_now().timestamp())
+            # A receiver refuses what was signed minutes ago, so a worker with a wrong clock would be heard by nobody.
+            now = int(claim.taken_at.timestamp())
             headers = {"Content-Type": "application/json", "User-Agent": AGENT}
             answer = await connections.post(
                 claim.webhook.url, headers | signed(secrets, claim.delivery_id, now, body), body

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import BinaryIO, Final
 
 from fastapi import Request, Response
-from fastapi.responses import StreamingResponse
 
+from app.api.owning_response import OwningResponse
 from app.core.errors import FileLost
 from app.core.storage import Storage
 
@@ -53,7 +53,7 @@ def _answer(
     file: BinaryIO, part: range, status: int, headers: Mapping[str, str], media_type: str, *, head: bool
 ) -> Response:
     if not head:
-        return StreamingResponse(_chunks(file, part.start, part.stop), status, headers, media_type)
+        return OwningResponse(file, _chunks(file, part.start, part.stop), status, headers, media_type)
     file.close()
     return Response(None, status, headers, media_type)
 
@@ -87,7 +87,6 @@ def byte_range(asked: str, size: int) -> tuple[int, int] | None:
 
 
 def _chunks(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
-    with file:
-        file.seek(start)
-        while chunk := file.read(min(SEND_BYTES, stop - file.tell())):
-            yield chunk
+    file.seek(start)
+    while chunk := file.read(min(SEND_BYTES, stop - file.tell())):
+        yield chunk

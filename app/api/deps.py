@@ -26,6 +26,7 @@ class Services:
 
     settings: Settings
     sessions: Sessions
+    passing_sessions: Sessions
     read_sessions: Sessions
     storage: Storage
     queue: Queue
@@ -38,10 +39,12 @@ class Services:
     def seen_as(self, view: View, limits: Limits | None) -> "Services":
         """The same with sessions that see no more than the view does."""
         assert isinstance(self.sessions, sessionmaker)
+        assert isinstance(self.passing_sessions, sessionmaker)
         assert isinstance(self.read_sessions, sessionmaker)
         return replace(
             self,
             sessions=ViewedSessions(self.sessions, view),
+            passing_sessions=ViewedSessions(self.passing_sessions, view),
             read_sessions=ViewedSessions(self.read_sessions, view),
             owner=view.owner,
             limits=limits,

@@ -8,6 +8,7 @@ from fastapi.responses import StreamingResponse
 
 from app.api.blobs import SEND_BYTES
 from app.api.deps import ReadSessionDep, ServicesDep
+from app.api.owning_response import OwningResponse
 from app.api.problems import problems
 from app.api.schemas.wire import DatasetId
 from app.api.uploads import Spool, UploadedFile
@@ -44,7 +45,7 @@ def get_pair_image(
     max_side: Annotated[
         int | None, Query(ge=16, le=4096, description="Shrink to at most this many pixels a side.", examples=[160])
     ] = None,
-) -> StreamingResponse:
+) -> OwningResponse:
     """One image of a pair, to look at: PNG whatever was uploaded, shrunk on request. The upload stays as it is."""
     pairs = repository.get_dataset(session, dataset_id).pairs
     if position >= len(pairs):
@@ -64,13 +65,10 @@ def get_pair_image(
         "Vary": "Authorization, Cookie",  # But whose it is depends on the key.
         "X-Content-Type-Options": "nosniff",
     }
-    return StreamingResponse(_chunks(shown, spool), media_type=PNG, headers=headers)
+    return OwningResponse(spool, _chunks(shown), 200, headers, PNG)
 
 
-def _chunks(shown: UploadedFile, spool: Spool) -> Iterator[bytes]:
-    try:
-        with shown.open() as rendered:
-            while chunk := rendered.read(SEND_BYTES):
-                yield chunk
-    finally:
-        spool.close()
+def _chunks(shown: UploadedFile) -> Iterator[bytes]:
+    with shown.open() as rendered:
+        while chunk := rendered.read(SEND_BYTES):
+            yield chunk

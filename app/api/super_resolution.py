@@ -26,6 +26,7 @@ from app.api.schemas.restoring import OperationOut, OutputFormat, RestoreOptions
 from app.api.schemas.wire import REFERENCE_PATTERN
 from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, spooled
 from app.core import operations, repository
+from app.core.database import make_durable
 from app.core.errors import (
     BadRequest,
     IdempotencyMismatch,
@@ -210,7 +211,9 @@ def accept_image(
 ) -> Operation:
     """Keep the image, and have it restored. Raises what is wrong with the image or with what is asked for."""
     operation = keep_image(model, options, upload, accept, wait_s, services)
-    with services.sessions.begin() as session:
+    # Whoever waits would be lost in a power cut, so only the promise of a 202 needs a disk's word for image and row.
+    adding = services.sessions if wait_s == 0 else services.passing_sessions
+    with adding.begin() as session:
         add_operation(session, operation, services)
     services.queue.send_super_resolution(operation.id)
     return operation
@@ -256,7 +259,6 @@ def keep_image(
         offers = {MEDIA_TYPES[output]: output for output in offered(image)}
         return offers[preferred(accept, tuple(offers))]
 
-    # Whoever waits would be lost in a power cut, so only the promise of a 202 needs a disk's word for it.
     operation, work = take_in(upload.files[0], options, by_accept, version, services, durable=wait_s == 0)
     (operation.turn,) = turns([work])
     return operation
@@ -295,6 +297,8 @@ def promise(operation: Operation, wait_s: float, services: Services) -> JSONResp
     if wait_s > 0 and operation.input_blob is not None:
         with suppress(FileNotFoundError):  # It is done with, since the row was read.
             services.storage.make_durable(operation.input_blob)
+        with services.read_sessions() as session:
+            make_durable(session)
     document = OperationOut.of(operation).model_dump(mode="json")
     return JSONResponse(document, 202, {"Location": f"/v1/operations/{operation.id}"})
 

@@ -172,7 +172,7 @@ def redeliver(
     webhook_id: WebhookId, delivery_id: DeliveryId, services: ServicesDep, session: SessionDep
 ) -> DeliveryOut:
     """Send a message that has ended once more, under the same `webhook-id`. It keeps no order with others."""
-    webhook, delivery = webhooks.get(session, webhook_id), deliveries.get(session, webhook_id, delivery_id)
+    webhook, delivery = webhooks.get_to_change(session, webhook_id), deliveries.get(session, webhook_id, delivery_id)
     deliveries.redeliver(session, webhook, delivery)
     session.commit()
     services.queue.send_webhooks()

@@ -11,6 +11,7 @@ import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, CursorResult, Update, and_, func, or_, select, update
@@ -19,7 +20,7 @@ from sqlalchemy.orm import Session, aliased
 from app.core import webhooks
 from app.core.errors import Conflict, NotFound
 from app.core.settings import Settings
-from app.core.tables import Job, JobEvent, Webhook, WebhookAttempt, WebhookDelivery, database_now, utc_now
+from app.core.tables import Job, JobEvent, Webhook, WebhookAttempt, WebhookDelivery, database_now, utc_ago, utc_now
 
 PER_WEBHOOK: Final = 2  # requests at a time to one receiver
 GROWTH: Final = 3.0  # of the time since the message was first due, from attempt to attempt
@@ -40,6 +41,7 @@ class Claim:
     event: str
     body: str
     webhook: Webhook
+    taken_at: datetime  # by the database's clock, which the message is signed with
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,9 @@ def publish(session: Session, event: JobEvent) -> None:
         select(Webhook.id, Webhook.events, Job.owner, Job.name, Job.state, Job.attempt)
         .join(Job, Job.owner == Webhook.owner)
         .where(Job.id == event.job_id, Webhook.disabled_at.is_(None))
-        # One that is being deleted is waited for, and not found: a message of it would break the job's own transaction.
-        .with_for_update(read=True, key_share=True, of=Webhook)
+        # One that is being deleted or disabled is waited for, and not found: a message of it would break the job's own
+        # transaction, or be sent all the same.
+        .with_for_update(read=True, of=Webhook)
     ).all()
     listening = [row for row in found if name in row.events]
     if not listening:
@@ -200,11 +203,9 @@ def _take(session: Session, delivery_id: str, webhook: Webhook, lease_s: float) 
         WebhookDelivery.id == delivery_id, WebhookDelivery.state == "pending", _is_free()
     )
     taken = taken.values(attempt=WebhookDelivery.attempt + 1, lease_token=token, lease_until=database_now() + lease_s)
-    row = session.execute(
-        taken.returning(WebhookDelivery.attempt, WebhookDelivery.event, WebhookDelivery.body),
-        execution_options={"synchronize_session": False},
-    ).first()
-    return None if row is None else Claim(delivery_id, token, row.attempt, row.event, row.body, webhook)
+    wanted = (WebhookDelivery.attempt, WebhookDelivery.event, WebhookDelivery.body, utc_ago().label("now"))
+    row = session.execute(taken.returning(*wanted), execution_options={"synchronize_session": False}).first()
+    return None if row is None else Claim(delivery_id, token, row.attempt, row.event, row.body, webhook, row.now)
 
 
 def note(session: Session, claim: Claim, answer: Answer, settings: Settings) -> str | None:
@@ -221,12 +222,12 @@ def note(session: Session, claim: Claim, answer: Answer, settings: Settings) -> 
         return None
     values: dict[str, Any] = {"lease_token": None, "lease_until": None}
     if answer.is_good:
-        values |= {"state": "delivered", "finished_at": utc_now()}
+        values |= {"state": "delivered", "finished_at": utc_ago()}
     else:
         now = session.scalars(select(database_now())).one()
         due_at = now + pause_s(settings.webhook_retry_s, now - pending_since, answer.retry_after_s)
         if due_at - pending_since > settings.webhook_patience_s:
-            values |= {"state": "failed", "finished_at": utc_now()}
+            values |= {"state": "failed", "finished_at": utc_ago()}
         else:
             values |= {"due_at": due_at}
     if not _changed(session, update(WebhookDelivery).where(*mine).values(values)):
@@ -242,6 +243,8 @@ def note(session: Session, claim: Claim, answer: Answer, settings: Settings) -> 
         )
     )
     _note_health(session, webhook, answer, settings.webhook_disable_after_s)
+    if webhook.disabled_at is not None and not answer.is_good:
+        return "failed"  # With all that was to be sent there.
     return str(values.get("state", "pending"))
 
 
@@ -251,10 +254,11 @@ def _note_health(session: Session, webhook: Webhook, answer: Answer, disable_aft
     if answer.is_good:
         webhook.failing_since = None
         return
-    webhook.failing_since = webhook.failing_since or utc_now()
+    now = session.scalars(select(utc_ago())).one()
+    webhook.failing_since = webhook.failing_since or now
     if answer.status == GONE:
         webhooks.disable(session, webhook, "The receiver answered 410 Gone.")
-    elif (utc_now() - webhook.failing_since).total_seconds() > disable_after_s:
+    elif (now - webhook.failing_since).total_seconds() > disable_after_s:
         since = webhook.failing_since.isoformat(timespec="seconds")
         webhooks.disable(session, webhook, f"Nothing has been delivered since {since}.")
 

@@ -5,6 +5,7 @@ why they are written on tables and not on mapped classes; they give nothing away
 """
 
 import time
+from datetime import datetime
 
 from sqlalchemy import Select, case, func, literal_column, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -13,9 +14,10 @@ from sqlalchemy.orm import Session
 from app.core import shares
 from app.core.owners import view_of
 from app.core.shares import InLine, Priority
-from app.core.tables import Job, TrainingShare
+from app.core.tables import Job, JobEvent, TrainingShare
 
 JOBS = Job.metadata.tables[Job.__tablename__]
+EVENTS = JobEvent.metadata.tables[JobEvent.__tablename__]
 SHARES = TrainingShare.metadata.tables[TrainingShare.__tablename__]
 # Not a parameter: PostgreSQL plans a statement that it has seen often for any value, and then not by the partial index.
 QUEUED = JOBS.c.state == literal_column("'queued'")
@@ -48,8 +50,22 @@ def come_in(session: Session, owner: str, least_turn: float) -> None:
 
 
 def move_on(session: Session, owner: str, by_s: float) -> None:
-    """Charge the owner for a job that is begun; a negative amount gives back what a job did not use."""
+    """Charge the owner for a job that is begun."""
     session.execute(update(SHARES).where(SHARES.c.owner == owner).values(turn=SHARES.c.turn + by_s))
+
+
+def give_back(session: Session, owner: str, by_s: float) -> None:
+    """Return what a job was charged and did not use, but let the owner overtake nobody who waits by that.
+
+    Who came in while the charge stood came in level with it. Behind an owner who has it back they would wait for as
+    much work as was not done.
+    """
+    back = SHARES.c.turn - by_s
+    others = [each.turn for each in in_line(session) if each.owner != owner]
+    if others:
+        least = min(others)
+        back = case((back >= least, back), (SHARES.c.turn <= least, SHARES.c.turn), else_=least)
+    session.execute(update(SHARES).where(SHARES.c.owner == owner).values(turn=back))
 
 
 def wait_for_others(session: Session) -> None:
@@ -101,6 +117,14 @@ def _waiting_by_owner() -> Select[tuple[str, int, float, float, int, float | Non
     )
     turn = select(SHARES.c.turn).where(SHARES.c.owner == waiting.c.owner).scalar_subquery().label("turn")
     return select(waiting.c.owner, waiting.c.jobs, waiting.c.rank, waiting.c.charge_s, waiting.c.begun, turn)
+
+
+def waiting_since(session: Session) -> datetime | None:
+    """Since when the job waits that has waited longest, by when it came or came back; None where none waits."""
+    back = select(func.max(EVENTS.c.created_at)).where(EVENTS.c.job_id == JOBS.c.id, EVENTS.c.kind == "requeued")
+    # Most have never been begun, and are not looked up.
+    came_back = case((JOBS.c.started_at.is_not(None), back.scalar_subquery()))
+    return session.scalar(select(func.min(func.coalesce(came_back, JOBS.c.created_at))).where(QUEUED))
 
 
 def first_of(session: Session, chosen: InLine) -> str | None:

@@ -1,7 +1,7 @@
 """Webhooks of an owner: making, changing, disabling them, and the secrets that they sign with. Nothing here commits."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import func, select, update
@@ -11,7 +11,7 @@ from app.core.errors import Conflict, NotFound, OverQuota
 from app.core.owners import view_of
 from app.core.receivers import Receivers, parsed_networks
 from app.core.settings import Settings
-from app.core.tables import Webhook, WebhookDelivery, new_id, utc_now
+from app.core.tables import Webhook, WebhookDelivery, new_id, utc_ago, utc_now
 from app.core.webhook_signatures import fingerprint, secret_of
 
 # What of a job's events is told, and by which name. Not its progress: that is for whoever watches.
@@ -57,12 +57,12 @@ def secret(webhook: Webhook, settings: Settings) -> str:
     return secret_of(settings.webhook_key, webhook.id, webhook.generation)
 
 
-def active_secrets(webhook: Webhook, settings: Settings) -> list[str]:
-    """The secrets to sign with, the present one first; none where the service's key is another than it was."""
+def active_secrets(webhook: Webhook, settings: Settings, now: datetime) -> list[str]:
+    """The secrets to sign with at that moment, the present one first; none where the service's key is another now."""
     if fingerprint(settings.webhook_key) != webhook.key_fingerprint:
         return []
     generations = [webhook.generation]
-    if webhook.previous_secret_until is not None and webhook.previous_secret_until > utc_now():
+    if webhook.previous_secret_until is not None and webhook.previous_secret_until > now:
         generations.append(webhook.generation - 1)
     return [secret_of(settings.webhook_key, webhook.id, generation) for generation in generations]
 
@@ -91,9 +91,9 @@ def change(session: Session, webhook: Webhook, changes: dict[str, Any]) -> None:
 
 def disable(session: Session, webhook: Webhook, reason: str) -> None:
     """Send nothing any more: what is on its way is given up, and what happens from now on is not noted."""
-    webhook.disabled_at, webhook.disabled_reason = utc_now(), reason
+    webhook.disabled_at, webhook.disabled_reason = session.scalars(select(utc_ago())).one(), reason
     pending = (WebhookDelivery.webhook_id == webhook.id, WebhookDelivery.state == "pending")
-    given_up = {"state": "failed", "finished_at": utc_now(), "lease_token": None, "lease_until": None}
+    given_up = {"state": "failed", "finished_at": utc_ago(), "lease_token": None, "lease_until": None}
     session.execute(
         update(WebhookDelivery).where(*pending).values(given_up), execution_options={"synchronize_session": False}
     )
@@ -108,7 +108,7 @@ def get(session: Session, webhook_id: str) -> Webhook:
 
 def get_to_change(session: Session, webhook_id: str) -> Webhook:
     """The webhook as it is now; nobody else changes or deletes it before the transaction ends. Raises NotFound."""
-    # A message that names it may be written meanwhile.
+    # Its deliveries may be written meanwhile; `publish` waits to see whether it is still there and enabled.
     webhook = session.get(Webhook, webhook_id, with_for_update={"key_share": True}, populate_existing=True)
     if webhook is None:
         raise NotFound(f"There is no webhook {webhook_id}.")

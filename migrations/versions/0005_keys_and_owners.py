@@ -19,6 +19,7 @@ BY_ID = ("datasets", "jobs", "batches", "operations")
 BY_NAME = {"model_versions": ["name", "version"], "model_aliases": ["name", "alias"]}
 UPLOADS = ("datasets", "operations")
 # Children before their parents.
+PARTS = {"pairs": ("dataset_id", "datasets"), "job_events": ("job_id", "jobs")}  # They belong to whoever has the whole.
 OWNED = ("model_aliases", "model_versions", "idempotency_keys", "operations", "batches", "jobs", "datasets")
 
 
@@ -62,6 +63,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     # Without owners everybody would see everything, under names that several may have. What belongs to a key goes; the
     # open service's things stay. (Weights and images go with the next sweep.)
+    for part, (column, whole) in PARTS.items():  # SQLite migrates with foreign keys off, so nothing goes by itself.
+        others = f"SELECT id FROM {whole} WHERE owner <> ''"  # noqa: S608 - our own tables
+        online.execute(f"DELETE FROM {part} WHERE {column} IN ({others})")  # noqa: S608 - our own tables
     for table in OWNED:
         online.execute(f"DELETE FROM {table} WHERE owner <> ''")  # noqa: S608 - our own tables
     for table, name in BY_NAME.items():

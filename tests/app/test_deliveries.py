@@ -278,16 +278,16 @@ def test_secrets_are_another_after_rotation_and_both_sign_for_a_while(rows: sess
     with rows.begin() as session:
         webhook = webhooks.get(session, webhook_id)
         before = webhooks.secret(webhook, SETTINGS)
-        assert webhooks.active_secrets(webhook, SETTINGS) == [before]
+        assert webhooks.active_secrets(webhook, SETTINGS, utc_now()) == [before]
         webhooks.rotate(webhook, SETTINGS, keep_previous_s=3600)
         after = webhooks.secret(webhook, SETTINGS)
-        assert webhooks.active_secrets(webhook, SETTINGS) == [after, before]
+        assert webhooks.active_secrets(webhook, SETTINGS, utc_now()) == [after, before]
         webhook.previous_secret_until = utc_now()
-        assert webhooks.active_secrets(webhook, SETTINGS) == [after]
+        assert webhooks.active_secrets(webhook, SETTINGS, utc_now()) == [after]
         elsewhere = SETTINGS.model_copy(update={"webhook_key": KEY[::-1]})
-        assert webhooks.active_secrets(webhook, elsewhere) == [], "a key that is not known signs nothing"
+        assert webhooks.active_secrets(webhook, elsewhere, utc_now()) == [], "a key that is not known signs nothing"
         webhooks.rotate(webhook, elsewhere, keep_previous_s=3600)
-        assert len(webhooks.active_secrets(webhook, elsewhere)) == 1
+        assert len(webhooks.active_secrets(webhook, elsewhere, utc_now())) == 1
 
 
 def test_no_column_of_any_table_holds_a_secret(rows: sessionmaker[Session]) -> None:
@@ -323,6 +323,30 @@ def test_only_deliveries_that_ended_long_ago_are_forgotten(rows: sessionmaker[Se
     with rows() as session:
         assert not session.scalars(select(WebhookAttempt)).all()
         assert session.scalars(select(JobEvent)).first() is not None
+
+
+@pytest.mark.parametrize("days", [-8, 8])
+def test_a_workers_wrong_clock_neither_forgets_messages_nor_disables_webhooks(
+    rows: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    webhook_id = hook(rows)
+    run(rows, "one")
+    (claimed,) = claim(rows)
+    note(rows, claimed, BAD)
+    for module in (deliveries, webhooks):
+        monkeypatch.setattr(module, "utc_now", lambda: utc_now() + timedelta(days=days), raising=False)
+    make_due(rows)
+    (again,) = claim(rows)
+    note(rows, again, BAD)
+    with rows.begin() as session:
+        webhook = session.get_one(Webhook, webhook_id)
+        assert (webhook.disabled_at, webhook.failing_since is not None) == (None, True)
+    make_due(rows)
+    (last,) = claim(rows)
+    note(rows, last, GOOD)
+    with rows.begin() as session:
+        retention.expire_deliveries(session, 7 * 86_400.0)
+        assert session.get_one(WebhookDelivery, last.delivery_id).state == "delivered"
 
 
 @given(st.floats(0.01, 60), st.none() | st.floats(0, 1e6))

@@ -161,8 +161,10 @@ def test_what_a_key_has_made_is_gone_on_the_way_back_before_keys_and_the_rest_st
         # As a tenant would have it: the same names again.
         lab = {"owner": "lab"}
         insert(connection, tables.tables["datasets"], lab | {"id": "ds_lab"})
+        insert(connection, tables.tables["pairs"], {"dataset_id": "ds_lab"})
         job = lab | {"id": "job_lab", "name": "scanner", "dataset_id": "ds_lab", "state": "queued"}
         insert(connection, tables.tables["jobs"], job)
+        insert(connection, tables.tables["job_events"], {"job_id": "job_lab"})
         model = lab | {"name": "scanner", "version": 1, "job_id": "job_lab", "weights_blob": "b9"}
         insert(connection, tables.tables["model_versions"], model)
         insert(connection, tables.tables["model_aliases"], lab | {"name": "scanner", "alias": "production"})

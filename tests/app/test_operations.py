@@ -1,14 +1,17 @@
 """Single images over HTTP: options, waiting, following, cancelling, trusting. The test plays the worker by hand."""
 
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NoReturn
 
 import httpx
 import pytest
+from sqlalchemy import make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -161,6 +164,22 @@ def test_no_image_is_promised_that_a_power_cut_could_still_take(
     monkeypatch.setattr(FolderStorage, "make_durable", fail)
     answer = client.post(PATH, content=encoded(pixels()), headers={**PNG, "Prefer": "wait=1"})
     problem(answer, 503, "unavailable")
+
+
+def test_the_row_of_a_promised_image_is_on_the_disk_too(
+    client: httpx.Client, hands: Hands, api_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = make_url(api_settings.database_url).database
+    flushed = []
+    flush = os.fsync
+
+    def seen(descriptor: int) -> None:
+        flushed.append(os.fstat(descriptor).st_ino)
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    assert client.post(PATH, content=encoded(pixels()), headers={**PNG, "Prefer": "wait=1"}).status_code == 202
+    assert Path(f"{database}-wal").stat().st_ino in flushed
 
 
 def test_prefer_wait_is_answered_in_that_time(client: httpx.Client, hands: Hands) -> None:

@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import count
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +20,7 @@ from app.core import jobs, shares, training_queue
 from app.core.jobs import Lease
 from app.core.owners import View, ViewedSessions
 from app.core.shares import AGEING_S, PRIORITIES, Priority, expected_work_s
-from app.core.tables import Dataset, Job, Table, TrainingShare
+from app.core.tables import Dataset, Job, Table, TrainingShare, utc_now
 from ml.options import PRESETS
 
 OWNERS = ("ada", "bea", "cleo")
@@ -65,6 +67,11 @@ class Queue:
     def end(self, job_id: str) -> None:
         with self.sessions.begin() as session:
             session.execute(update(Job).where(Job.id == job_id).values(progress=1.0))
+            assert jobs.fail(session, self.leases.pop(job_id), "code", "message")
+
+    def drop(self, job_id: str) -> None:
+        """Fail before anything was done."""
+        with self.sessions.begin() as session:
             assert jobs.fail(session, self.leases.pop(job_id), "code", "message")
 
     def give_back(self, job_id: str) -> None:
@@ -223,9 +230,30 @@ def test_jobs_of_a_release_that_knew_no_shares_are_served(queue: Queue) -> None:
 
 # Properties
 
+
+def test_a_job_that_ends_early_gives_its_owner_back_no_more_than_the_place_of_those_who_wait(queue: Queue) -> None:
+    large = queue.put("ada", scheme="baseline", finetune_steps=100_000)
+    queue.take()
+    for _ in range(20):
+        queue.put("ada", scheme="baseline", finetune_steps=20)
+    queue.put("bea", scheme="baseline", finetune_steps=20)
+    before = queue.turn("ada")
+    queue.drop(large)
+    assert queue.turn("ada") <= before
+    assert "bea" in queue.taken(2)
+
+
+def test_a_job_that_ends_early_gives_all_back_where_nobody_else_waits(queue: Queue) -> None:
+    large = queue.put("ada", scheme="baseline", finetune_steps=100_000)
+    before = queue.turn("ada")
+    queue.take()
+    queue.drop(large)
+    assert queue.turn("ada") == before
+
+
 ACTIONS = st.one_of(
     st.tuples(st.just("put"), st.sampled_from(OWNERS), st.sampled_from(PRIORITIES), st.sampled_from([20, 200, 2_000])),
-    st.tuples(st.sampled_from(["take", "end", "give_back", "cancel"]), st.integers(0, 10)),
+    st.tuples(st.sampled_from(["take", "end", "drop", "give_back", "cancel"]), st.integers(0, 10)),
 )
 
 
@@ -245,7 +273,9 @@ def carry_out(queue: Queue, action: tuple[object, ...]) -> None:
                 queue.cancel(waiting[index % len(waiting)])
         case (str(what), int(index)):
             if running := sorted(queue.leases):
-                (queue.end if what == "end" else queue.give_back)(running[index % len(running)])
+                {"end": queue.end, "drop": queue.drop, "give_back": queue.give_back}[what](
+                    running[index % len(running)]
+                )
 
 
 @given(st.lists(ACTIONS, max_size=40))
@@ -318,6 +348,27 @@ def test_the_place_of_an_only_owner_is_exact_and_that_of_several_no_further_than
 
 
 # On both databases
+
+
+def test_a_job_that_came_back_has_waited_since_then(engine: Engine) -> None:
+    queue = Queue(engine)
+    assert since(queue) is None
+    old, new = queue.put("ada"), queue.put("ada")
+    with queue.sessions.begin() as session:
+        session.execute(update(Job).where(Job.id == old).values(created_at=utc_now() - timedelta(hours=2)))
+    assert utc_now() - since(queue) > timedelta(hours=1)
+    queue.take()
+    queue.give_back(old)
+    assert utc_now() - since(queue) < timedelta(minutes=1)
+    queue.take()
+    assert queue.waiting() == [new]
+    with queue.sessions() as session:
+        assert since(queue) == session.get_one(Job, new).created_at
+
+
+def since(queue: Queue) -> Any:
+    with queue.sessions() as session:
+        return training_queue.waiting_since(session)
 
 
 def test_claims_at_once_are_each_anothers_and_share_the_workers(engine: Engine) -> None:
