@@ -47,7 +47,7 @@ format: $(VENV)/.developer  ## let ruff format the code and mend what it can
 	@$(BIN)/ruff format .
 
 .PHONY: bench
-bench: $(VENV)/.developer  ## the main job on real pairs, recorded under benchmarks/results/
+bench: $(VENV)/.developer  ## the main job on real pairs, recorded under benchmarks/results/; ARGS="--targets DIR" where they lie elsewhere
 	@$(BIN)/drtl bench $(ARGS)
 
 .PHONY: chaos

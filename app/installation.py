@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+from sqlalchemy.engine import make_url
 
 from app.core.finding import Finding, counted
 from app.core.settings import Settings
@@ -110,9 +111,11 @@ def _configured_broker(settings: Settings) -> Finding:
 
 
 def folders(settings: Settings) -> Iterator[Finding]:
-    """The folders can be written to, and an upload of the largest size would fit."""
+    """The folders in which anything lies can be written to, and an upload of the largest size would fit."""
     assert settings.blob_dir is not None
-    places = {"data folder": settings.data_dir, "TMPDIR": Path(tempfile.gettempdir())}
+    places = {"TMPDIR": Path(tempfile.gettempdir())}
+    if needs_data_folder(settings):
+        places = {"data folder": settings.data_dir} | places
     if not settings.blob_url:
         places["blobs"] = settings.blob_dir
     for name, place in places.items():
@@ -131,6 +134,19 @@ def folders(settings: Settings) -> Iterator[Finding]:
             yield Finding("disk", "problem", message, advice)
         else:
             yield Finding("disk", "ok", f"{name}, {place}: writable, {free / 2**30:.1f} GiB free")
+
+
+def needs_data_folder(settings: Settings) -> bool:
+    """Whether anything is kept there, or will be. In containers nothing is, which have all of it elsewhere."""
+    assert settings.blob_dir is not None
+    if "broker_url" not in settings.model_fields_set:
+        return True  # `drtl up` starts a broker, and keeps its files there.
+    home, database = settings.data_dir.absolute(), make_url(settings.database_url)
+    if database.get_backend_name() == "sqlite" and (home / (database.database or "")).is_relative_to(home):
+        return True
+    if not settings.blob_url and (home / settings.blob_dir).is_relative_to(home):
+        return True
+    return any(home.glob("*"))  # Logs, the webhooks' key.
 
 
 def bucket(settings: Settings) -> Finding:

@@ -7,6 +7,8 @@ import argparse
 import asyncio
 import resource
 import socket
+import sys
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, cast
 
@@ -17,6 +19,7 @@ from app.core.settings import Settings, settings
 from app.main import create_app
 
 FILES_BESIDE: Final = 256  # Open files that have nothing to do with connections: database, broker, logs, examiners.
+LOWER_LIMITS: Final = (65_536, 10_240)  # What to ask for where the hard limit is refused, the most first.
 
 
 def configure(application: Any, chosen: Settings, **listening: Any) -> uvicorn.Config:
@@ -31,10 +34,20 @@ def configure(application: Any, chosen: Settings, **listening: Any) -> uvicorn.C
 
 
 def room_for_connections() -> int:
-    """As many as there may be while each also has a file open. Raises the process's limit as far as it goes."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return max(16, (hard - FILES_BESIDE) // 2)
+    """As many as there may be while each also has a file open. Raises the process's limit as far as it goes.
+
+    macOS names no hard limit, and refuses a soft one that is as high: what counts is what has been reached.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lower = () if soft == resource.RLIM_INFINITY else (limit for limit in LOWER_LIMITS if limit > soft)
+    for limit in (hard, *lower):
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            break
+    reached, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if reached == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(16, (reached - FILES_BESIDE) // 2)
 
 
 def main() -> None:

@@ -41,6 +41,7 @@ def measure(
     output: Path = REPOSITORY / "benchmarks/results/main_job.json",
 ) -> None:
     """Run the main job and its baseline on every target and write what was measured."""
+    chosen = targets_in(targets, only)
     report: dict[str, Any] = {
         "command": "make bench",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -59,9 +60,7 @@ def measure(
     ):
         pids = json.loads((Path(folder) / "service" / "service.json").read_text())["processes"]
         report["idle_rss_mib"] = {name: rss_mib(pid) for name, pid in pids.items()}
-        for target in sorted(path for path in targets.resolve().iterdir() if path.is_dir()):
-            if only and target.name not in only:
-                continue
+        for target in chosen:
             report["targets"][target.name] = measured_target(client, target, shots, preset, seed)
             typer.echo(json.dumps({target.name: report["targets"][target.name]}, indent=1))
         first = next(iter(report["targets"]))
@@ -69,6 +68,15 @@ def measure(
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(report, indent=2) + "\n")
     typer.echo(f"Wrote {output}.")
+
+
+def targets_in(folder: Path, only: list[str] | None) -> list[Path]:
+    """Every target of the folder, or those of `only`, by name. Ends the program where there is none."""
+    targets = [path for path in folder.resolve().glob("*") if path.is_dir() and (not only or path.name in only)]
+    if not targets:
+        named = f" named {' or '.join(only)}" if only else ""
+        raise SystemExit(f"There is no target{named} in {folder.resolve()}: say with --targets where targets are.")
+    return sorted(targets)
 
 
 def measured_target(client: Client, target: Path, shots: int, preset: str, seed: int) -> dict[str, Any]:

@@ -1,9 +1,14 @@
 """requirements/ holds what pyproject.toml asks for: on each Python and platform one version of it, and its hashes."""
 
 import re
+import shutil
+import sys
 import tomllib
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from packaging.requirements import Requirement
@@ -112,3 +117,47 @@ def test_the_image_is_made_of_locked_packages_alone() -> None:
     for options in installs:
         assert "--no-deps" in options
         assert "--require-hashes" in options or "--no-index /dist/" in options, options
+
+
+# uv as far as `.ci/lock` needs it, on a day when everything has a newer version: what the output file or a constraint
+# holds stays where it is.
+STAND_IN_FOR_UV = """
+import re, sys
+from pathlib import Path
+
+arguments = sys.argv[1:]
+given = dict(zip(arguments, arguments[1:]))
+files = ["build"] if arguments[-1].endswith(".in") else ["service", "torch-cuda", *["dev"] * ("dev" in arguments)]
+output = Path(given["--output-file"])
+held = output.read_text() + (Path(given["--constraint"]).read_text() if "--constraint" in given else "")
+moves = given.get("--upgrade-package")
+pinned = lambda pin: pin[0] if pin[0] in held and pin[1] != moves else f"{pin[1]}==9999"
+needed = "".join((Path(__file__).parent / "requirements" / f"{file}.txt").read_text() for file in files)
+needed = re.sub(r"^([a-z0-9.-]+)==[^ ;]+", pinned, needed, flags=re.MULTILINE)
+output.write_text(re.sub("^#.*\\n", "", needed, flags=re.MULTILINE))
+"""
+
+
+def out_of_reach(address: str, **_: object) -> NoReturn:
+    raise OSError(f"{address} is not asked in tests")
+
+
+@pytest.mark.parametrize("name", ["pillow", "pytest", "hatchling", "packaging"])
+def test_one_package_moves_alone(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in (".ci", "requirements"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "uv").write_text(STAND_IN_FOR_UV)
+    spec = spec_from_loader("lock", SourceFileLoader("lock", str(tmp_path / ".ci/lock")))
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(lock := module_from_spec(spec))
+    monkeypatch.setattr(lock, "UV", [sys.executable, tmp_path / "uv"])
+    monkeypatch.setattr("urllib.request.urlopen", out_of_reach)  # So torch's hashes on file stay.
+
+    lock.main(["--upgrade-package", name])
+
+    for path in FILES.values():
+        moved = re.sub(rf"^{name}==[^ ;]+", f"{name}==9999", path.read_text(), flags=re.MULTILINE)
+        assert (tmp_path / "requirements" / path.name).read_text() == moved, path.name
+    assert f"\n{name}==9999 " in "".join(path.read_text() for path in (tmp_path / "requirements").iterdir())

@@ -18,7 +18,13 @@ from tests.app.conftest import connected
 ROOT = Path(__file__).parents[1]
 RULES: list[dict[str, Any]] = yaml.safe_load((ROOT / "deploy/alerts.yml").read_text())["groups"][0]["rules"]
 PANELS: list[dict[str, Any]] = json.loads((ROOT / "deploy/grafana-dashboard.json").read_text())["panels"]
-QUERIES = [*(rule["expr"] for rule in RULES), *(panel["targets"][0]["expr"] for panel in PANELS)]
+PAGE = (ROOT / "docs/operations.md").read_text()
+(SCALED,) = (yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE))
+QUERIES = [
+    *(rule["expr"] for rule in RULES),
+    *(panel["targets"][0]["expr"] for panel in PANELS),
+    *(trigger["metadata"]["query"] for trigger in SCALED["spec"]["triggers"]),
+]
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +56,10 @@ def test_every_query_asks_for_what_exists(query: str, exposed: dict[str, set[str
 
 
 def test_every_metric_is_explained_and_every_explained_one_exists(exposed: dict[str, set[str]]) -> None:
-    page = (ROOT / "docs/operations.md").read_text()
-    explained = set(re.findall(r"`(drtl_\w+)", page))
+    explained = set(re.findall(r"`(drtl_\w+)", PAGE))
     parts = r"_(bucket|count|sum|created)$"
     assert explained == {re.sub(parts, "", name) for name in exposed if not name.endswith("_created")}
 
 
 def test_every_alert_is_explained() -> None:
-    page = (ROOT / "docs/operations.md").read_text()
-    assert {rule["alert"] for rule in RULES} == set(re.findall(r"^\| `(Drtl\w+)`", page, re.MULTILINE))
+    assert {rule["alert"] for rule in RULES} == set(re.findall(r"^\| `(Drtl\w+)`", PAGE, re.MULTILINE))

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def train(_job_id: str) -> None:
-    """Train the job that has waited longest: which one the message meant does not matter."""
+    """Train the job that is next by the owners' shares: which one the message meant does not matter."""
     from worker import training  # Loads torch.
 
     if not service().queue.is_first_delivery(current_task.request.id):

@@ -3,15 +3,18 @@
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.core import deliveries
+from app.core import deliveries, training_queue
 from app.core.owners import Sessions
-from app.core.tables import ACTIVE, ENDED, Job, Operation, utc_now
+from app.core.tables import ACTIVE, ENDED, PHASES, Job, Operation, utc_now
 
+STARTING: Final = "starting"  # The phase of a job that runs and has told none yet.
+RUNNING: Final = (STARTING, *PHASES)
 ACTIVE_EVERY_S: Final = 1.0
 ENDED_EVERY_S: Final = 15.0  # Jobs are never removed, so that counting those that have ended takes ever longer.
 
@@ -52,8 +55,8 @@ class CensusTaker:
                     self._last = Census(
                         jobs=_jobs(session, ACTIVE) | self._ended,
                         operations=_operations(session),
-                        oldest_job_s=_oldest_s(session, Job),
-                        oldest_operation_s=_oldest_s(session, Operation),
+                        oldest_job_s=_age_s(training_queue.waiting_since(session)),
+                        oldest_operation_s=_age_s(_oldest_operation(session)),
                         waiting_work_s=_waiting_work_s(session),
                         pending_webhooks=deliveries.pending(session),
                         overdue_webhook_s=deliveries.overdue_s(session),
@@ -63,14 +66,14 @@ class CensusTaker:
 
 
 def _jobs(session: Session, states: tuple[str, ...]) -> dict[tuple[str, str], int]:
-    """With every state in it, also at zero."""
-    counts = {(state, ""): 0 for state in states if state != "running"}
+    """With every state and phase in it, also at zero: a sum over none at all would be no number, not 0."""
+    counts = {(state, phase): 0 for state in states for phase in (RUNNING if state == "running" else ("",))}
     if states is ENDED:
         of_state = select(Job.state, func.count()).where(Job.state.in_(states)).group_by(Job.state)
         return counts | {(state, ""): number for state, number in session.execute(of_state)}
     by_phase = select(Job.state, Job.phase, func.count()).where(Job.state.in_(states)).group_by(Job.state, Job.phase)
     for state, phase, number in session.execute(by_phase):
-        key = state, (phase or "starting") if state == "running" else ""
+        key = state, (phase or STARTING) if state == "running" else ""
         counts[key] = counts.get(key, 0) + number
     return counts
 
@@ -83,8 +86,11 @@ def _operations(session: Session) -> dict[str, int]:
     return counts
 
 
-def _oldest_s(session: Session, table: Any) -> float:
-    since = session.scalar(select(func.min(table.created_at)).where(table.state == "queued"))
+def _oldest_operation(session: Session) -> datetime | None:
+    return session.scalar(select(func.min(Operation.created_at)).where(Operation.state == "queued"))
+
+
+def _age_s(since: datetime | None) -> float:
     return 0.0 if since is None else max(0.0, (utc_now() - since).total_seconds())
 
 

@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry, from a request through its message to the worker's steps, where OTEL_* variables ask.
+"""Traces by OpenTelemetry, from a request through its row to the worker's steps, where OTEL_* variables ask.
 
 Where they do not, nothing of OpenTelemetry is imported, and a span is an empty block (docs/adr/0026-traces.md).
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CARRIED: Final = ("traceparent", "tracestate")  # headers of requests and of messages (W3C Trace Context)
+CARRIED: Final = ("traceparent", "tracestate")  # headers of requests, kept in the row (W3C Trace Context)
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 FLUSH_S: Final = 3.0  # A collector that is away must not hold up a process that ends.

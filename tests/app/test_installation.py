@@ -5,6 +5,7 @@ import os
 import socket
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -53,6 +54,41 @@ def test_a_data_folder_below_a_file_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     found = next(iter(installation.folders(Settings(data_dir=tmp_path / "file" / "data"))))
     assert (found.check, found.state) == ("writable", "problem")
+
+
+def test_a_data_folder_in_which_nothing_lies_need_not_be_writable(tmp_path: Path) -> None:
+    """As in the containers, which have no home, and everything elsewhere."""
+    (tmp_path / "file").write_bytes(b"")
+    elsewhere: dict[str, Any] = {
+        "data_dir": tmp_path / "file" / "data",
+        "database_url": "postgresql+psycopg://drtl@127.0.0.1:9/drtl",
+        "broker_url": "redis://127.0.0.1:9/0",
+        "blob_dir": tmp_path / "blobs",
+    }
+
+    def unwritable(**settings: Any) -> bool:
+        found = installation.folders(Settings(**elsewhere | settings))
+        return any(each.check == "writable" and "data folder" in each.message for each in found)
+
+    assert not unwritable()
+    assert not unwritable(blob_dir=None, blob_url="s3://bucket")
+    assert unwritable(database_url="")
+    assert unwritable(blob_dir=None)
+    del elsewhere["broker_url"]
+    assert unwritable()
+
+
+def test_a_data_folder_in_which_something_lies_is_looked_at(tmp_path: Path) -> None:
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        database_url="postgresql+psycopg://drtl@127.0.0.1:9/drtl",
+        broker_url="redis://127.0.0.1:9/0",
+        blob_url="s3://bucket",
+    )
+    assert not any("data folder" in each.message for each in installation.folders(settings))
+    settings.data_dir.mkdir()
+    (settings.data_dir / "webhook.key").write_text("key")
+    assert any("data folder" in each.message for each in installation.folders(settings))
 
 
 def test_a_configured_broker_that_is_away_is_a_problem_and_one_without_a_reconciler_too(

@@ -1,10 +1,15 @@
 """`/metrics` of a running service: its own requests, its rows, and what workers elsewhere have counted."""
 
+import json
+import os
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import httpx
 import pytest
@@ -21,8 +26,10 @@ from app.core.settings import Settings
 from app.core.tables import Dataset, Job, Operation, utc_now
 from app.core.telemetry import Numbers
 from app.main import create_app
+from benchmarks.chaos import clock
 from tests.app.conftest import connected
 
+ROOT = Path(__file__).resolve().parents[2]
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -132,6 +139,30 @@ def test_readings_are_added_up_over_processes_and_those_of_ended_processes_fade(
     assert of(samples, "drtl_gpu_memory_bytes", worker="training") == 11
     assert of(samples, "drtl_blobs") == 7
     assert not redis.hexists(telemetry.READINGS, "drtl_gpu_memory_bytes|training|ended:1")
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_readings_are_as_old_as_the_broker_says_whatever_the_clocks_of_those_who_state_and_read_them(
+    redis: Redis, api_settings: Settings, tmp_path: Path, hours: int
+) -> None:
+    wrong = clock.skewed(tmp_path, "worker")
+    clock.shift(tmp_path, "worker", hours * 3600)
+    here = Numbers(redis)
+    here.watch(telemetry.GPU_MEMORY, "inference", lambda: 6.0)
+    here.close()
+    elsewhere = (
+        "import sys, time; from redis import Redis; from app.core import telemetry;"
+        "redis = Redis.from_url(sys.argv[1]); numbers = telemetry.Numbers(redis);"
+        "numbers.watch(telemetry.GPU_MEMORY, 'training', lambda: 5.0); numbers.close();"
+        "print(time.time(), *sorted(telemetry.read_readings(redis).values()))"
+    )
+    command = [sys.executable, "-c", elsewhere, api_settings.broker_url]
+    told = subprocess.run(command, env=os.environ | wrong, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    its_time, *read_there = map(float, told.split())
+    assert abs(its_time - time.time() - hours * 3600) < 60  # Its clock was wrong.
+    assert read_there == sorted(telemetry.read_readings(redis).values()) == [5.0, 6.0]
+    stated = [json.loads(document)[1] for document in redis.hvals(telemetry.READINGS)]
+    assert stated == pytest.approx([time.time()] * 2, abs=60)  # So the other's fades in time, too.
 
 
 def test_numbers_counted_while_the_broker_is_away_arrive_once_it_is_back(redis: Redis) -> None:

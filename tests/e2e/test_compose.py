@@ -39,6 +39,17 @@ def test_every_process_of_the_service_is_given_the_operators_settings() -> None:
     assert "drtl.env" in (ROOT / ".gitignore").read_text().splitlines()  # It may hold secrets.
 
 
+def test_the_number_of_workers_is_kept_where_every_command_reads_it() -> None:
+    """`docker compose up` without `--scale` starts as many as the file says, whatever ran before."""
+    written = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    numbers = {name: service["scale"] for name, service in written.items() if "scale" in service}
+    assert numbers == {
+        "worker-training": "${DRTL_TRAINING_WORKERS:-1}",
+        "worker-inference": "${DRTL_INFERENCE_WORKERS:-1}",
+    }
+    assert {compose_services()[name]["scale"] for name in numbers} == {1}
+
+
 def test_with_gpus_one_image_is_built_with_cuda_and_both_workers_get_one() -> None:
     services = yaml.safe_load((ROOT / "deploy/docker-compose.gpu.yml").read_text())["services"]
     assert set(services) == {"migrate", *OWN}
@@ -136,6 +147,16 @@ def test_the_main_job_passes_on_the_cluster_with_a_key_and_with_no_other(cluster
         assert service.http.get("/v1/models/cluster/versions/1/onnx").status_code == 200
         for path in (f"/v1/jobs/{job_id}", "/v1/models/cluster", "/v1/models/cluster/versions/1/onnx"):
             assert httpx.get(url + path, headers=another).status_code == 404
+
+
+def test_the_doctor_finds_nothing_wrong_where_only_blobs_and_scratch_can_be_written_to(cluster: Cluster) -> None:
+    command = [sys.executable, "-c", "from app.cli import main; main()", "doctor", "--json"]
+    if confinement.reason_why_not() is None:
+        command = confinement.confined(command, cluster.writable)
+    eventually(lambda: cluster.check("beat").returncode == 0, timeout_s=40, every_s=0.5, what="the first round")
+    environment = cluster.environment_of("api")
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert told.returncode == 0, told.stdout + told.stderr
 
 
 @pytest.mark.parametrize("name", ["api", "worker-training", "beat"])
