@@ -4,6 +4,7 @@ import argparse
 import copy
 import io
 import json
+import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from torch.jit._trace import TracerWarning
 
 from ml.backbones import SameSize
 from ml.model_file import unpack
+from ml.precision import is_out_of_memory
 
 OPSET: Final = 20  # The newest that the exporter writes; onnxruntime reads it since 1.17.
 INPUT: Final = "image"
@@ -139,14 +141,24 @@ def _metadata(network: SameSize, card: Mapping[str, Any]) -> dict[str, str]:
 
 
 def main() -> int:
-    """The command line: a model file in, an ONNX file out."""
+    """The command line: a model file in, an ONNX file out.
+
+    Returns 0; 1 for a model that cannot be exported; EX_TEMPFAIL (75) where a full disk or too little memory was in
+    the way, which says nothing about the model.
+    """
     arguments = argparse.ArgumentParser(prog="python -m ml.onnx_export", description=__doc__)
     arguments.add_argument("model", type=Path, help="a model file of ours (safetensors)")
     arguments.add_argument("file", type=Path, help="where the ONNX file goes")
     given = arguments.parse_args()
     try:
         given.file.write_bytes(export_onnx(*unpack(given.model)))
-    except (OSError, ValueError) as error:
+    except (OSError, MemoryError, RuntimeError, ValueError) as error:
+        met = error.__cause__ or error  # `unpack` tells of whatever it meets as a ValueError.
+        if isinstance(met, OSError) or is_out_of_memory(met):
+            print(repr(met), file=sys.stderr)
+            return os.EX_TEMPFAIL
+        if not isinstance(error, ValueError):
+            raise
         print(error, file=sys.stderr)
         return 1
     return 0

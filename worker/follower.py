@@ -14,7 +14,7 @@ from torch import Tensor
 
 from app.core import jobs, telemetry, tracing
 from app.core.jobs import Lease
-from app.core.tables import Job
+from app.core.tables import Job, JobEvent
 from ml.preview import Preview
 from worker.lease import Heartbeat, WorkerStopping, shutdown
 from worker.own_blobs import sign_png, sign_safetensors
@@ -33,6 +33,7 @@ class JobFollower:
 
     def __init__(self, service: Service, lease: Lease, heartbeat: Heartbeat) -> None:
         self.service = service
+        self.passing = service.passing()
         self.lease = lease
         self.heartbeat = heartbeat
         self.owner = f"{lease.job_id}/{lease.attempt}"  # of what this attempt stores
@@ -40,7 +41,7 @@ class JobFollower:
         self.checkpoint_blob: str | None = None
         self.began = time.monotonic()
         self.first_fraction: float | None = None
-        self.reached = 0.0  # By the attempt before; a bar that has come so far does not fall back.
+        self.reached = 0.0  # By the attempt that this one resumes; a bar that has come so far does not fall back.
         self.phase = ""
         self.steps = tracing.Steps()
         self.next_report = self.began
@@ -51,10 +52,11 @@ class JobFollower:
         self.stop_seen: float | None = None
 
     def begin(self, scratch: Path, job: Job) -> None:
-        """Take over where the attempt before left off."""
+        """Take over what the attempt before left."""
         self.scratch = scratch
         self.checkpoint_blob, self.preview_blob = job.checkpoint_blob, job.preview_blob
-        self.reached = job.progress if job.checkpoint_blob is not None else 0.0
+        if self.preview_blob is not None:
+            self.best_preview_psnr = self._best_shown()
 
     def has_trained(self) -> bool:
         """Whether the method has come past what it does before its first step."""
@@ -76,7 +78,7 @@ class JobFollower:
         self.next_report = now + max(REPORT_EVERY_S, (now - self.began) / 500)
         payload, eta_s = finite(facts), self._eta_s(fraction, now)
         try:
-            self.service.write(
+            self.passing.write(
                 lambda session: jobs.report_progress(
                     session, self.lease, phase, max(fraction, self.reached), eta_s, **payload
                 )
@@ -136,10 +138,19 @@ class JobFollower:
             "height": seen.height,
             "improved": improved,
         }
-        self.service.write(lambda session: jobs.save_preview(session, self.lease, blob, **finite(facts)))
+        self.passing.write(lambda session: jobs.save_preview(session, self.lease, blob, **finite(facts)))
         if improved:
             # The one before goes with the next sweep: it is an image, so its owner may have sent it in meanwhile.
             self.preview_blob, self.best_preview_psnr = blob, seen.psnr
+
+    def _best_shown(self) -> float:
+        """What the image that is shown has reached, in dB; −∞ where its event is past its retention."""
+        told = select(JobEvent.payload).where(JobEvent.job_id == self.lease.job_id, JobEvent.kind == "preview")
+        with self.service.read_sessions() as session:
+            looks = [look for look in session.scalars(told) if look["improved"]]
+        # JSON has no infinity: what is equal to the clean crop was told without a number.
+        reached = (math.inf if look["psnr_db"] is None else look["psnr_db"] for look in looks)
+        return max(reached, default=-math.inf)
 
     def drop_checkpoint(self) -> None:
         """Remove the last checkpoint's blob once the job has ended and its row names it no more."""

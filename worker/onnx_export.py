@@ -28,8 +28,8 @@ def export(service: Service, reference: str) -> None:
     """Make, store and note the file of `name@version`, unless this process is making one, be it another's.
 
     Whoever waits for it asks again, and is told to.
-    What may go well another time (a lost database, a full disk, a killed child) is logged and raised, and the next
-    request tries anew; that the model cannot be exported is noted for whoever asks.
+    What may go well another time (a lost database, a full disk, too little memory, a killed child) is logged and
+    raised, and the next request tries anew; that the model cannot be exported is noted for whoever asks.
     """
     if not _one_at_a_time.acquire(blocking=False):
         return
@@ -64,6 +64,8 @@ def _export(service: Service, reference: str) -> None:
         )
         if child.returncode < 0:
             raise RuntimeError(f"model {reference}: its export was killed by signal {-child.returncode}")
+        if child.returncode == os.EX_TEMPFAIL:
+            raise RuntimeError(f"model {reference}: its export found no room: {child.stderr}")
         blob = error = None
         if child.returncode == 0:
             with file.open("rb") as made:

@@ -48,13 +48,14 @@ def stop_overdue(service: Service) -> None:
 def recover(service: Service) -> None:
     """Take back what belongs to workers that have gone silent."""
     with service.sessions.begin() as session:
-        requeued = jobs.recover_expired(session, service.settings.max_attempts)
+        taken_back = jobs.recover_expired(session, service.settings.max_attempts)
         ended = operations.recover_expired(session, OPERATION_ATTEMPTS)
-    for job_id in requeued:
+    for job_id, state in taken_back.items():
         service.numbers.add(telemetry.LEASES_EXPIRED, "job")
-        log.warning("job %s: its worker is lost, queued again", job_id)
-    for operation_id in ended:
-        service.numbers.add(telemetry.LEASES_EXPIRED, "operation")
+        log.warning("job %s: its worker is lost, now it is %s", job_id, state)
+    for operation_id, state in ended.items():
+        if state == "failed":
+            service.numbers.add(telemetry.LEASES_EXPIRED, "operation")
         service.queue.notify_done(operation_id)
 
 

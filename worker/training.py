@@ -36,7 +36,7 @@ Method = Callable[..., Outcome]
 
 
 def run_next(service: Service, task_id: str, method: Method = run_job) -> None:
-    """Train the job that has waited longest, if any waits. Raises what was not foreseen, after failing the job."""
+    """Train the job whose turn it is, if any waits. Raises what was not foreseen, after failing the job."""
     lease = service.write(lambda session: jobs.claim_next(session, task_id, service.settings.lease_s))
     if lease is None:
         return
@@ -54,7 +54,7 @@ def run(service: Service, lease: Lease, method: Method = run_job) -> None:
     watch_accelerator(service, "training")
 
     def renew() -> None:
-        service.write(lambda session: jobs.renew(session, lease, service.settings.lease_s))
+        service.passing().write(lambda session: jobs.renew(session, lease, service.settings.lease_s))
 
     def look() -> None:
         with service.read_sessions() as session:
@@ -107,7 +107,7 @@ def train(service: Service, lease: Lease, follower: JobFollower, crew: Crew, met
             job = repository.get_job(session, lease.job_id)
             dataset = repository.get_dataset(session, job.dataset_id)
         follower.begin(scratch, job)
-        attempt = partial(
+        prepared = partial(
             method,
             read_pairs(service, dataset),
             training_options(job),
@@ -117,16 +117,21 @@ def train(service: Service, lease: Lease, follower: JobFollower, crew: Crew, met
             crew=crew,
             lpips=perceptual_metric(service.settings.lpips_weights),
         )
+
+        def attempt(resume: Path | None) -> Outcome:
+            follower.reached = 0.0 if resume is None else job.progress
+            return prepared(resume=resume)
+
         resume = fetch_checkpoint(service, job.checkpoint_blob, scratch / "resume")
         try:
-            outcome = attempt(resume=resume)
+            outcome = attempt(resume)
         except (ValueError, LookupError, TypeError, RuntimeError) as error:
             if resume is None or follower.has_trained():
                 raise
             # A newer version of the method may not understand what an older one saved, or its networks may have other
             # shapes; the pairs are still good. What is wrong with anything else shows again without the checkpoint.
             log.warning("job %s: the checkpoint does not fit, starting anew: %s", lease.job_id, error)
-            outcome = attempt(resume=None)
+            outcome = attempt(None)
     follower.progress("registering", 0.99)
     register(service, lease, dataset, outcome)
 

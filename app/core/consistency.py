@@ -5,14 +5,15 @@ repair is guarded by what it was found for.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import BigInteger, Select, and_, func, inspect, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.core import jobs, operations, repository, retention
+from app.core import jobs, operations, repository, retention, training_queue
 from app.core.finding import Finding, counted
 from app.core.lost_blobs import LOSSES, Loss
 from app.core.settings import Settings
@@ -59,6 +60,7 @@ def examine(holdings: Holdings, *, deep: bool = False) -> Iterator[Finding]:
     yield aliases(holdings)
     yield models(holdings)
     yield expired(holdings)
+    yield event_numbers(holdings)
 
 
 # ---- blobs
@@ -203,17 +205,20 @@ def _take_back_jobs(holdings: Holdings) -> str:
     """As the reconciler does it; workers that are alive after all are shut out by their lease's token."""
     settings = holdings.settings
     with holdings.sessions.begin() as session:
-        queued = jobs.recover_expired(session, settings.max_attempts)
+        taken_back = jobs.recover_expired(session, settings.max_attempts)
         overdue = jobs.overdue_cancellations(session, settings.cancel_grace_s)
         forced = [job.id for job in overdue if jobs.force_cancelled(session, job.id)]
-    return f"{counted(len(queued), 'job')} queued again, {len(forced)} rest as cancelled, others as their attempts say"
+    states = Counter(taken_back.values())
+    cancelled = states["cancelled"] + len(forced)
+    return f"{counted(states['queued'], 'job')} queued again, {cancelled} cancelled, {states['failed']} failed"
 
 
 def _take_back_operations(holdings: Holdings) -> str:
     with holdings.sessions.begin() as session:
         ended = operations.recover_expired(session, operations.OPERATION_ATTEMPTS)
-        ended += operations.force_overdue(session, holdings.settings.cancel_grace_s)
-    return f"images taken back; of these, {len(ended)} have ended and the others are queued again"
+        forced = operations.force_overdue(session, holdings.settings.cancel_grace_s)
+    number = len(ended) + len(forced)
+    return f"images taken back; of these, {number} have ended and the others are queued again"
 
 
 def waiting(holdings: Holdings) -> Finding:
@@ -222,7 +227,7 @@ def waiting(holdings: Holdings) -> Finding:
         by_state = select(Job.state, func.count()).where(Job.state.in_(ACTIVE)).group_by(Job.state)
         # `dict(result)` takes a result for a mapping, because it has `keys`.
         active: dict[str, int] = {state: number for state, number in session.execute(by_state)}  # noqa: C416
-        oldest = session.scalar(select(func.min(Job.created_at)).where(Job.state == "queued"))
+        oldest = training_queue.waiting_since(session)
     queued = active.pop("queued", 0)
     if oldest is None or active or (utc_now() - oldest).total_seconds() < QUEUE_PATIENCE_S:
         return Finding("waiting-jobs", "ok", f"{counted(queued, 'job')} waiting, {sum(active.values())} running")
@@ -284,12 +289,15 @@ def models(holdings: Holdings) -> Finding:
 def expired(holdings: Holdings) -> Finding:
     """Rows past their retention, which the sweep should have removed."""
     settings, slack_s = holdings.settings, 2 * holdings.settings.sweep_every_s
+    batches = retention.expired_batches(settings.result_retention_s + slack_s)
+    datasets = retention.expired_datasets(settings.upload_retention_s + slack_s)
+    events = retention.expired_progress(settings.progress_retention_s + slack_s)
     past: tuple[tuple[str, type[Any], Any], ...] = (
         ("operation", Operation, retention.expired_operations(settings.result_retention_s + slack_s)),
-        ("batch", Batch, retention.expired_batches(settings.result_retention_s + slack_s)),
-        ("dataset", Dataset, retention.expired_datasets(settings.upload_retention_s + slack_s)),
+        ("batch", Batch, batches),
+        ("dataset", Dataset, datasets),
         ("key", IdempotencyKey, retention.expired_idempotency_keys(settings.idempotency_retention_s + slack_s)),
-        ("event", JobEvent, retention.expired_progress(settings.progress_retention_s + slack_s)),
+        ("event", JobEvent, events),
         ("delivery", WebhookDelivery, retention.expired_deliveries(settings.webhook_retention_s + slack_s)),
     )
     with holdings.read_sessions() as session:
@@ -307,16 +315,49 @@ def expired(holdings: Holdings) -> Finding:
             retention.expire_operations(session, settings.result_retention_s)
             retention.expire_idempotency_keys(session, settings.idempotency_retention_s)
             retention.expire_deliveries(session, settings.webhook_retention_s)
-        for _ in range(0, counts["dataset"], retention.DATASETS_AT_ONCE):
-            with holdings.sessions.begin() as session:
-                retention.expire_datasets(session, settings.upload_retention_s)
-        for _ in range(0, counts["event"], retention.EVENTS_AT_ONCE):
-            with holdings.sessions.begin() as session:
-                retention.expire_progress(session, settings.progress_retention_s)
+        # These go some at a time, in any order, and what is not late yet goes with them.
+        for row, which, expire, retention_s in (
+            (Batch.id, batches, retention.expire_operations, settings.result_retention_s),
+            (Dataset.id, datasets, retention.expire_datasets, settings.upload_retention_s),
+            (JobEvent.id, events, retention.expire_progress, settings.progress_retention_s),
+        ):
+            while _any(holdings, select(row).where(which)):
+                with holdings.sessions.begin() as session:
+                    expire(session, retention_s)
         return f"{told} removed"
 
     advice = "The sweep removes them while the service runs: is the clock (beat) running? The repair removes them now."
     return Finding("retention", "problem", f"Past their retention: {told}.", advice, mend=remove)
+
+
+def _any(holdings: Holdings, rows: Select[Any]) -> bool:
+    with holdings.read_sessions() as session:
+        return session.scalar(rows.limit(1)) is not None
+
+
+NARROW: Final = 2**31 - 1  # The last number that PostgreSQL's INTEGER has.
+WIDEN: Final = (
+    "ALTER TABLE job_events ALTER COLUMN id TYPE bigint;",
+    "ALTER TABLE webhook_deliveries ALTER COLUMN sequence TYPE bigint;",
+    "ALTER SEQUENCE job_events_id_seq AS bigint;",
+)
+
+
+def event_numbers(holdings: Holdings) -> Finding:
+    """How many of the numbers of events are used up; none comes back when events are removed. SQLite has enough."""
+    with holdings.read_sessions() as session:
+        last = session.scalar(select(func.max(JobEvent.id))) or 0
+        columns = inspect(session.connection()).get_columns(JobEvent.__tablename__)
+        on_sqlite = session.get_bind().dialect.name == "sqlite"
+    wide = on_sqlite or any(column["name"] == "id" and isinstance(column["type"], BigInteger) for column in columns)
+    if wide or last < NARROW // 2:
+        return Finding("event-numbers", "ok", "there are numbers enough for events")
+    return Finding(
+        "event-numbers",
+        "problem",
+        f"{last:,} of {NARROW:,} numbers for events are used up; without any, no job can be begun or go on.",
+        "Stop api, workers and clock, and have the database run these, which copies the tables: " + " ".join(WIDEN),
+    )
 
 
 SHOWN: Final = 20

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from app.core import deliveries, repository, shares, training_queue
 from app.core.errors import JobCancelled, LeaseLost
 from app.core.owners import look_as
-from app.core.tables import ACTIVE, Job, JobEvent, ModelVersion, database_now, utc_ago
+from app.core.tables import ACTIVE, Job, JobEvent, JobState, ModelVersion, database_now, utc_ago
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def _end(session: Session, job_id: str, state: str, code: str | None, message: s
     job = select(Job.owner, Job.charge_s, Job.progress, Job.started_at).where(Job.id == job_id)
     owner, charge_s, progress, started_at = session.execute(job).one()
     if started_at is not None:
-        training_queue.move_on(session, owner, -(1.0 - progress) * charge_s)  # For what was not done.
+        training_queue.give_back(session, owner, (1.0 - progress) * charge_s)  # For what was not done.
     record(session, job_id, state, code=code, message=message)
     return True
 
@@ -232,26 +232,32 @@ def force_cancelled(session: Session, job_id: str) -> bool:
     return _end(session, job_id, "cancelled", None, None, Job.state == "cancelling")
 
 
-def recover_expired(session: Session, max_attempts: int) -> list[str]:
-    """Take back jobs whose worker has gone silent: queue them again, or end them after the last attempt."""
+def recover_expired(session: Session, max_attempts: int) -> dict[str, JobState]:
+    """Take back jobs whose worker has gone silent: queue them again, or end them after the last attempt.
+
+    Returns by id what each of them is now: queued, failed or cancelled.
+    """
     expired = select(Job).where(Job.state.in_(("running", "cancelling")))
     expired = expired.where(Job.lease_until < database_now())
-    requeued = []
+    taken_back = {}
     # In one order, for several at once charge owners' shares.
     expired = expired.order_by(Job.owner, Job.id)
     for job in session.scalars(expired.with_for_update(skip_locked=True)).all():
         same = (Job.lease_token == job.lease_token, Job.lease_until < database_now())
         if job.state == "cancelling":
-            _end(session, job.id, "cancelled", None, None, *same)
+            state, changed = "cancelled", _end(session, job.id, "cancelled", None, None, *same)
         elif job.attempt >= max_attempts:
             message = f"The worker was lost {job.attempt} times; the last time in phase {job.phase}."
-            _end(session, job.id, "failed", "worker-lost", message, *same)
+            state, changed = "failed", _end(session, job.id, "failed", "worker-lost", message, *same)
         else:
             back = update(Job).where(Job.id == job.id, Job.state == "running", *same)
-            if _changed(session, back.values(state="queued", lease_token=None, lease_until=None)):
+            back = back.values(state="queued", lease_token=None, lease_until=None)
+            state, changed = "queued", _changed(session, back)
+            if changed:
                 record(session, job.id, "requeued", attempt=job.attempt, reason="the worker's lease expired")
-                requeued.append(job.id)
-    return requeued
+        if changed:
+            taken_back[job.id] = state
+    return taken_back
 
 
 def waiting(session: Session) -> int:

@@ -164,28 +164,19 @@ def _request_cancel(session: Session, which: Any) -> None:
     _changed(session, asked.values(state="cancelling", cancel_requested=database_now()))
 
 
-def recover_expired(session: Session, max_attempts: int) -> list[str]:
+def recover_expired(session: Session, max_attempts: int) -> dict[str, str]:
     """Take back operations whose worker has gone silent: queue them again, or end them as cancelled or failed.
 
-    Returns the ids of those that ended, for somebody may be waiting for them.
+    Returns by id how those that ended did, for somebody may be waiting for them.
     """
     expired = Operation.lease_until < database_now()
     lost = f"The worker was lost {max_attempts} times while it restored this image."
-    ended = [
-        *_end_all(session, "cancelled", None, None, Operation.state == "cancelling", expired),
-        *_end_all(
-            session,
-            "failed",
-            "worker-lost",
-            lost,
-            Operation.state == "running",
-            expired,
-            Operation.attempt >= max_attempts,
-        ),
-    ]
+    cancelled = _end_all(session, "cancelled", None, None, Operation.state == "cancelling", expired)
+    given_up = (Operation.state == "running", expired, Operation.attempt >= max_attempts)
+    failed = _end_all(session, "failed", "worker-lost", lost, *given_up)
     back = update(Operation).where(Operation.state == "running", expired, Operation.attempt < max_attempts)
     _changed(session, back.values(state="queued", progress=0.0, lease_token=None, lease_until=None))
-    return ended
+    return dict.fromkeys(cancelled, "cancelled") | dict.fromkeys(failed, "failed")
 
 
 def force_overdue(session: Session, grace_s: float) -> list[str]:

@@ -20,7 +20,10 @@ INFERENCE_QUEUE = "inference"
 HOUSEKEEPING_QUEUE = "housekeeping"
 ROUND_MARK = "drtl:reconciled"
 DONE_CHANNEL = "drtl:done"  # of the broker; its messages are identifiers of what has ended
-DELIVERED_S = 2 * 3600  # Celery delivers again what nobody has acknowledged for an hour.
+# A worker holds one message ready while it trains. Sent again after the usual hour, its task would run twice under one
+# id, and whoever kills one of the two by that id kills both.
+VISIBILITY_TIMEOUT_S = 7 * 86_400
+DELIVERED_S = 2 * VISIBILITY_TIMEOUT_S  # What is sent again then may wait behind a training of days once more.
 
 
 def celery_app(broker_url: str) -> Celery:
@@ -46,9 +49,7 @@ def celery_app(broker_url: str) -> Celery:
             "socket_connect_timeout": 2.0,
             "socket_timeout": 5.0,
             "health_check_interval": 5,
-            # A worker holds one message ready while it trains. Sent again after the usual hour, its task would run
-            # twice under one id, and whoever kills one of the two by that id kills both.
-            "visibility_timeout": 7 * 86_400,
+            "visibility_timeout": VISIBILITY_TIMEOUT_S,
         },
         task_publish_retry_policy={"max_retries": 1, "interval_start": 0.05, "interval_step": 0.1},
         worker_prefetch_multiplier=1,

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Final
 from sqlalchemy import (
     JSON,
     BigInteger,
+    BindParameter,
+    ColumnElement,
     DateTime,
     Float,
     ForeignKey,
@@ -19,6 +21,7 @@ from sqlalchemy import (
     UniqueConstraint,
     literal,
     text,
+    type_coerce,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
@@ -55,6 +58,16 @@ class UtcDateTime(TypeDecorator[datetime]):
             return None
         # PostgreSQL answers in the time zone of its session.
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class EventNumber(TypeDecorator[int]):
+    """An INTEGER that may have been widened where so many would not do (see `event_numbers` in consistency.py)."""
+
+    impl = Integer
+    cache_ok = True
+
+    def bind_expression(self, bindparam: BindParameter[int]) -> ColumnElement[int]:
+        return type_coerce(bindparam, BigInteger)
 
 
 class database_now(FunctionElement[float]):  # noqa: N801 - it reads as an SQL function where it is used
@@ -250,7 +263,7 @@ class JobEvent(Table):
         ),
     )
 
-    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(EventNumber, primary_key=True, autoincrement=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
     created_at: Mapped[datetime] = mapped_column(default=utc_ago())
     kind: Mapped[str] = mapped_column(String(32))
@@ -384,7 +397,7 @@ class WebhookDelivery(Owned, Table):
     id: Mapped[str] = mapped_column(String(40), primary_key=True, default=lambda: new_id("msg"))
     webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
-    sequence: Mapped[int | None] = mapped_column(Integer)  # The job event's id; None for what keeps no order.
+    sequence: Mapped[int | None] = mapped_column(EventNumber)  # The job event's id; None for what keeps no order.
     event: Mapped[str] = mapped_column(String(32))
     body: Mapped[str] = mapped_column(Text)  # As it is signed, to the byte.
     created_at: Mapped[datetime] = mapped_column(default=utc_now)

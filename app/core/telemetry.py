@@ -8,11 +8,10 @@ import logging
 import os
 import socket
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -20,7 +19,7 @@ from redis.exceptions import RedisError
 log = logging.getLogger(__name__)
 
 TOTALS: Final = "drtl:totals"  # field "name|label" → number, only ever added to
-READINGS: Final = "drtl:readings"  # field "name|label|process" → JSON [number, seconds since the epoch]
+READINGS: Final = "drtl:readings"  # field "name|label|process" → JSON [number, the broker's time in seconds]
 EVERY_S: Final = 1.0
 FRESH_S: Final = 60.0  # A reading that is older was left by a process that has ended.
 
@@ -139,11 +138,12 @@ class Numbers:
         if not counted and not readings:
             return
         try:
+            now = _brokers_time(self._redis.time()) if readings else 0.0
             with self._redis.pipeline() as pipe:  # One transaction: all of it arrives, or nothing.
                 for field, amount in counted.items():
                     pipe.hincrbyfloat(TOTALS, field, amount)
                 for field, value in readings.items():
-                    pipe.hset(READINGS, field, json.dumps([value, time.time()]))
+                    pipe.hset(READINGS, field, json.dumps([value, now]))
                 pipe.execute()
         except RedisError as error:
             log.debug("numbers not sent, they will be later: %s", error)
@@ -172,12 +172,24 @@ def read_readings(redis: "Redis") -> dict[tuple[str, str], float]:
     Those of processes that have ended are forgotten; the sweep's, which come once a while, stay.
     """
     sums: defaultdict[tuple[str, str], float] = defaultdict(float)
-    found = cast("dict[bytes, bytes]", redis.hgetall(READINGS))
-    for field, document in found.items():
+    with redis.pipeline(transaction=False) as pipe:
+        pipe.hgetall(READINGS)
+        pipe.time()
+        found, told = pipe.execute()
+    now, ended = _brokers_time(told), []
+    for field, document in cast("dict[bytes, bytes]", found).items():
         name, label, process = field.decode().split("|")
         value, since = json.loads(document)
-        if process != "one" and time.time() - since > FRESH_S:
-            redis.hdel(READINGS, field)
+        if process != "one" and now - since > FRESH_S:
+            ended.append(field)
             continue
         sums[name, label] += value
+    if ended:
+        redis.hdel(READINGS, *ended)
     return dict(sums)
+
+
+def _brokers_time(told: Any) -> float:
+    """Seconds since the epoch by the one clock that all who state and read numbers share (docs/adr/0023)."""
+    seconds, microseconds = told
+    return float(seconds + microseconds / 1e6)

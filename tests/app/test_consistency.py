@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.core import consistency, jobs, repository
+from app.core import consistency, jobs, repository, retention
 from app.core.consistency import Holdings
 from app.core.database import read_sessions
 from app.core.finding import Finding
@@ -114,6 +114,23 @@ def test_what_is_as_it_should_be_is_not_found_wrong(house: House) -> None:
     house.job("trains", state="running", lease_token="t", lease_until=time.time() + 60, checkpoint_blob=house.put(b"c"))
     house.operation(output_blob=house.put(b"output"), trust_blob=house.put(b"trust"))
     assert house.wrong(deep=True) == {}
+
+
+def test_numbers_of_events_that_run_out_are_told_of_in_time_and_can_be_widened(house: House, engine: Engine) -> None:
+    job = house.job("waits")
+    house.add(JobEvent(id=2**30 + 1, job_id=job.id, kind="requeued", payload={}))
+    if engine.dialect.name == "sqlite":
+        assert house.wrong() == {}
+        return
+    assert "1,073,741,825 of 2,147,483,647" in house.wrong()["event-numbers"].message
+    with engine.begin() as connection:
+        for statement in consistency.WIDEN:
+            connection.exec_driver_sql(statement)
+    assert house.wrong() == {}
+    house.add(JobEvent(id=2**31, job_id=job.id, kind="requeued", payload={}))
+    with house.holdings.sessions() as session:
+        assert session.scalar(select(func.max(JobEvent.id))) == 2**31
+        assert [event.id for event in repository.list_events(session, job.id, 2**31 - 1, limit=2)] == [2**31]
 
 
 def test_every_column_that_names_a_blob_has_a_consequence_when_the_blob_is_lost() -> None:
@@ -230,7 +247,7 @@ def test_old_blobs_without_a_row_are_removed_and_young_and_named_ones_stay(house
 
 def test_a_job_whose_worker_has_gone_is_taken_back_and_its_worker_is_shut_out(house: House) -> None:
     job = house.job(state="running", attempt=1, lease_token="t", lease_until=1.0)
-    assert "1 job queued again" in mended(house, "stuck-jobs")
+    assert mended(house, "stuck-jobs") == "1 job queued again, 0 cancelled, 0 failed"
     with house.holdings.sessions.begin() as session:
         assert session.get_one(Job, job.id).state == "queued"
         with pytest.raises(jobs.LeaseLost):
@@ -239,7 +256,7 @@ def test_a_job_whose_worker_has_gone_is_taken_back_and_its_worker_is_shut_out(ho
 
 def test_an_ignored_cancellation_comes_to_rest(house: House) -> None:
     job = house.job(state="cancelling", lease_token="t", lease_until=1e12, cancel_requested=1.0)
-    mended(house, "stuck-jobs")
+    assert mended(house, "stuck-jobs") == "0 jobs queued again, 1 cancelled, 0 failed"
     with house.holdings.sessions() as session:
         assert session.get_one(Job, job.id).state == "cancelled"
 
@@ -286,6 +303,26 @@ def test_rows_past_their_retention_are_removed_and_the_others_stay(house: House)
         assert session.get(Operation, fresh.id) is not None
         assert session.scalars(select(WebhookDelivery.id)).all() == ["msg_new"]
         assert session.scalars(select(JobEvent.kind)).all() == ["failed"]
+
+
+def test_rows_past_their_retention_go_to_the_last_however_few_go_at_a_time(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for some in ("BATCHES_AT_ONCE", "DATASETS_AT_ONCE", "EVENTS_AT_ONCE"):
+        monkeypatch.setattr(retention, some, 2)
+    job, settings = house.job(state="failed"), house.holdings.settings
+    barely = {
+        age: utc_now() - timedelta(seconds=getattr(settings, age) + settings.sweep_every_s)
+        for age in ("result_retention_s", "upload_retention_s", "progress_retention_s")
+    }
+    for number in range(6):  # Those that are late only by a little are not counted, but may go before the others.
+        late = dict.fromkeys(barely, LONG_AGO) if number % 2 else barely
+        house.add(Batch(id=f"batch_{number}", model="m@1", options={}, created_at=late["result_retention_s"]))
+        dataset = house.dataset(str(number))
+        dataset.created_at = late["upload_retention_s"]
+        told = JobEvent(job_id=job.id, kind="progress", payload={}, created_at=late["progress_retention_s"])
+        house.add(dataset, told)
+    assert mended(house, "retention") == "3 batches, 3 datasets, 3 events removed"
 
 
 def test_a_repair_of_what_has_changed_meanwhile_changes_nothing(house: House) -> None:

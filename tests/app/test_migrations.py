@@ -100,14 +100,14 @@ def read_as_the_service_does(engine: Engine, before: dict[str, list[dict[str, ob
         lease = jobs.claim_next(session, "task", 60.0)
         assert lease is not None
         assert lease.job_id == "job_queued"
-        assert jobs.recover_expired(session, 4) == ["job_running"]
+        assert jobs.recover_expired(session, 4) == {"job_running": "queued"}
         jobs.request_cancel(session, "job_running")
         assert session.get_one(Job, "job_running", populate_existing=True).state == "cancelled"
         image = operations.claim_next(session, 60.0)
         assert image is not None
         assert image.operation_id == "op_queued"
         assert session.get_one(Operation, "op_succeeded").progress == 1.0
-        assert operations.recover_expired(session, 1) == ["op_running"]
+        assert operations.recover_expired(session, 1) == {"op_running": "failed"}
 
 
 def test_there_is_one_line_of_revisions_and_each_is_named_by_its_number() -> None:

@@ -1,6 +1,7 @@
 """The ONNX file computes what the network computes, at every size, and says what it is."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -168,3 +169,17 @@ def test_as_a_command_it_turns_one_file_into_another(random_network: Callable[..
     assert refused.returncode == 1
     assert "not a model of ours" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_full_disk_and_too_little_memory_have_a_code_of_their_own(tmp_path: Path) -> None:
+    file, exporter = tmp_path / "m.safetensors", [sys.executable, "-m", "ml.onnx_export"]
+    file.write_bytes(pack(build("vdsr", 2, seed=0), card("vdsr", 2)))
+    full = subprocess.run([*exporter, file, "/dev/full"], capture_output=True, text=True, check=False)
+    assert (full.returncode, "No space left" in full.stderr) == (os.EX_TEMPFAIL, True)
+
+    with file.open("r+b") as sparse:
+        sparse.truncate(100 << 30)
+    confined = ["sh", "-c", 'ulimit -v 67108864 && exec "$0" "$@"', *exporter, file, tmp_path / "m.onnx"]  # 64 GiB.
+    small = subprocess.run(confined, capture_output=True, text=True, check=False)
+    file.unlink()  # Nobody shall come to copy it.
+    assert (small.returncode, "MemoryError" in small.stderr) == (os.EX_TEMPFAIL, True)

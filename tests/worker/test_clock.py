@@ -114,6 +114,17 @@ def test_a_message_that_comes_again_is_known(service_settings: Settings) -> None
     service.close()
 
 
+def test_a_message_is_known_for_longer_than_it_takes_to_be_sent_again(service_settings: Settings) -> None:
+    service = Service.open(service_settings)
+    service.queue.redis.flushdb()
+    assert service.queue.is_first_delivery("message")
+    known_s = service.queue.redis.ttl("drtl:delivered:message")
+    again_s = service.queue.celery.conf.broker_transport_options["visibility_timeout"]
+    days_of_training_s = 3 * 86_400
+    assert known_s > again_s + days_of_training_s  # Whoever gets it again may be busy.
+    service.close()
+
+
 def test_without_a_broker_every_message_counts_as_new(service_settings: Settings) -> None:
     service = Service.open(service_settings.model_copy(update={"broker_url": "redis://127.0.0.1:9/0"}))
     assert service.queue.is_first_delivery("message")

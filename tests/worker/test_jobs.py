@@ -117,7 +117,7 @@ def test_a_worker_that_lost_its_lease_changes_nothing(
     job_id = make_job()
     lost = claim(database, lease_s=-1.0)
     with database.begin() as session:
-        assert jobs.recover_expired(session, max_attempts=4) == [job_id]
+        assert jobs.recover_expired(session, max_attempts=4) == {job_id: "queued"}
     owner = claim(database)
     before = (read(database, job_id).__dict__, kinds(database, job_id))
 
@@ -148,7 +148,7 @@ def test_an_expired_lease_that_nobody_took_may_be_renewed(database: Database, ma
     lease = claim(database, lease_s=-1.0)
     with database.begin() as session:
         jobs.renew(session, lease, 60.0)
-        assert jobs.recover_expired(session, max_attempts=4) == []
+        assert jobs.recover_expired(session, max_attempts=4) == {}
     assert read(database, job_id).state == "running"
 
 
@@ -178,11 +178,11 @@ def test_only_a_gain_moves_production(database: Database, make_job: MakeJob, ver
 
 def test_a_silent_worker_gives_the_job_up_until_the_last_attempt(database: Database, make_job: MakeJob) -> None:
     job_id = make_job()
-    for attempt in (1, 2, 3):
+    for attempt, state in ((1, "queued"), (2, "queued"), (3, "failed")):
         lease = claim(database, lease_s=-1.0)
         assert lease.attempt == attempt
         with database.begin() as session:
-            jobs.recover_expired(session, max_attempts=3)
+            assert jobs.recover_expired(session, max_attempts=3) == {job_id: state}
     job = read(database, job_id)
     assert (job.state, job.error_code) == ("failed", "worker-lost")
     assert "3 times" in (job.error_message or "")
@@ -198,7 +198,7 @@ def test_recovering_at_the_same_time_queues_each_job_once(
         claim(database, lease_s=-1.0)
     start = threading.Barrier(4)
 
-    def recover(_: int) -> list[str]:
+    def recover(_: int) -> dict[str, str]:
         start.wait()
         with database.begin() as session:
             return jobs.recover_expired(session, max_attempts=4)
@@ -236,9 +236,9 @@ def test_the_lease_of_a_dead_child_ends_at_once(database: Database, make_job: Ma
     claim(database, task_id="dead")
     with database.begin() as session:
         assert not jobs.abandon(session, "another")
-        assert jobs.recover_expired(session, max_attempts=4) == []
+        assert jobs.recover_expired(session, max_attempts=4) == {}
         assert jobs.abandon(session, "dead")
-        assert jobs.recover_expired(session, max_attempts=4) == [job_id]
+        assert jobs.recover_expired(session, max_attempts=4) == {job_id: "queued"}
 
 
 def test_a_waiting_job_is_cancelled_at_once(database: Database, make_job: MakeJob) -> None:
@@ -298,7 +298,7 @@ def test_a_cancelled_job_whose_worker_died_rests(database: Database, make_job: M
     with database.begin() as session:
         jobs.request_cancel(session, job_id)
     with database.begin() as session:
-        assert jobs.recover_expired(session, max_attempts=4) == []
+        assert jobs.recover_expired(session, max_attempts=4) == {job_id: "cancelled"}
     assert read(database, job_id).state == "cancelled"
 
 

@@ -126,5 +126,20 @@ def test_a_lost_blob_is_another_attempts_matter(service: Service, registered: st
     assert (model.onnx_blob, model.onnx_error) == (None, None)
 
 
+def test_a_full_disk_is_another_attempts_matter_and_no_word_about_the_model(
+    service: Service, registered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = subprocess.run
+
+    def on_a_full_disk(command: list[object], **options: object) -> object:
+        return run([*command[:-1], "/dev/full"], **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess, "run", on_a_full_disk)
+    with pytest.raises(RuntimeError, match="No space left"):
+        onnx_export.export(service, registered)
+    model = read(service, registered)
+    assert (model.onnx_blob, model.onnx_error) == (None, None)
+
+
 def test_a_model_that_is_gone_is_no_error(service: Service) -> None:
     onnx_export.export(service, "nobody@1")

@@ -105,7 +105,7 @@ def test_a_worker_that_lost_its_lease_changes_nothing(
 
 def test_an_operation_fails_after_its_last_attempt(database: Database, make_operation: MakeOperation) -> None:
     operation_id = make_operation()
-    for expected in ([], [], [operation_id]):
+    for expected in ({}, {}, {operation_id: "failed"}):
         claim(database, lease_s=-1.0)
         with database.begin() as session:
             assert operations.recover_expired(session, max_attempts=3) == expected
@@ -118,7 +118,7 @@ def test_a_live_operation_is_left_alone(database: Database, make_operation: Make
     operation_id = make_operation()
     claim(database)
     with database.begin() as session:
-        assert operations.recover_expired(session, max_attempts=1) == []
+        assert operations.recover_expired(session, max_attempts=1) == {}
     assert read(database, operation_id).state == "running"
 
 
@@ -212,7 +212,7 @@ def test_a_cancelled_operation_whose_worker_was_lost_ends_as_cancelled(
     claim(database, lease_s=-1.0)
     cancel(database, operation_id)
     with database.begin() as session:
-        assert operations.recover_expired(session, max_attempts=3) == [operation_id]
+        assert operations.recover_expired(session, max_attempts=3) == {operation_id: "cancelled"}
     assert read(database, operation_id).state == "cancelled"
 
 

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import select, text
 
-from app.core import jobs, operations, retention
+from app.core import jobs, operations, retention, telemetry
 from app.core.folder_storage import FolderStorage
 from app.core.queue import HOUSEKEEPING_QUEUE, INFERENCE_QUEUE, TRAINING_QUEUE
 from app.core.settings import Settings
@@ -78,6 +79,41 @@ def test_whoever_waits_for_an_operation_hears_that_its_worker_was_lost_for_good(
         assert heard() == {lost.id}
     with service.sessions() as session:
         assert session.get_one(Operation, lost.id).error_code == "worker-lost"
+
+
+def expired_leases(service: Service) -> dict[str, float]:
+    service.numbers.close()
+    totals = telemetry.read_totals(service.queue.redis)
+    return {kind: totals.get(f"drtl_leases_expired|{kind}", 0.0) for kind in telemetry.KINDS}
+
+
+def test_every_loss_of_a_jobs_worker_is_counted_those_that_end_the_job_too(service: Service, make_job: MakeJob) -> None:
+    killer = make_job()
+    for _ in range(service.settings.max_attempts):
+        with service.sessions.begin() as session:
+            assert jobs.claim_next(session, "task", lease_s=-1.0)
+        reconciler.reconcile(service)
+    cancelled = make_job()
+    with service.sessions.begin() as session:
+        jobs.claim_next(session, "task", lease_s=-1.0)
+        jobs.request_cancel(session, cancelled)
+    reconciler.reconcile(service)
+    with service.sessions() as session:
+        assert session.get_one(Job, killer).error_code == "worker-lost"
+        assert session.get_one(Job, cancelled).state == "cancelled"
+    assert expired_leases(service) == {"job": service.settings.max_attempts + 1, "operation": 0}
+
+
+def test_images_count_as_given_up_after_their_last_attempt_only(service: Service) -> None:
+    lost: dict[str, Any] = {"lease_token": "t", "lease_until": 0.0}
+    add(
+        service,
+        operation(state="running", attempt=operations.OPERATION_ATTEMPTS, **lost),
+        operation(state="running", attempt=operations.OPERATION_ATTEMPTS - 1, **lost),
+        operation(state="cancelling", cancel_requested=1e12, **lost),
+    )
+    reconciler.reconcile(service)
+    assert expired_leases(service) == {"job": 0, "operation": 1}
 
 
 def test_a_cancellation_that_is_ignored_is_enforced_after_its_grace(service: Service, make_job: MakeJob) -> None:

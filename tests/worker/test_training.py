@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -108,6 +109,8 @@ def test_an_interrupted_job_goes_on_and_ends_with_the_same_weights_to_the_bit(
     training.run_next(service, "task")
     assert read(service, interrupted).state == "succeeded"
     assert steps == [3, 4]
+    told = told_progress(service, interrupted)
+    assert told == sorted(told)
     expected, resumed = weights(service, whole), weights(service, interrupted)
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
     kept = {weights_blob(service, job_id) for job_id in (whole, interrupted)}
@@ -277,18 +280,31 @@ def test_a_checkpoint_that_is_lost_or_damaged_is_not_used(service: Service, tmp_
     assert training.fetch_checkpoint(service, saved, tmp_path / "copy") is None
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_a_checkpoint_of_another_version_means_starting_anew(
-    service: Service, make_job: MakeJob, tmp_path: Path, whole: bool
+def told_progress(service: Service, job_id: str) -> list[float]:
+    with service.sessions() as session:
+        told = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.kind == "progress").order_by(JobEvent.id)
+        return [event.payload["progress"] for event in session.scalars(told)]
+
+
+@pytest.mark.parametrize("state", ["of another version", "damaged", "lost"])
+def test_a_checkpoint_that_cannot_be_used_means_starting_anew_and_the_progress_says_so(
+    service: Service, make_job: MakeJob, tmp_path: Path, state: str
 ) -> None:
     job_id = make_job(**SHORT)
     path = tmp_path / "checkpoint"
     checkpoint.save(path, {"other": torch.zeros(2)}, {"of": "another version"})
-    saved = path.read_bytes() if whole else b"no checkpoint"
+    saved = service.storage.put(io.BytesIO(path.read_bytes() if state == "of another version" else b"no checkpoint"))
+    if state == "lost":
+        service.storage.delete(saved)
     with service.sessions.begin() as session:
-        session.get_one(Job, job_id).checkpoint_blob = service.storage.put(io.BytesIO(saved))
+        job = session.get_one(Job, job_id)
+        job.checkpoint_blob, job.progress = saved, 0.9
     training.run_next(service, "task")
     assert read(service, job_id).state == "succeeded"
+    told = told_progress(service, job_id)
+    anew = told[told.index(0.0) :]
+    assert anew == sorted(anew)
+    assert any(0.0 < progress < 0.9 for progress in anew)
 
 
 def test_numbers_that_json_lacks_become_null(database_url: str) -> None:
@@ -353,6 +369,32 @@ def test_the_preview_kept_is_that_of_the_best_look_and_no_other_than_those_sent_
     assert stored[kept] == pytest.approx(best)
     sweep(service)
     assert blobs(service) - before == {kept, next(iter(stored)), weights_blob(service, job_id)}
+
+
+@pytest.mark.parametrize("best", [3.0, float("inf")])
+def test_a_resumed_job_does_not_take_a_worse_look_for_an_improvement(
+    service: Service, make_job: MakeJob, tmp_path: Path, best: float
+) -> None:
+    job_id = make_job()
+
+    def attempt(*looks: float) -> None:
+        lease = service.write(lambda session: jobs.claim_next(session, "task", 60.0))
+        assert lease is not None
+        watched = JobFollower(service, lease, None)  # type: ignore[arg-type]
+        watched.begin(tmp_path, read(service, job_id))
+        for psnr in looks:
+            watched.next_preview = 0.0
+            watched.preview(partial(Preview, "pair", "scratch", 1, 8, 8, psnr, 1.0, f"png {psnr}".encode()))
+        service.write(lambda session: jobs.release(session, lease))
+
+    attempt(1.0, best, 2.0)
+    shown = read(service, job_id).preview_blob
+    attempt(2.5)
+    assert read(service, job_id).preview_blob == shown
+    attempt(2.75, 4.0)
+    assert (read(service, job_id).preview_blob == shown) == (best > 4.0)
+    improved = [event["improved"] for event in preview_events(service, job_id)]
+    assert improved == [True, True, False, False, False, best < 4.0]
 
 
 def test_previews_take_a_small_share_of_the_time_however_long_one_takes(
