@@ -83,7 +83,7 @@ MONITOR: Final = Principal(EVERYTHING)
 
 
 async def principal(request: Request) -> Principal:
-    """Whoever sends the request, if they may make this call. Raises Unauthorized or MissingScope.
+    """Whoever sends the request, if they may make this call. Raises Unauthorized, TooManyRequests or MissingScope.
 
     It runs before an upload is read; JSON of up to a mebibyte has been by then. What it has to look up, it looks up in
     a thread, and remembers for a second.
@@ -98,10 +98,10 @@ async def principal(request: Request) -> Principal:
     if key is None:
         await require_open(request, ring, settings)
         return Principal(View())
-    require_scope(key, "GET" if request.method == "HEAD" else request.method, path)
     limits = Limits.of(key, settings)
     queue = request.app.state.services.queue
     setattr(request.state, WINDOW, await run_in_threadpool(count_request, queue, key.id, limits))
+    require_scope(key, "GET" if request.method == "HEAD" else request.method, path)
     return Principal(View(key.owner, sees_all="admin" in key.scopes), key, limits)
 
 

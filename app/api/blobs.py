@@ -4,7 +4,7 @@ import io
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from fastapi import Request, Response
 
@@ -15,17 +15,24 @@ from app.core.storage import Storage
 log = logging.getLogger(__name__)
 
 SEND_BYTES: Final = 1 << 17  # A client that does not read keeps about as much of the process's memory.
+NOT_MODIFIED: Final[dict[int | str, dict[str, Any]]] = {304: {"description": "The client has it (`If-None-Match`)"}}
 
 
-def send_blob(storage: Storage, key: str, media_type: str, headers: dict[str, str], *, head: bool = False) -> Response:
-    """The whole blob, or the head of that answer, with its length and its hash as entity tag.
+def send_blob(
+    storage: Storage, key: str, media_type: str, headers: dict[str, str], request: Request | None = None
+) -> Response:
+    """The whole blob, with its length and its hash as entity tag.
 
-    Raises FileLost before anything is sent.
+    Of a `request` that asks for nothing else, the method and `If-None-Match` are heeded: it gets the head alone, or
+    304. Raises FileLost before anything is sent.
     """
-    file = _opened(storage, key)
+    headers = {"ETag": f'"{key}"', **headers}
+    if request is not None and (unchanged := not_modified(request, headers)) is not None:
+        return unchanged
+    file = open_blob(storage, key)
     size = file.seek(0, io.SEEK_END)
-    headers = {"Content-Length": str(size), "ETag": f'"{key}"', **headers}
-    return _answer(file, range(size), 200, headers, media_type, head=head)
+    head = request is not None and request.method == "HEAD"
+    return _answer(file, range(size), 200, {"Content-Length": str(size), **headers}, media_type, head=head)
 
 
 def send_file(request: Request, storage: Storage, key: str, media_type: str, headers: dict[str, str]) -> Response:
@@ -36,9 +43,9 @@ def send_file(request: Request, storage: Storage, key: str, media_type: str, hea
     """
     tag, asked = f'"{key}"', request.headers
     headers = {"ETag": tag, "Accept-Ranges": "bytes", **headers}
-    if names(asked.get("if-none-match", ""), tag):
-        return Response(status_code=304, headers=headers)
-    file = _opened(storage, key)
+    if (unchanged := not_modified(request, headers)) is not None:
+        return unchanged
+    file = open_blob(storage, key)
     size = file.seek(0, io.SEEK_END)
     part = byte_range(asked.get("range", ""), size) if asked.get("if-range", tag) == tag else None
     start, stop = part or (0, size)
@@ -58,7 +65,7 @@ def _answer(
     return Response(None, status, headers, media_type)
 
 
-def _opened(storage: Storage, key: str) -> BinaryIO:
+def open_blob(storage: Storage, key: str) -> BinaryIO:
     """A row names the blob, so a storage that works and does not have it has lost it: no use in trying again."""
     try:
         return storage.open(key)
@@ -66,6 +73,13 @@ def _opened(storage: Storage, key: str) -> BinaryIO:
         storage.check()  # Raises OSError where it is away as a whole, as a folder is that is not mounted.
         log.exception("a blob is gone: %s; see drtl doctor", key)
         raise FileLost("The service has lost this file. Its operator finds out more with drtl doctor.") from error
+
+
+def not_modified(request: Request, headers: Mapping[str, str]) -> Response | None:
+    """The 304 to a client that has what is tagged with the `ETag` of `headers`, None where it is to be sent."""
+    if names(request.headers.get("if-none-match", ""), headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return None
 
 
 def names(if_none_match: str, tag: str) -> bool:

@@ -23,6 +23,8 @@ MAX_HEADER_BYTES: Final = 8 << 20  # Profiles and EXIF included; what is larger 
 MAX_PNG_CHUNKS: Final = 500_000  # A gigabyte in the pieces that encoders cut is a quarter of that.
 MAX_TIFF_TILE_PIXELS: Final = 1 << 24  # A tile is decoded whole, however small the image is.
 MAX_TIFF_PLANES_BYTES: Final = 768 << 20  # Of separate planes a worker holds a strip each, however long it is.
+TIFF_DEPTHS: Final = {1, 2, 4, 8, 16}  # Bits; others a worker does not read.
+SIGNED: Final = 2  # as a sample format of a TIFF
 YCBCR: Final = 6  # as a photometric interpretation of a TIFF
 JPEG_COMPRESSIONS: Final = {6, 7}  # of a TIFF
 ORIENTATION: Final = 0x0112
@@ -229,6 +231,11 @@ def _judge_tiff(image: Image.Image) -> None:
             f"The TIFF has its colours in separate planes, of which {held} bytes would have to be held at once; "
             f"at most {MAX_TIFF_PLANES_BYTES} are accepted."
         )
+    bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    signed = SIGNED in tags.get(TiffImagePlugin.SAMPLEFORMAT, ())
+    if signed or bits not in TIFF_DEPTHS:
+        kind = f"{bits} bits{' with sign' if signed else ''}"
+        raise BadImage(f"The TIFF has pixels of {kind}; 8 or 16 bits without sign are needed.")
     photometric = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION)
     if photometric == YCBCR and tags.get(TiffImagePlugin.COMPRESSION) not in JPEG_COMPRESSIONS:
         raise BadImage("The TIFF holds YCbCr that is not compressed as JPEG; grey, RGB or CMYK is needed.")

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.api import examples, idempotency
-from app.api.blobs import send_blob
+from app.api.blobs import NOT_MODIFIED, send_blob
 from app.api.datasets import (
     EITHER_FILES_OR_ARCHIVE,
     FORM_FILES_EXAMPLE,
@@ -274,10 +274,12 @@ def get_graph(
             "description": "Input, restored and clean crop side by side, of equal width",
             "content": {PNG: {"schema": {"type": "string", "format": "binary"}, "example": "…"}},
         },
+        **NOT_MODIFIED,
     },
 )
 def get_preview(
     job_id: JobIdPath,
+    request: Request,
     session: ReadSessionDep,
     services: ServicesDep,
     event: Annotated[
@@ -296,7 +298,7 @@ def get_preview(
         raise NotReady("The job has no preview yet.", retry_after_s=2)
     headers = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
     try:
-        return send_blob(services.storage, job.preview_blob, PNG, headers)
+        return send_blob(services.storage, job.preview_blob, PNG, headers, request)
     except FileLost:  # Replaced by a better one since the row was read.
         raise NotReady("The preview is being replaced.", retry_after_s=1) from None
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from app.api.blobs import send_file
+from app.api.blobs import NOT_MODIFIED, send_file
 from app.api.deps import ReadSessionDep, Services, ServicesDep
 from app.api.models import VersionPath
 from app.api.problems import problems
@@ -26,7 +26,7 @@ def file_answers(description: str) -> dict[int | str, dict[str, Any]]:
     return {
         200: {"description": description, "content": {MEDIA_TYPE: BINARY}},
         206: {"description": "The part that `Range` asked for", "content": {MEDIA_TYPE: BINARY}},
-        304: {"description": "The client has it (`If-None-Match`)"},
+        **NOT_MODIFIED,
     }
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app.api import examples
-from app.api.blobs import send_blob
+from app.api.blobs import NOT_MODIFIED, send_blob
 from app.api.deps import LimitQuery, ReadSessionDep, Services, ServicesDep, SessionDep
 from app.api.intake import MEDIA_TYPES
 from app.api.problems import problems
@@ -104,14 +104,14 @@ def get_operation(operation_id: OperationIdPath, session: ReadSessionDep) -> Ope
 @router.get(
     "/{operation_id}/result",
     response_class=StreamingResponse,
-    responses={**problems(NotFound, NotReady, *RESULT_REFUSALS), 200: IMAGE_OUT},
+    responses={**problems(NotFound, NotReady, *RESULT_REFUSALS), 200: IMAGE_OUT, **NOT_MODIFIED},
 )
 def get_result(
     operation_id: OperationIdPath, request: Request, session: ReadSessionDep, services: ServicesDep
 ) -> Response:
     """The restored image; 409 with `Retry-After` until it is done."""
     operation = repository.get_operation(session, operation_id)
-    return send_result(operation, services, head=request.method == "HEAD")
+    return send_result(operation, services, request)
 
 
 @router.head("/{operation_id}/trust", include_in_schema=False)
@@ -121,6 +121,7 @@ def get_result(
     responses={
         **problems(NotFound, NotReady, *RESULT_REFUSALS),
         200: {"description": "The trust map", "content": {"image/png": BINARY}},
+        **NOT_MODIFIED,
     },
 )
 def get_trust(
@@ -137,8 +138,7 @@ def get_trust(
     require_success(operation)
     if operation.trust_blob is None:
         raise NotFound("The model could make no trust map of this image.")
-    head = request.method == "HEAD"
-    return send_blob(services.storage, operation.trust_blob, MEDIA_TYPES["png"], {}, head=head)
+    return send_blob(services.storage, operation.trust_blob, MEDIA_TYPES["png"], {}, request)
 
 
 @router.post("/{operation_id}/cancel", status_code=202, responses=problems(NotFound, StorageFull))
@@ -166,12 +166,12 @@ def require_success(operation: Operation) -> None:
             raise NotReady("The image is not done yet.", retry_after_s=1)
 
 
-def send_result(operation: Operation, services: Services, *, head: bool = False) -> Response:
-    """The image of an operation that succeeded; raises as `require_success` does."""
+def send_result(operation: Operation, services: Services, request: Request | None = None) -> Response:
+    """The image of an operation that succeeded; raises as `require_success` does. `request` is as of `send_blob`."""
     require_success(operation)
     assert operation.output_blob is not None
     media_type = MEDIA_TYPES[operation.options["output"]]
-    return send_blob(services.storage, operation.output_blob, media_type, facts_as_headers(operation), head=head)
+    return send_blob(services.storage, operation.output_blob, media_type, facts_as_headers(operation), request)
 
 
 def facts_as_headers(operation: Operation) -> dict[str, str]:

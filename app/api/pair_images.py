@@ -3,17 +3,17 @@
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from app.api.blobs import SEND_BYTES
+from app.api.blobs import NOT_MODIFIED, SEND_BYTES, not_modified, open_blob
 from app.api.deps import ReadSessionDep, ServicesDep
 from app.api.owning_response import OwningResponse
 from app.api.problems import problems
 from app.api.schemas.wire import DatasetId
 from app.api.uploads import Spool, UploadedFile
 from app.core import repository
-from app.core.errors import NotFound, Unprocessable
+from app.core.errors import FileLost, NotFound, Unprocessable
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
@@ -34,38 +34,40 @@ async def turn_at_the_examiners(services: ServicesDep) -> AsyncIterator[None]:
     "/{dataset_id}/pairs/{position}/{side}",
     response_class=StreamingResponse,
     dependencies=[Depends(turn_at_the_examiners, scope="function")],
-    responses={**problems(NotFound, Unprocessable), 200: IMAGE_OUT},
+    responses={**problems(NotFound, FileLost, Unprocessable), 200: IMAGE_OUT, **NOT_MODIFIED},
 )
 def get_pair_image(
     dataset_id: Annotated[DatasetId, Path()],
     position: Annotated[int, Path(ge=0, le=9999, examples=[0], description="The place in the dataset's `pairs`.")],
     side: Annotated[Literal["clean", "distorted"], Path(examples=["clean"])],
+    request: Request,
     session: ReadSessionDep,
     services: ServicesDep,
     max_side: Annotated[
         int | None, Query(ge=16, le=4096, description="Shrink to at most this many pixels a side.", examples=[160])
     ] = None,
-) -> OwningResponse:
+) -> Response:
     """One image of a pair, to look at: PNG whatever was uploaded, shrunk on request. The upload stays as it is."""
     pairs = repository.get_dataset(session, dataset_id).pairs
     if position >= len(pairs):
         raise NotFound(f"Dataset {dataset_id} has no pair {position}; it has {len(pairs)}.")
     blob = pairs[position].clean_blob if side == "clean" else pairs[position].distorted_blob
-    spool = Spool()
-    try:
-        with services.storage.open(blob) as file:
-            shown = services.examiners.render(file, max_side, spool)
-    except BaseException:
-        spool.close()
-        raise
     headers = {
-        "Content-Length": str(shown.size),
         "ETag": f'"{blob}-{max_side or "whole"}"',
         "Cache-Control": "private, max-age=31536000, immutable",  # A dataset never changes.
         "Vary": "Authorization, Cookie",  # But whose it is depends on the key.
         "X-Content-Type-Options": "nosniff",
     }
-    return OwningResponse(spool, _chunks(shown), 200, headers, PNG)
+    if (unchanged := not_modified(request, headers)) is not None:
+        return unchanged
+    spool = Spool()
+    try:
+        with open_blob(services.storage, blob) as file:
+            shown = services.examiners.render(file, max_side, spool)
+    except BaseException:
+        spool.close()
+        raise
+    return OwningResponse(spool, _chunks(shown), 200, {"Content-Length": str(shown.size), **headers}, PNG)
 
 
 def _chunks(shown: UploadedFile) -> Iterator[bytes]:

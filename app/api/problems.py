@@ -191,6 +191,8 @@ def _in_words(error: ErrorDetails) -> str:
             return "it must be given"
         case "string_pattern_mismatch":
             return PATTERNS_IN_WORDS.get(error["ctx"]["pattern"], error["msg"])
+        case "model_attributes_type":  # What is sent as another type is not read as JSON.
+            return "a JSON object is needed, sent as application/json"
     return error["msg"]
 
 

@@ -8,6 +8,7 @@ from app.api.schemas.restoring import OutputFormat
 from app.core.tables import Operation
 
 SUFFIXES: Final[dict[OutputFormat, str]] = {"png": ".png", "webp": ".webp", "jpeg": ".jpg", "tiff": ".tif"}
+IMAGE_SUFFIXES: Final = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}  # What else follows a dot stays.
 FORBIDDEN: Final = str.maketrans(dict.fromkeys('<>:"|?*', "_"))  # In file names on Windows.
 RESERVED: Final = {"con", "prn", "aux", "nul", *(f"{device}{n}" for device in ("com", "lpt") for n in range(1, 10))}
 
@@ -32,10 +33,11 @@ def result_names(images: Sequence[Operation]) -> list[str]:
 
 
 def safe_path(sent: str) -> str:
-    """The sent path without its suffix, and without what would lead out of the folder that it is unpacked in."""
+    """The sent path without its image suffix, and without what would lead out of the folder it is unpacked in."""
     steps = [safe_part(part) for part in sent.replace("\\", "/").split("/")]
     parts = [step for step in steps if step.strip(". ")]
-    return str(PurePosixPath(*parts).with_suffix("")) if parts else "image"
+    path = PurePosixPath(*parts) if parts else PurePosixPath("image")
+    return str(path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path)
 
 
 def safe_part(part: str) -> str:

@@ -19,6 +19,7 @@ from app.api.intake import IMAGE_TYPES, MEDIA_TYPES, offered, resolve, take_in
 from app.api.negotiation import AcceptHeader, preferred
 from app.api.openapi import form
 from app.api.operations import IMAGE_OUT, RESULT_REFUSALS, send_result
+from app.api.options import asked_once
 from app.api.preferences import Preferences, preferences
 from app.api.problems import BACKEND_FAILURES, problems
 from app.api.quotas import require_room_for_bytes, take_room_for_bytes
@@ -155,6 +156,7 @@ ClientGone = Annotated[asyncio.Event, Depends(watch_client, scope="function")]
     openapi_extra=IMAGE_IN,
 )
 async def super_resolve(
+    request: Request,
     model: ModelPath,
     options: Annotated[RestoreOptions, Query()],
     upload: ImageUpload,
@@ -177,6 +179,7 @@ async def super_resolve(
     up while it waits cancels its image, unless it can come back for it with an `Idempotency-Key`. Where the `Accept`
     header leaves the choice of a format, the image's own comes first, then PNG, WebP, JPEG and TIFF in this order.
     """
+    asked_once(request.query_params)  # Of an option that is given twice, the framework takes the last.
     wishes = preferences(prefer or [])
     wait_s = longest_wait(wishes, services)
     asked = (model, options, upload, accept)

@@ -224,7 +224,7 @@ class _FormReader:
             return
         if len(self.upload.files) >= self.limits.max_files:
             raise self.limits.too_many()
-        name = _text(options[b"filename"]) or self._field
+        name = _file_name(options[b"filename"]) or self._field
         whole_body_only = self._field in self.limits.unlimited_fields
         max_bytes = self.limits.max_body_bytes if whole_body_only else self.limits.max_file_bytes
         self._sink = FileSink(self.upload.spool, self._field, name, max_bytes)
@@ -249,6 +249,15 @@ class _FormReader:
 
     def _end(self) -> None:
         self.ended = True
+
+
+def _file_name(raw: bytes) -> str:
+    """The name as it was before it stood between quotation marks.
+
+    Browsers, curl and httpx write these three in other ways, and nothing else but them, not even the percent sign
+    (https://html.spec.whatwg.org/multipage/form-control-infrastructure.html#multipart-form-data).
+    """
+    return _text(raw).replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
 
 
 def _text(raw: bytes | bytearray) -> str:

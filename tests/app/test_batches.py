@@ -171,6 +171,21 @@ def test_names_that_cannot_be_printed_or_kept_are_shown_as_far_as_they_can(clien
     assert item["name"] == "x" * 250 + "\N{REPLACEMENT CHARACTER}.png"
 
 
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [("%22a%22.png", '"a".png'), ("50%.png", "50%.png"), ("%41%0A.png", "%41\N{REPLACEMENT CHARACTER}.png")],
+)
+def test_a_name_is_what_it_was_before_a_browser_wrote_it_between_quotation_marks(
+    client: httpx.Client, hands: Hands, written: str, name: str
+) -> None:
+    head = f'--b\r\nContent-Disposition: form-data; name="images"; filename="{written}"\r\n\r\n'
+    body = head.encode() + GOOD[0][1] + b"\r\n--b--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    answer = client.post(PATH, content=body, headers=headers, params={"model": "scanner"})
+    (item,) = client.get(answer.headers["location"]).json()["items"]
+    assert item["name"] == name
+
+
 @pytest.mark.parametrize("way", ["form", "zip"])
 def test_a_screenshot_of_macos_keeps_its_name(client: httpx.Client, hands: Hands, way: str) -> None:
     entries = [("Screenshot at 9.41\u202fPM.png", GOOD[0][1])]

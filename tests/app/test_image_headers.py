@@ -115,6 +115,27 @@ def test_ycbcr_in_a_tiff_is_refused_unless_it_is_jpeg(compression: str | None) -
     assert error is None if compression == "jpeg" else isinstance(error, BadImage) and "YCbCr" in error.detail
 
 
+def grey_tiff(bits: int, sample_format: int) -> bytes:
+    """A TIFF of one row of black pixels."""
+    tags = [(256, 4, 1, 8), (257, 4, 1, 1), (258, 3, 1, bits), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8)]
+    tags += [(277, 3, 1, 1), (278, 4, 1, 1), (279, 4, 1, bits), (339, 3, 1, sample_format)]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"II*\0" + struct.pack("<I", 8) + directory + bytes(4 + bits)
+
+
+@pytest.mark.parametrize(("bits", "sample_format"), [(12, 1), (32, 1), (8, 2), (16, 2), (32, 2)])
+def test_a_tiff_of_other_depths_or_with_sign_is_refused(bits: int, sample_format: int) -> None:
+    error = refusal(grey_tiff(bits, sample_format))
+    assert isinstance(error, BadImage)
+    assert f"{bits} bits" in error.detail
+    assert "8 or 16 bits without sign are needed" in error.detail
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8, 16])
+def test_a_tiff_of_up_to_sixteen_bits_without_sign_is_accepted(bits: int) -> None:
+    assert refusal(grey_tiff(bits, 1)) is None
+
+
 def test_a_bomb_is_refused() -> None:
     assert isinstance(refusal(png_bomb()), TooLarge)
 

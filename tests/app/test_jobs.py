@@ -579,6 +579,28 @@ def test_the_preview_is_served_once_there_is_one(
     problem(client.get(path), 409, "not-ready")  # Between a blob and the next.
 
 
+def test_the_preview_that_a_client_has_is_not_sent_again_but_the_next_is(
+    client: httpx.Client, rows: sessionmaker[Session], api_settings: Settings
+) -> None:
+    job_id = client.post("/v1/jobs", files=pair_files(2), data={"name": "seen"}).json()["id"]
+    path = f"/v1/jobs/{job_id}/preview"
+    problem(client.get(path, headers={"If-None-Match": "*"}), 409, "not-ready")
+    assert api_settings.blob_dir is not None
+    storage = FolderStorage(api_settings.blob_dir)
+    with rows.begin() as session:
+        lease = jobs.claim_next(session, "task", 60.0)
+    assert lease is not None
+    tag = '"none"'
+    for text in (b"first", b"second"):
+        with rows.begin() as session:
+            jobs.save_preview(session, lease, storage.put(io.BytesIO(text)), psnr_db=30.0, improved=True)
+        new = client.get(path, headers={"If-None-Match": tag})
+        assert (new.status_code, new.content) == (200, text)
+        tag = new.headers["etag"]
+        same = client.get(path, headers={"If-None-Match": tag})
+        assert (same.status_code, same.content, same.headers["cache-control"]) == (304, b"", "no-cache")
+
+
 def test_a_job_that_ended_without_a_preview_says_so(client: httpx.Client) -> None:
     job_id = client.post("/v1/jobs", files=pair_files(2), data={"name": "unseen"}).json()["id"]
     client.post(f"/v1/jobs/{job_id}/cancel")

@@ -85,6 +85,17 @@ def test_a_wrong_alias_body_is_unprocessable(client: httpx.Client, register: Reg
     problem(answer, 422, "unprocessable")
 
 
+@pytest.mark.parametrize("content_type", [None, "application/x-www-form-urlencoded", "text/plain"])
+def test_an_alias_body_that_is_not_sent_as_json_is_refused_with_how_to_send_it(
+    client: httpx.Client, register: Register, content_type: str | None
+) -> None:
+    register()
+    headers = {"Content-Type": content_type} if content_type else {}
+    answer = client.put("/v1/models/scanner/aliases/beta", content='{"version": 1}', headers=headers)
+    document = problem(answer, 422, "unprocessable")
+    assert document["errors"] == [{"pointer": "", "detail": "a JSON object is needed, sent as application/json"}]
+
+
 def test_a_broken_alias_body_is_a_bad_request(client: httpx.Client) -> None:
     answer = client.put("/v1/models/x/aliases/beta", content="{", headers={"Content-Type": "application/json"})
     problem(answer, 400, "bad-request")

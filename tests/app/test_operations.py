@@ -386,6 +386,44 @@ def test_a_trust_map_is_where_the_link_says(
     assert (trust.content, trust.headers["content-type"]) == (b"a map", "image/png")
 
 
+@pytest.mark.parametrize("rest", ["/result", "/trust"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_what_the_client_has_is_not_even_opened(
+    client: httpx.Client, hands: Hands, queued: Callable[..., dict[str, Any]], method: str, rest: str
+) -> None:
+    path = f"/v1/operations/{queued(explain=True)['id']}{rest}"
+    problem(client.get(path, headers={"If-None-Match": "*"}), 409, "not-ready")
+    hands.succeed(hands.claim(), trust=b"a map")
+    whole = client.get(path, headers={"If-None-Match": '"other"'})
+    assert whole.status_code == 200
+    tag = whole.headers["etag"]
+    hands.storage.delete(tag.strip('"'))
+    for known in (tag, f'"other", W/{tag}', "*"):
+        answer = client.request(method, path, headers={"If-None-Match": known})
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag)
+        assert answer.headers.get("content-location") == whole.headers.get("content-location")
+    problem(client.get(path), 410, "file-lost")
+
+
+@pytest.mark.parametrize(("code", "status"), [("file-lost", 410), ("bad-image", 422)])
+def test_having_something_does_not_hide_why_there_is_no_result(
+    client: httpx.Client, hands: Hands, queued: Callable[..., dict[str, Any]], code: str, status: int
+) -> None:
+    path = f"/v1/operations/{queued()['id']}/result"
+    hands.fail(hands.claim(), code)
+    problem(client.get(path, headers={"If-None-Match": "*"}), status, code)
+
+
+def test_an_image_is_restored_and_sent_whatever_the_client_has(client: httpx.Client, hands: Hands) -> None:
+    headers = {**PNG, "Prefer": "wait=9", "If-None-Match": "*"}
+    with ThreadPoolExecutor(1) as pool:
+        answering = pool.submit(client.post, PATH, content=encoded(pixels()), headers=headers)
+        eventually(lambda: client.get("/v1/operations").json()["items"])
+        hands.succeed(hands.claim())
+        answer = answering.result()
+    assert (answer.status_code, answer.content) == (200, b"restored")
+
+
 def test_an_image_that_was_not_to_be_explained_has_no_trust_map(
     client: httpx.Client, queued: Callable[..., dict[str, Any]]
 ) -> None:

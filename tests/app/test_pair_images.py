@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.core.folder_storage import FolderStorage
+from app.core.settings import Settings
 from tests.app.material import encoded, noisy, pair_files, pixels
 
 Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
@@ -59,6 +61,26 @@ def test_an_image_may_be_kept_for_good_under_a_tag_of_its_size(client: httpx.Cli
     whole, small = client.get(f"{path}/clean"), client.get(f"{path}/clean", params={"max_side": 20})
     assert "immutable" in whole.headers["cache-control"]
     assert whole.headers["etag"] != small.headers["etag"]
+
+
+def test_an_image_that_the_client_has_is_not_even_opened(
+    client: httpx.Client, api_settings: Settings, problem: Problem
+) -> None:
+    path = upload(client, encoded(pixels()), encoded(noisy(pixels())))
+    whole, small = client.get(f"{path}/clean"), client.get(f"{path}/clean", params={"max_side": 20})
+    smaller = {"If-None-Match": small.headers["etag"]}
+    assert client.get(f"{path}/clean", headers=smaller).content == whole.content
+    assert api_settings.blob_dir is not None
+    FolderStorage(api_settings.blob_dir).delete(whole.headers["etag"].strip('"').partition("-")[0])
+    for known in (whole.headers["etag"], f'"other", W/{whole.headers["etag"]}', "*"):
+        answer = client.get(f"{path}/clean", headers={"If-None-Match": known})
+        assert (answer.status_code, answer.content) == (304, b"")
+        named = ("etag", "cache-control", "vary")
+        assert [answer.headers[name] for name in named] == [whole.headers[name] for name in named]
+    missing = f"{path.rpartition('/')[0]}/3/clean"
+    problem(client.get(missing, headers={"If-None-Match": "*"}), 404, "not-found")
+    # A storage that works and does not have it has lost it: no use in trying again.
+    problem(client.get(f"{path}/clean"), 410, "file-lost")
 
 
 def test_what_is_not_there_is_a_problem(client: httpx.Client, problem: Problem) -> None:

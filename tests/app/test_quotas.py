@@ -1,6 +1,6 @@
 """What a key may use, and what it is told when it has used that up."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,9 +46,9 @@ def with_limits(settings: Settings, database: sessionmaker[Session]) -> Iterator
     opened: list[httpx.Client] = []
     with connected(create_app(settings)) as anybody:
 
-        def client(owner: str = "lab", **limits: int | str) -> httpx.Client:
+        def client(owner: str = "lab", scopes: Sequence[str] = ("train", "infer"), **limits: int | str) -> httpx.Client:
             with database.begin() as session:
-                _, token = keys.create(session, owner, ["train", "infer"], limits=limits)
+                _, token = keys.create(session, owner, scopes, limits=limits)
             headers = {"Authorization": f"Bearer {token}"}
             opened.append(httpx.Client(base_url=anybody.base_url, headers=headers, timeout=20))
             return opened[-1]
@@ -87,6 +87,16 @@ def test_failures_tell_what_is_left_too_and_monitors_are_not_counted(with_limits
     after = fields(client.post("/v1/jobs", content=b"", headers={"Content-Type": "a/b"}).headers["RateLimit"])
     assert after["r"] == before["r"] - 1 or after["t"] > before["t"]
     assert "RateLimit" not in client.get("/healthz").headers
+
+
+def test_calls_beyond_the_scopes_of_a_key_are_counted_too(with_limits: LimitedClient) -> None:
+    client = with_limits(requests_per_minute=2, scopes=["infer"])
+    answers = [client.get("/v1/jobs") for _ in range(6)]  # A minute may end among them.
+    assert {answer.status_code for answer in answers} == {403, 429}
+    for answer in answers:
+        assert fields(answer.headers["RateLimit-Policy"]) == {"q": 2, "w": 60}
+        assert fields(answer.headers["RateLimit"])["r"] < 2
+    problem(answers[0], 403, "missing-scope")
 
 
 def test_a_key_without_a_limit_is_not_counted(with_limits: LimitedClient) -> None:

@@ -174,6 +174,13 @@ def test_floating_point_pixels_are_refused(client: httpx.Client) -> None:
     assert "pixel type F" in reason
 
 
+def test_32_bit_pixels_are_refused(client: httpx.Client) -> None:
+    image = encoded(pixels()[..., 0].astype("int32"), "TIFF")
+    answer = client.post("/v1/datasets", files=with_file(pair_files(3), 2, image, "001.tif"))
+    (reason,) = refused(answer, 422, "bad-image", "001.tif")
+    assert reason == "The TIFF has pixels of 32 bits with sign; 8 or 16 bits without sign are needed."
+
+
 def test_all_bad_files_are_named_at_once_and_mixed_reasons_are_bad_pairs(send: Callable[..., httpx.Response]) -> None:
     files = with_file(with_file(pair_files(4), 2, b"text"), 5, encoded(pixels())[:300])
     reasons = refused(send(files), 422, "bad-pairs", "001.png", "002.jpg")
@@ -199,6 +206,15 @@ def test_an_unprintable_name_is_refused(client: httpx.Client) -> None:
     )
     answer = client.post("/v1/datasets", content=body, headers={"Content-Type": "multipart/form-data; boundary=b"})
     assert len(problem(answer, 422, "bad-pairs")["files"]) == 2
+
+
+@pytest.mark.parametrize("letter", ["\r", "\n"])
+def test_a_name_with_the_end_of_a_line_is_refused_though_clients_write_it_otherwise(
+    client: httpx.Client, letter: str
+) -> None:
+    name = f"00{letter}0.png"
+    files = with_file(pair_files(2), 0, encoded(pixels()), name)
+    refused(client.post("/v1/datasets", files=files), 422, "bad-pairs", name)
 
 
 @pytest.mark.parametrize("letter", INVISIBLE)

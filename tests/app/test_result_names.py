@@ -26,6 +26,9 @@ def images(*files: tuple[str, str]) -> list[Operation]:
         ("photo.PNG", "jpeg", "photo.jpg"),
         ("roll 1/a.b.tif", "tiff", "roll 1/a.b.tif"),
         ("photo", "webp", "photo.webp"),
+        ("IMG 2024.01.02", "png", "IMG 2024.01.02.png"),
+        ("IMG 2024.01.02.TIFF", "png", "IMG 2024.01.02.png"),
+        ("v1.5/photo", "png", "v1.5/photo.png"),
         ("../../etc/passwd.png", "png", "etc/passwd.png"),
         ("/root.png", "png", "root.png"),
         ("C:\\photos\\ä?.jpg", "jpeg", "C_/photos/ä_.jpg"),
@@ -41,9 +44,13 @@ def test_a_result_is_named_after_its_file(sent: str, output: str, name: str) -> 
 def test_equal_names_are_told_apart() -> None:
     files = images(("a.png", "png"), ("A.jpg", "png"), ("a-2.png", "png"), ("a.tif", "tiff"), ("x/a.png", "png"))
     assert result_names(files) == ["a.png", "A-2.png", "a-2-2.png", "a.tif", "x/a.png"]
+    dotted = images(("a.01", "png"), ("a.01.bmp", "png"), ("a.02", "png"))
+    assert result_names(dotted) == ["a.01.png", "a.01-2.png", "a.02.png"]
 
 
-NAMES = text() | lists(sampled_from(["a", "A", "..", ".", "/", "\\", ":", ".png", "con", " ", "\0"])).map("".join)
+NAMES = text() | lists(sampled_from(["a", "A", "..", ".", "/", "\\", ":", ".png", ".01", "con", " ", "\0"])).map(
+    "".join
+)
 
 
 @given(lists(tuples(NAMES, sampled_from(FORMATS)), max_size=12))

@@ -57,8 +57,8 @@ def tell_of_images(call: Story, hands: Hands) -> None:
         request = {"headers": LATER, **request}
         return call(*SUPER_RESOLVE, values={"model": model}, content=content, **request)
 
-    def of(operation_id: str, rest: str = "", method: str = "GET") -> httpx.Response:
-        return call(method, "/v1/operations/{operation_id}" + rest, values={"operation_id": operation_id})
+    def of(operation_id: str, rest: str = "", method: str = "GET", **request: Any) -> httpx.Response:
+        return call(method, "/v1/operations/{operation_id}" + rest, values={"operation_id": operation_id}, **request)
 
     send(content=b"")
     send(model="unknown")
@@ -91,6 +91,7 @@ def tell_of_images(call: Story, hands: Hands) -> None:
     for operation_id in [*by_ending.values(), "op_00"]:
         for rest in ("", "/result", "/trust"):
             of(operation_id, rest)
+            of(operation_id, rest, headers={"If-None-Match": "*"})
     of("op_00", "/cancel", "POST")
     call("GET", "/v1/operations")
     call("GET", "/v1/operations", params={"limit": 0})

@@ -78,6 +78,14 @@ def test_all_events_are_told_unless_some_are_chosen(hooks: httpx.Client, there: 
     assert len(events) == 6
 
 
+def test_an_event_that_is_given_twice_is_told_once(hooks: httpx.Client, there: Receiver) -> None:
+    asked = ["job.succeeded", "job.failed", "job.succeeded"]
+    made = hooks.post("/v1/webhooks", json={"url": there.url, "events": asked})
+    assert made.json()["events"] == ["job.succeeded", "job.failed"]
+    changed = hooks.patch(made.headers["location"], json={"events": asked[1:] + asked[1:]})
+    assert changed.json()["events"] == ["job.failed", "job.succeeded"]
+
+
 @pytest.mark.parametrize(
     "body",
     [

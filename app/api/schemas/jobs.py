@@ -42,8 +42,8 @@ class JobOptions(Wire):
     new_version: bool = Field(False, description="Allow the name of an existing model, and add a version to it.")
     preset: Literal["draft", "quick", "standard", "paper"] = Field(
         "quick",
-        description="How long to train; `draft` only fits the prior to the pairs, where that knows the network, in a "
-        "fraction of the time.",
+        description="How long to train; `draft` only fits the prior to the pairs, in a fraction of the time. A network "
+        "that the prior does not know is not refused, but trained from nothing in as few steps.",
     )
     scheme: Literal["auto", "baseline", "pretrain", "maml", "drtl-pretrain", "drtl-maml"] = Field(
         "auto", description="`auto` lets several ways to start race on held-out pairs; the others are the paper's."

@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.api import examples
 from app.api.schemas.wire import Wire
@@ -23,8 +23,15 @@ Url = Annotated[
         examples=[examples.WEBHOOK["url"]],
     ),
 ]
+
+
+def _each_once(events: list[EventType]) -> list[EventType]:
+    return list(dict.fromkeys(events))
+
+
 Events = Annotated[
     list[EventType],
+    AfterValidator(_each_once),
     Field(min_length=1, max_length=len(EVENT_TYPES), description="What to tell of.", examples=[["job.succeeded"]]),
 ]
 Description = Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$", examples=["The lab's queue"])]
