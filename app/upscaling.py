@@ -19,6 +19,9 @@ from drtl_client import Client, errors
 
 ROOT: Final = Path(__file__).parents[1]
 STOP_WITHIN_S: Final = 5.0
+# Final sizes, relative to the input.
+LARGEST_OUTSCALE: Final = 16
+LARGEST_OUTSCALE_OF_A_SERVICE: Final = 8
 
 
 @dataclass(frozen=True)
@@ -156,9 +159,11 @@ def restore_by_service(client: Client, model: str, tasks: Sequence[Task], option
         except errors.NotFound:
             raise  # The model's name is wrong, for every image alike.
         except errors.QuotaExhausted as error:
-            _leave(tasks[number:], f"{error}{when_to_go_on(error)}", tell)
+            _leave(tasks[number:], f"{error.detail}{when_to_go_on(error)}", tell)
             return
-        except (errors.Problem, OSError) as error:
+        except errors.Problem as error:
+            tell(Failed(task, error.detail))  # Its files are this one, for the same reason.
+        except OSError as error:
             tell(Failed(task, str(error)))
         except errors.DRTLError as error:  # Nobody answers any more.
             _leave(tasks[number:], str(error), tell)

@@ -15,6 +15,7 @@ from drtl_client.images import ImageInput, as_part
 from drtl_client.methods import AsyncResource, Resource, async_iterating, awaiting, blocking, iterating
 from drtl_client.options import Option, fields_of
 from drtl_client.pages import paged
+from drtl_client.paths import segment
 
 BatchRef: TypeAlias = Batch | str
 LOOK_EVERY_S: Final = 0.5
@@ -22,7 +23,7 @@ ANSWERING_UPLOAD_S: Final = 180.0
 
 
 def _path(batch: BatchRef, rest: str = "") -> str:
-    return f"/v1/batches/{batch if isinstance(batch, str) else batch.id}{rest}"
+    return f"/v1/batches/{segment('batch', batch if isinstance(batch, str) else batch.id)}{rest}"
 
 
 def create(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -9,7 +10,7 @@ import httpx
 
 from drtl_client.batches import AsyncBatches, Batches
 from drtl_client.datasets import AsyncDatasets, Datasets
-from drtl_client.errors import DRTLError, NoService
+from drtl_client.errors import BadAddress, BadKey, DRTLError, NoService
 from drtl_client.flow import Flow, Request, send
 from drtl_client.jobs import AsyncJobs, Jobs
 from drtl_client.models import AsyncModels, Models
@@ -23,10 +24,10 @@ CONNECT_S: Final = 5.0
 def find_service(url: str | None = None) -> str:
     """Where the service is: as told, or else `DRTL_URL`, or else the one that `drtl up` runs on this machine.
 
-    Raises NoService.
+    Raises NoService, BadAddress.
     """
     if url := url or os.environ.get("DRTL_URL"):
-        return url.rstrip("/")
+        return _address(url)
     announced = Path(os.environ.get("DRTL_DATA_DIR") or Path.home() / ".drtl") / "service.json"
     try:
         return str(json.loads(announced.read_text())["url"]).rstrip("/")
@@ -34,8 +35,20 @@ def find_service(url: str | None = None) -> str:
         raise NoService("no service runs on this machine") from None
 
 
+def _address(given: str) -> str:
+    try:
+        url = httpx.URL(given)
+    except httpx.InvalidURL:
+        url = httpx.URL()
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise BadAddress(f"{given!r} is no address of a service; one is such as http://127.0.0.1:8000")
+    return given.rstrip("/")
+
+
 def _connection(url: str | None, key: str | None, timeout_s: float) -> dict[str, Any]:
     key = key or os.environ.get("DRTL_KEY")
+    if key and (strange := re.search(r"[^!-~]", key)):  # httpx's own complaint shows all of it.
+        raise BadKey(f"the key holds {strange[0]!r}, and keys are of letters, digits, - and _ alone")
     return {
         "base_url": find_service(url),
         "headers": {"Authorization": f"Bearer {key}"} if key else {},
@@ -57,6 +70,7 @@ class Client:
     `url` and `key` are taken from `DRTL_URL` and `DRTL_KEY` where they are not given; without either, `url` is that of
     the service that `drtl up` runs on this machine. A request that meets a service too busy or on its way up is
     sent again up to `retries` times. `timeout_s` bounds every wait for bytes. `http` is an httpx client of one's own.
+    Making one raises NoService, BadAddress and BadKey.
     """
 
     def __init__(

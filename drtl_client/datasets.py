@@ -8,6 +8,7 @@ from drtl_client.methods import AsyncResource, Resource, async_iterating, awaiti
 from drtl_client.options import Option, fields_of
 from drtl_client.pages import paged
 from drtl_client.pairs import PairsInput, as_parts
+from drtl_client.paths import segment
 
 ANSWERING_UPLOAD_S: Final = 180.0  # Every image is decoded and measured before the answer.
 
@@ -32,8 +33,8 @@ def create(pairs: PairsInput, *, on_upload: OnUpload | None = None, **options: O
 
 def get(dataset: Dataset | str) -> Flow[Dataset]:
     """The dataset with its report."""
-    name = dataset if isinstance(dataset, str) else dataset.id
-    return Dataset.of((yield from fetch(Request("GET", f"/v1/datasets/{name}"))))
+    path = f"/v1/datasets/{segment('dataset', dataset if isinstance(dataset, str) else dataset.id)}"
+    return Dataset.of((yield from fetch(Request("GET", path))))
 
 
 def list_datasets(*, limit: int | None = None) -> Stream[Dataset]:

@@ -23,6 +23,14 @@ class NoService(DRTLError):
     """No address was given, and no service runs on this machine."""
 
 
+class BadAddress(DRTLError):
+    """What was given as the service's address is none."""
+
+
+class BadKey(DRTLError):
+    """What was given as the API key cannot be one."""
+
+
 class BadFolder(DRTLError):
     """A folder does not hold pairs, or a list is not one of pairs."""
 
@@ -214,14 +222,18 @@ BY_STATUS: dict[int, type[Problem]] = {
 
 
 def problem_of(response: httpx.Response) -> Problem:
-    """The exception for an error response that has been read whole, whoever between here and the service gave it."""
+    """The exception for a response that is no success and has been read whole, whoever on the way here gave it."""
+    answer = f"HTTP {response.status_code} {response.reason_phrase}"
     try:
         document = response.json()
     except ValueError:
         document = None
-    if not isinstance(document, dict):
-        said = response.text[:200]
-        document = {"detail": f"HTTP {response.status_code} {response.reason_phrase}: {said}"}
+    if not response.is_error:
+        elsewhere = response.headers.get("Location")
+        points = "" if elsewhere is None else f", which points to {elsewhere}"
+        document = {"detail": f"{answer}{points}; is the address that of the service?"}
+    elif not isinstance(document, dict):
+        document = {"detail": f"{answer}: {response.text[:200]}"}
     code = str(document.get("type", "")).rpartition("/")[2]
     kind = BY_CODE.get(code) or BY_STATUS.get(response.status_code, Problem)
     return kind(response.status_code, document, retry_after_s(response))

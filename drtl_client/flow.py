@@ -87,20 +87,26 @@ Stream: TypeAlias = Generator[Step | Emit[T], Any, None]
 
 
 def send(request: Request, *, stream: bool = False) -> Flow[httpx.Response]:
-    """The successful response. Raises Unreachable where none comes, the Problem that an error response says."""
+    """The successful response. Raises Unreachable where none comes, and for any other the Problem that it says.
+
+    Redirects are not followed: they come from something that stands before the service, and lead elsewhere.
+    """
     outcome = yield Send(request, stream)
     if isinstance(outcome, httpx.TransportError):
         raise Unreachable(outcome) from outcome
     assert isinstance(outcome, httpx.Response)
-    if outcome.is_error:
+    if not outcome.is_success:
         raise problem_of(outcome)
     return outcome
 
 
 def fetch(request: Request) -> Flow[Json]:
-    """The JSON document that answers the request. Raises as `send` does."""
+    """The JSON document that answers the request. Raises as `send` does, and a Problem for what is none."""
     response = yield from send(request)
-    document: Json = response.json()
+    try:
+        document: Json = response.json()
+    except ValueError:
+        raise problem_of(response) from None
     return document
 
 

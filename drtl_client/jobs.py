@@ -19,6 +19,7 @@ from drtl_client.methods import (
 from drtl_client.options import Option, fields_of
 from drtl_client.pages import paged
 from drtl_client.pairs import PairsInput, as_parts, dataset_id, model_name
+from drtl_client.paths import segment
 
 JobRef: TypeAlias = Job | str
 SILENT_S: Final = 45.0  # The service says something every 15 s.
@@ -27,7 +28,7 @@ ANSWERING_UPLOAD_S: Final = 180.0  # Every image is decoded and measured before 
 
 
 def _path(job: JobRef, rest: str = "") -> str:
-    return f"/v1/jobs/{job if isinstance(job, str) else job.id}{rest}"
+    return f"/v1/jobs/{segment('job', job if isinstance(job, str) else job.id)}{rest}"
 
 
 def create(

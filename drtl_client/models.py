@@ -29,10 +29,15 @@ from drtl_client.methods import (
 from drtl_client.operations import OnProgress
 from drtl_client.options import Option, fields_of
 from drtl_client.pages import paged
+from drtl_client.paths import segment
 
 PRODUCTION: Final = "production"
 WAIT: Final = "wait=10"  # RFC 7240: the image if it is done in 10 s, else an operation to follow.
 ANSWERING_S: Final = 180.0  # Longer than a service waits that does not know the preference.
+
+
+def _path(name: str, rest: str = "") -> str:
+    return f"/v1/models/{segment('model', name)}{rest}"
 
 
 def list_models(*, limit: int | None = None) -> Stream[ModelVersions]:
@@ -42,7 +47,7 @@ def list_models(*, limit: int | None = None) -> Stream[ModelVersions]:
 
 def get(name: str) -> Flow[ModelVersions]:
     """A model's versions and aliases, by its name alone."""
-    return ModelVersions.of((yield from fetch(Request("GET", f"/v1/models/{name}"))))
+    return ModelVersions.of((yield from fetch(Request("GET", _path(name)))))
 
 
 def number(reference: str) -> Flow[int]:
@@ -70,7 +75,7 @@ def newest(reference: str) -> Flow[int]:
 def version(reference: str) -> Flow[ModelVersion]:
     """The version, or for a name alone the newest, with its card: data, γ, metrics, seed, prior, code and licence."""
     found = yield from newest(reference)
-    path = f"/v1/models/{reference.partition('@')[0]}/versions/{found}"
+    path = _path(reference.partition("@")[0], f"/versions/{found}")
     return ModelVersion.of((yield from fetch(Request("GET", path))))
 
 
@@ -80,7 +85,7 @@ def promote(reference: str, alias: str = PRODUCTION) -> Flow[Alias]:
     `production` is what requests use that name no version.
     """
     found = yield from newest(reference)
-    path = f"/v1/models/{reference.partition('@')[0]}/aliases/{alias}"
+    path = _path(reference.partition("@")[0], f"/aliases/{segment('alias', alias)}")
     return Alias.of((yield from fetch(Request("PUT", path, json={"version": found}))))
 
 
@@ -93,7 +98,7 @@ def download(
     """
     name, found = reference.partition("@")[0], (yield from number(reference))
     file = f"{name}-v{found}.{'onnx' if onnx else 'safetensors'}"
-    request = Request("GET", f"/v1/models/{name}/versions/{found}/{'onnx' if onnx else 'weights'}")
+    request = Request("GET", _path(name, f"/versions/{found}/{'onnx' if onnx else 'weights'}"))
     began = time.monotonic()
     while True:
         try:
@@ -182,7 +187,7 @@ def _request(
 ) -> Request:
     return Request(
         "POST",
-        f"/v1/models/{reference}/super-resolve",
+        _path(reference, "/super-resolve"),
         params=fields_of(options),
         headers={"Accept": accept, "Prefer": prefer, **headers},
         parts=(as_part("image", image),),

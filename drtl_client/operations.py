@@ -10,6 +10,7 @@ from drtl_client.flow import Flow, Request, Sleep, Stream, fetch, send
 from drtl_client.images import Restored
 from drtl_client.methods import AsyncResource, Resource, async_iterating, awaiting, blocking, iterating
 from drtl_client.pages import paged
+from drtl_client.paths import segment
 
 OperationRef: TypeAlias = Operation | str
 OnProgress: TypeAlias = Callable[[float], None]  # 0…1
@@ -18,7 +19,7 @@ LOOK_EVERY_S: Final = 1.0
 
 
 def _path(operation: OperationRef, rest: str = "") -> str:
-    return f"/v1/operations/{operation if isinstance(operation, str) else operation.id}{rest}"
+    return f"/v1/operations/{segment('operation', operation if isinstance(operation, str) else operation.id)}{rest}"
 
 
 def get(operation: OperationRef) -> Flow[Operation]:

@@ -32,6 +32,7 @@ class PairPaths:
 def pairs_in(folder: str | os.PathLike[str]) -> list[PairPaths]:
     """The pairs in folder/clean and folder/distorted, by name: equal file stems, or else equal order.
 
+    Hidden files, such as macOS lays beside others (._001.png), are none of them.
     Raises BadFolder that says what is missing, of which name there are two, or what cannot be read.
     """
     files: dict[str, dict[str, Path]] = {}
@@ -39,9 +40,9 @@ def pairs_in(folder: str | os.PathLike[str]) -> list[PairPaths]:
         inside = Path(folder) / kind
         if not inside.is_dir():
             raise BadFolder(f"{folder} has no folder named {kind}")
+        seen = sorted(path for path in inside.iterdir() if not path.name.startswith("."))
         images, foreign = (
-            sorted(path for path in inside.iterdir() if path.suffix.lower() in kinds)
-            for kinds in (SUFFIXES, PHOTOGRAPHS | RAW)
+            [path for path in seen if path.suffix.lower() in kinds] for kinds in (SUFFIXES, PHOTOGRAPHS | RAW)
         )
         stems = {path.stem for path in images}
         if alone := [path.name for path in foreign if path.stem not in stems]:  # Not beside a converted one.
@@ -111,5 +112,5 @@ def model_name(pairs: PairsInput) -> str:
     """A model name made of the folder's, in the letters that the service allows."""
     if not isinstance(pairs, str | os.PathLike):
         return "my-device"
-    name = Path(pairs).resolve().name.removesuffix(".zip")
-    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")[:60] or "my-device"
+    name = Path(pairs).resolve().name.lower().removesuffix(".zip")
+    return re.sub(r"[^a-z0-9._-]+", "-", name).strip("-._")[:60] or "my-device"

@@ -53,7 +53,7 @@ class Transport:
                             with prepared(self.http, request) as message:
                                 outcome = response = self.http.send(message, stream=True)
                             body = response.iter_bytes()
-                            if not stream or response.is_error:
+                            if not (stream and response.is_success):
                                 response.read()
                         except httpx.TransportError as error:
                             outcome = error
@@ -101,7 +101,7 @@ class AsyncTransport:
                             with prepared(self.http, request) as message:
                                 outcome = response = await self.http.send(message, stream=True)
                             body = response.aiter_bytes()
-                            if not stream or response.is_error:
+                            if not (stream and response.is_success):
                                 await response.aread()
                         except httpx.TransportError as error:
                             outcome = error

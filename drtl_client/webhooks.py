@@ -7,13 +7,14 @@ from drtl_client.documents import Delivery, Webhook
 from drtl_client.flow import Flow, Request, Stream, fetch, send
 from drtl_client.methods import AsyncResource, Resource, async_iterating, awaiting, blocking, iterating
 from drtl_client.pages import paged
+from drtl_client.paths import segment
 
 WebhookRef: TypeAlias = Webhook | str
 DeliveryRef: TypeAlias = Delivery | str
 
 
 def _path(webhook: WebhookRef, rest: str = "") -> str:
-    return f"/v1/webhooks/{webhook if isinstance(webhook, str) else webhook.id}{rest}"
+    return f"/v1/webhooks/{segment('webhook', webhook if isinstance(webhook, str) else webhook.id)}{rest}"
 
 
 def create(url: str, *, events: Sequence[str] | None = None, description: str = "") -> Flow[Webhook]:
@@ -76,17 +77,17 @@ def deliveries(webhook: WebhookRef, *, state: str | None = None, limit: int | No
 
 def delivery(webhook: WebhookRef, delivery: DeliveryRef) -> Flow[Delivery]:
     """A message with every attempt."""
-    return Delivery.of((yield from fetch(Request("GET", _path(webhook, f"/deliveries/{_id(delivery)}")))))
+    return Delivery.of((yield from fetch(Request("GET", _path(webhook, f"/deliveries/{_segment(delivery)}")))))
 
 
 def redeliver(webhook: WebhookRef, delivery: DeliveryRef) -> Flow[Delivery]:
     """Have a message sent once more, under the same id. Raises Conflict while it is on its way."""
-    path = _path(webhook, f"/deliveries/{_id(delivery)}/redeliver")
+    path = _path(webhook, f"/deliveries/{_segment(delivery)}/redeliver")
     return Delivery.of((yield from fetch(Request("POST", path, repeatable=False))))
 
 
-def _id(delivery: DeliveryRef) -> str:
-    return delivery if isinstance(delivery, str) else delivery.id
+def _segment(delivery: DeliveryRef) -> str:
+    return segment("delivery", delivery if isinstance(delivery, str) else delivery.id)
 
 
 class Webhooks(Resource):

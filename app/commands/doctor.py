@@ -100,10 +100,14 @@ def examine(settings: Settings, *, repair: bool, deep: bool) -> Iterator[Finding
 
 def existing_database(settings: Settings) -> Engine | None:
     """The database; None where it would be a SQLite file that is not there, which asking would make."""
+    return None if absent_file(settings) else open_database(settings.database_url)
+
+
+def absent_file(settings: Settings) -> Path | None:
+    """Where the database's file would be; None where it is there, or is not a file."""
     url = make_url(settings.database_url)
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
-        return None
-    return open_database(settings.database_url)
+    file = Path(url.database or "")
+    return file if url.get_backend_name() == "sqlite" and not file.is_file() else None
 
 
 def schema(settings: Settings, engine: Engine) -> Finding:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app.commands.options import AsJson, JobId, Key, Url, connect
-from app.commands.output import errors, present
+from app.commands.output import errors, present, writing
 from app.terminal import gamma_table
 
 
@@ -21,8 +21,9 @@ def graph(
     """Which known distortions a job's target resembles, ranked by γ."""
     with connect(url, key) as client:
         found = client.jobs.relation(job, wait_s=wait)
+        present(found.raw, gamma_table(found.raw), as_json=as_json)
         if svg is not None:
-            svg.write_bytes(client.jobs.graph_svg(job))
-    present(found.raw, gamma_table(found.raw), as_json=as_json)
-    if svg is not None:
-        errors.print(f"drawn into {svg}", soft_wrap=True)
+            drawing = client.jobs.graph_svg(job)
+            with writing(svg):
+                svg.write_bytes(drawing)
+            errors.print(f"drawn into {svg}", soft_wrap=True)

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.commands.doctor import absent_file
 from app.commands.options import AsJson, DataDir
 from app.commands.output import errors, present
 from app.core import keys
@@ -21,6 +22,7 @@ from app.core.shares import PRIORITIES
 from app.core.tables import ApiKey, utc_now
 from app.failures import CommandFailed
 
+LONGEST_DAYS: Final = 36_500
 LimitOption = Annotated[int | None, typer.Option(min=0, help="0 for none; otherwise the service's setting.")]
 
 
@@ -30,7 +32,9 @@ def create(
     owner: Annotated[
         str | None, typer.Option(help="Whose things it opens; otherwise the name. Keys of one owner see the same.")
     ] = None,
-    expires: Annotated[int | None, typer.Option(min=1, help="Days until it ends; otherwise it does not.")] = None,
+    expires: Annotated[
+        int | None, typer.Option(min=1, max=LONGEST_DAYS, help="Days until it ends; otherwise it does not.")
+    ] = None,
     requests_per_minute: LimitOption = None,
     unfinished_jobs: LimitOption = None,
     pairs: LimitOption = None,
@@ -56,7 +60,7 @@ def create(
     limits = {what: limit for what, limit in given.items() if limit is not None}
     until = None if expires is None else utc_now() + timedelta(days=expires)
     asked = [scope.strip() for scope in scopes.split(",") if scope.strip()]
-    with database(data_dir) as session:
+    with database(data_dir, may_be_made=True) as session:
         try:
             key, token = keys.create(session, name, asked, owner=owner, expires_at=until, limits=limits)
         except ValueError as error:
@@ -92,14 +96,19 @@ def revoke(
 
 
 @contextmanager
-def database(data_dir: Path | None) -> Iterator[Session]:
+def database(data_dir: Path | None, *, may_be_made: bool = False) -> Iterator[Session]:
     """A session on the database of the service that keeps its data there, or of this machine's settings.
 
-    It is brought up to date where it is new or old.
+    It is brought up to date where it is old. Raises CommandFailed where there is none, unless it may be made.
     """
     from migrations import migrate  # Alembic takes a while to load.
 
-    url = (settings() if data_dir is None else Settings(data_dir=data_dir)).database_url
+    where = settings() if data_dir is None else Settings(data_dir=data_dir)
+    if not may_be_made and (file := absent_file(where)) is not None:
+        raise CommandFailed(
+            f"there is no database in {file.parent}", "is --data-dir right? drtl up makes one, and drtl keys create"
+        )
+    url = where.database_url
     engine = None
     try:
         migrate(url)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app.commands.options import AsJson, Key, ModelRef, Url, connect
-from app.commands.output import console, present
+from app.commands.output import console, present, writing
 from app.failures import CommandFailed
 from app.terminal import card_panel, models_table
 
@@ -42,7 +42,10 @@ def download(
     model: ModelRef,
     onnx: Annotated[bool, typer.Option("--onnx", help="As ONNX, for other runtimes, instead of safetensors.")] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file; otherwise NAME-vVERSION.safetensors or .onnx here.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="A file, or a folder for NAME-vVERSION.safetensors or .onnx; otherwise here."
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
     url: Url = None,
@@ -51,11 +54,13 @@ def download(
     """Get a model as a file with its card inside; `drtl upscale --model FILE` uses it without a service."""
     with connect(url, key) as client:
         name, version = model.partition("@")[0], client.models[model].number()
-        target = output or Path(f"{name}-v{version}.{'onnx' if onnx else 'safetensors'}")
-        if target.exists() and not overwrite:
-            raise CommandFailed(f"{target} exists", "replace it with --overwrite, or name another file with --output")
-        try:
-            client.models[f"{name}@{version}"].download(target, onnx=onnx)
-        except OSError as error:
-            raise CommandFailed(f"{target} cannot be written: {error.strerror or error}") from error
-    console.print(f"{name}@{version} → {target}", soft_wrap=True, highlight=False)
+        file = f"{name}-v{version}.{'onnx' if onnx else 'safetensors'}"
+        place = output or Path(file)
+        with writing(place):
+            target = place / file if place.is_dir() else place
+            if target.exists() and not overwrite:
+                raise CommandFailed(
+                    f"{target} exists", "replace it with --overwrite, or name another file with --output"
+                )
+            written = client.models[f"{name}@{version}"].download(target, onnx=onnx)
+    console.print(f"{name}@{version} → {written}", soft_wrap=True, highlight=False)

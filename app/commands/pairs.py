@@ -1,7 +1,11 @@
 """`drtl pairs check`: what the pair doctor says of a folder of pairs, without a service."""
 
 import json
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -10,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.commands.output import writing
 from app.failures import CommandFailed
 from app.terminal import decibel
 from drtl_client import PairPaths, pairs_in
@@ -31,7 +36,9 @@ def _group() -> None:
 def check(
     folder: Annotated[Path, typer.Argument(help="A folder with clean/ and distorted/.")],
     fix: Annotated[str, typer.Option(help=f"Mend what needs it: {', '.join(FIXES)}; several between commas.")] = "",
-    output: Annotated[Path | None, typer.Option(help="Where pairs go, mended ones as PNG; needed by --fix.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where pairs go, mended ones as PNG; needed by --fix.", file_okay=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as they are.")] = False,
 ) -> None:
     """Examine pairs: alignment, exposure, sharpness, duplicates. Exits with 1 if one cannot be trained on."""
@@ -41,9 +48,13 @@ def check(
     if fixes and output is None:
         raise CommandFailed("--fix leaves your files as they are", "say with --output where the mended pairs should go")
     found = pairs_in(folder)
-    if output is not None:
-        _require_room(folder, found, output)
-    reports, summary = _examine(found, fixes, output)
+    if output is None:
+        reports, summary = _examine(found, fixes, None)
+    else:
+        with writing(output):
+            _require_room(folder, found, output)
+            with _all_or_nothing(output) as made:
+                reports, summary = _examine(found, fixes, made)
     if as_json:
         print(json.dumps({"summary": summary, "pairs": reports}, indent=2, ensure_ascii=False))
     else:
@@ -68,35 +79,60 @@ def _require_room(folder: Path, found: list[PairPaths], output: Path) -> None:
                     raise CommandFailed(f"{target} exists already, and is not replaced", choose)
 
 
-def _examine(found: list[PairPaths], fixes: Any, output: Path | None) -> tuple[list[dict[str, Any]], str]:
-    """The report on each pair and on all of them. A file that cannot be read is an error of the whole command."""
-    from PIL import Image  # These and SciPy behind them spare the other commands a second.
+@contextmanager
+def _all_or_nothing(output: Path) -> Iterator[Path]:
+    """A folder with what is to be in `output`. It goes there when all is done, and nothing does where that fails."""
+    nearest = next(folder for folder in (output, *output.parents) if folder.is_dir())  # On the same disk, as a rule.
+    with tempfile.TemporaryDirectory(prefix=".drtl-pairs-", dir=nearest) as made:
+        yield Path(made)
+        sides = [side.name for side in Path(made).iterdir()]
+        for side in sides:
+            (output / side).mkdir(parents=True, exist_ok=True)
+        for side in sides:
+            for file in (Path(made) / side).iterdir():
+                shutil.move(file, output / side / file.name)
 
+
+def _examine(found: list[PairPaths], fixes: Any, output: Path | None) -> tuple[list[dict[str, Any]], str]:
+    """The report on each pair and on all of them; the pairs go to `output`.
+
+    Files that cannot be used are an error of the whole command, which names all of them.
+    """
     from app.api.pair_files import PairLimits, RefusedPair, examine_pair
     from app.core.settings import settings
     from app.doctor.report import mark_duplicates, summary
 
     limits = PairLimits(settings().max_pair_pixels, settings().min_pair_side, settings().max_scale)
-    reports = []
+    reports, refused = [], []
     for pair in found:
-        with pair.clean.open("rb") as clean, pair.distorted.open("rb") as distorted:
-            try:
+        try:
+            with pair.clean.open("rb") as clean, pair.distorted.open("rb") as distorted:
                 report, fixed = examine_pair(clean, distorted, limits, fixes)
-            except RefusedPair as refused:
-                side, reason, _ = refused.refusals[0]
-                raise CommandFailed(f"{pair.clean if side == 'clean' else pair.distorted}: {reason}") from refused
-        reports.append({"name": pair.name, **report})
-        if output is None:
-            continue
-        for side, source in (("clean", pair.clean), ("distorted", pair.distorted)):
-            target = output / side
-            target.mkdir(parents=True, exist_ok=True)
-            if fixed is None:
-                (target / f"{pair.name}{source.suffix}").write_bytes(source.read_bytes())
-            else:
-                Image.fromarray(getattr(fixed, side)).save(target / f"{pair.name}.png")
+        except RefusedPair as refusal:
+            refused += [f"{getattr(pair, side)}: {reason}" for side, reason, _ in refusal.refusals]
+        except OSError as error:
+            refused.append(f"{error.filename or pair.name}: {error.strerror or error}")
+        else:
+            reports.append({"name": pair.name, **report})
+            if output is not None and not refused:
+                _write(pair, fixed, output)
+    if refused:
+        nothing = "" if output is None else ", and nothing is written"
+        raise CommandFailed("\n  ".join([f"not all files can be used{nothing}:", *refused]))
     mark_duplicates([report["name"] for report in reports], reports)
     return reports, summary(reports)
+
+
+def _write(pair: PairPaths, fixed: Any, output: Path) -> None:
+    from PIL import Image
+
+    for side, source in (("clean", pair.clean), ("distorted", pair.distorted)):
+        target = output / side
+        target.mkdir(exist_ok=True)
+        if fixed is None:
+            (target / f"{pair.name}{source.suffix}").write_bytes(source.read_bytes())
+        else:
+            Image.fromarray(getattr(fixed, side)).save(target / f"{pair.name}.png")
 
 
 def _table(reports: list[dict[str, Any]]) -> Table:

@@ -19,7 +19,15 @@ from app.commands.options import Key, Url, complete_model, connect
 from app.commands.output import console, errors
 from app.failures import CommandFailed
 from app.image_files import EXTENSIONS, Left, Task, plan
-from app.upscaling import Event, Failed, Options, Restored, is_model_file
+from app.upscaling import (
+    LARGEST_OUTSCALE,
+    LARGEST_OUTSCALE_OF_A_SERVICE,
+    Event,
+    Failed,
+    Options,
+    Restored,
+    is_model_file,
+)
 
 
 class Format(StrEnum):
@@ -54,7 +62,14 @@ def upscale(
     output_format: Annotated[Format, typer.Option("--format", help="Format of the results.")] = Format.PNG,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of earlier runs.")] = False,
     precision: Annotated[Precision, typer.Option(help="Arithmetic.")] = Precision.AUTO,
-    outscale: Annotated[float | None, typer.Option(help="Final size, relative to the input.", min=0.01, max=16)] = None,
+    outscale: Annotated[
+        float | None,
+        typer.Option(
+            help=f"Final size, relative to the input; by a service at most {LARGEST_OUTSCALE_OF_A_SERVICE}.",
+            min=0.01,
+            max=LARGEST_OUTSCALE,
+        ),
+    ] = None,
     ensemble: Annotated[int, typer.Option(help="8 averages over mirrored and turned runs: better, 8 × slower.")] = 1,
     metadata: Annotated[Metadata, typer.Option(help="Colour profile, resolution and the like.")] = Metadata.KEEP,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
@@ -68,6 +83,11 @@ def upscale(
     """
     if ensemble not in {1, 8}:
         raise typer.BadParameter("it is 1 or 8", param_hint="--ensemble")
+    if outscale is not None and outscale > LARGEST_OUTSCALE_OF_A_SERVICE and not is_model_file(model):
+        raise typer.BadParameter(
+            f"by a service it is at most {LARGEST_OUTSCALE_OF_A_SERVICE}, with a model file {LARGEST_OUTSCALE}",
+            param_hint="--outscale",
+        )
     options = Options(output_format.value, precision.value, outscale, ensemble, metadata.value)
     planned = plan(files, output, EXTENSIONS[options.output], overwrite=overwrite)
     report = Report(planned.skipped, planned.refused, quiet=as_json)

@@ -1,12 +1,14 @@
 """The command line: what it says to a person, what it sends to the service, and that it leaves nothing behind."""
 
 import io
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 from email import message_from_bytes
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,10 @@ from typer.testing import CliRunner
 from app import demo, terminal
 from app.api import examples
 from app.cli import app as cli
-from app.commands import jobs
+from app.commands import graph, jobs
 from app.failures import CommandFailed
 from drtl_client import Client, PairPaths
+from tests.drtl_client.test_answers import ELSEWHERE, giving
 from tests.servers import children_of, eventually
 
 
@@ -143,6 +146,84 @@ def test_a_command_without_a_service_ends_with_the_next_step(tmp_path: Path) -> 
     assert "no service runs on this machine" in ended.stderr
     assert "drtl up" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("webhooks", "delete", ""), "There is no webhook ''."),
+        (("jobs", "show", ""), "There is no job ''."),
+        (("models", "show", "."), "There is no model '.'."),
+        (("models", "show", "my-pairs/versions/1"), "There is no model 'my-pairs/versions/1'."),
+        (("jobs", "list", "--key", "ü"), "the key holds 'ü'"),
+        (("jobs", "list", "--url", "foo"), "'foo' is no address of a service"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_told_in_a_line_and_not_asked_for(
+    arguments: tuple[str, ...], complaint: str
+) -> None:
+    ended = drtl(*arguments, DRTL_URL="http://127.0.0.1:9")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"error: {complaint}")
+    assert "Traceback" not in ended.stderr
+    assert "does not answer" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("jobs", "list"),
+        ("jobs", "watch", "job_1"),
+        ("jobs", "watch", "job_1", "--json"),
+        ("webhooks", "delete", "wh_1"),
+    ],
+)
+def test_a_redirect_is_told_with_the_address_that_it_points_to(arguments: tuple[str, ...]) -> None:
+    with giving(307, Location=ELSEWHERE) as (url, _):
+        ended = drtl(*arguments, "--url", url)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"error: HTTP 307 Temporary Redirect, which points to {ELSEWHERE}")
+    assert "Traceback" not in ended.stderr
+    assert not ended.stdout
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_graph_that_cannot_be_drawn_into_a_file_is_still_shown(
+    as_json: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def respond(request: httpx.Request) -> httpx.Response:
+        drawn = request.headers["Accept"] == "image/svg+xml"
+        return httpx.Response(200, content=b"<svg/>") if drawn else httpx.Response(200, json=examples.GRAPH)
+
+    monkeypatch.setattr(graph, "connect", lambda *_: answering(respond))
+    command = ["graph", "job_1", *(["--json"] if as_json else []), "--svg"]
+    ended = CliRunner().invoke(cli, [*command, str(tmp_path / "nope/x.svg")])
+    assert isinstance(ended.exception, CommandFailed)
+    assert str(ended.exception) == f"{tmp_path}/nope/x.svg cannot be written: No such file or directory"
+    assert examples.GRAPH["graph"]["ranking"][0] in ended.stdout
+    ended = CliRunner().invoke(cli, [*command, str(tmp_path / "x.svg")])
+    assert ended.exit_code == 0, ended.output
+    assert (tmp_path / "x.svg").read_bytes() == b"<svg/>"
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("revoke", "0a1b2c3d4e5f")])
+def test_keys_are_not_looked_for_where_there_is_no_database(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    ended = drtl("keys", *arguments, "--data-dir", str(tmp_path / "mistyped"))
+    assert ended.returncode == 1
+    assert f"there is no database in {tmp_path / 'mistyped'}" in ended.stderr
+    assert not ended.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_key_lasts_for_a_century_at_most(tmp_path: Path) -> None:
+    command = ["keys", "create", "--name", "lab", "--data-dir", str(tmp_path / "new"), "--json", "--expires"]
+    refused = CliRunner().invoke(cli, [*command, "99999999"])
+    assert refused.exit_code == 2
+    assert "36500" in refused.output
+    assert not list(tmp_path.iterdir())
+    made = CliRunner().invoke(cli, [*command, "36500"])
+    assert made.exit_code == 0, made.output
+    assert datetime.fromisoformat(json.loads(made.stdout)["expires_at"]).year > 2100
 
 
 def posted(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> dict[str, str]:

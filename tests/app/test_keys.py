@@ -32,6 +32,7 @@ from app.core.keys import SCOPES
 from app.core.settings import Settings
 from app.core.tables import ApiKey, utc_now
 from app.embedded import CannotStart, require_keys_beyond_loopback
+from app.failures import CommandFailed
 from app.main import create_app
 from migrations import migrate
 from tests.app.conftest import connected, problem
@@ -409,9 +410,11 @@ def test_a_key_is_made_in_the_data_folder_that_is_named(drtl: Callable[..., Any]
     migrate(beyond.database_url)
     with pytest.raises(CannotStart, match=f"drtl keys create --name NAME {' '.join(there)}"):
         require_keys_beyond_loopback(beyond)
+    assert drtl("keys", "list", *there) == []
     made = drtl("keys", "create", "--name", "lab", *there)
     assert [key["id"] for key in drtl("keys", "list", *there)] == [made["id"]]
+    with pytest.raises(CommandFailed, match="no database in"):
+        drtl("keys", "list")
     assert not (tmp_path / "new").exists()
-    assert drtl("keys", "list") == []
     require_keys_beyond_loopback(beyond)
     assert not drtl("keys", "revoke", made["id"], *there)["usable"]

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from click.testing import Result
 from PIL import Image
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
@@ -231,4 +232,62 @@ def test_the_command_replaces_no_file_and_then_writes_none(tmp_path: Path, side:
     result = CliRunner().invoke(cli, ["pairs", "check", str(folder), "--fix", "align", "--output", str(output)])
     assert isinstance(result.exception, CommandFailed)
     assert f"{side}/{last}.png exists already" in str(result.exception)
+    assert contents(tmp_path) == before
+
+
+def mend(folder: Path, output: Path | str) -> Result:
+    return CliRunner().invoke(cli, ["pairs", "check", str(folder), "--fix", "align", "--output", str(output)])
+
+
+def test_the_command_names_every_file_that_it_cannot_use_and_then_writes_none(tmp_path: Path) -> None:
+    folder, output = folder_of(shifted_files(5), tmp_path / "pairs"), tmp_path / "new/mended"
+    bad = [folder / "clean/1.png", folder / "clean/2.png", folder / "distorted/2.png", folder / "distorted/4.png"]
+    good = {path: path.read_bytes() for path in bad}
+    for path in bad[:3]:
+        path.write_bytes(good[path][:200])
+    bad[3].unlink()
+    bad[3].mkdir()  # No file at all, by a name like one.
+    before = contents(tmp_path)
+    refused = mend(folder, output)
+    assert isinstance(refused.exception, CommandFailed)
+    first, *named = str(refused.exception).splitlines()
+    assert first == "not all files can be used, and nothing is written:"
+    assert [line.split(": ")[0].strip() for line in named] == [str(path) for path in bad]
+    assert contents(tmp_path) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs"]
+    checked = CliRunner().invoke(cli, ["pairs", "check", str(folder)])
+    assert str(checked.exception).splitlines() == ["not all files can be used:", *named]
+
+    bad[3].rmdir()
+    for path in bad:
+        path.write_bytes(good[path])
+    mended = mend(folder, output)
+    assert mended.exit_code == 0, mended.output
+    assert len(contents(output)) == 10
+
+
+def test_the_command_lays_pairs_beside_what_a_folder_holds(tmp_path: Path) -> None:
+    folder, output = folder_of(shifted_files(), tmp_path / "pairs"), tmp_path / "mended"
+    (output / "clean").mkdir(parents=True)
+    (output / "clean/other.png").write_text("of yesterday")
+    assert mend(folder, output).exit_code == 0
+    assert sorted(str(path.relative_to(output)) for path in output.rglob("*.png")) == [
+        "clean/0.png",
+        "clean/1.png",
+        "clean/other.png",
+        "distorted/0.png",
+        "distorted/1.png",
+    ]
+    assert sorted(path.name for path in output.iterdir()) == ["clean", "distorted"]
+
+
+def test_the_command_says_where_it_cannot_write_and_leaves_nothing_there(tmp_path: Path) -> None:
+    folder, output = folder_of(shifted_files(), tmp_path / "pairs"), tmp_path / "mended"
+    output.mkdir()
+    (output / "distorted").write_text("a file where a folder should be")
+    before = contents(tmp_path)
+    for where in (output, "/proc/x"):
+        refused = mend(folder, where)
+        assert isinstance(refused.exception, CommandFailed)
+        assert str(refused.exception).startswith(f"{where} cannot be written: ")
     assert contents(tmp_path) == before

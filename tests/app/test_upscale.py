@@ -11,19 +11,36 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pydantic import ValidationError
+from typer.testing import CliRunner
 
+from app.api.schemas.restoring import RestoreOptions
+from app.cli import app as cli
 from app.core.settings import Settings
+from app.failures import CommandFailed
 from app.image_files import Task, plan
 from app.main import create_app
-from app.upscaling import Event, Failed, Options, Progress, Restored, is_model_file, restore_by_service, restore_here
+from app.upscaling import (
+    LARGEST_OUTSCALE_OF_A_SERVICE,
+    Event,
+    Failed,
+    Options,
+    Progress,
+    Restored,
+    is_model_file,
+    restore_by_service,
+    restore_here,
+)
 from drtl_client import Client
 from drtl_client.errors import NotFound
 from tests.app.conftest import connected
 from tests.app.test_models import Register, register
 from tests.app.test_super_resolution import worker
+from tests.drtl_client.test_answers import ELSEWHERE, giving
 from tests.servers import children_of
 
 __all__ = ["register", "worker"]  # Fixtures of other tests.
@@ -289,6 +306,45 @@ def test_a_service_restores_file_after_file(client: httpx.Client, register: Regi
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
 
 
+def test_a_refusal_by_the_service_is_told_once_and_in_a_line(
+    client: httpx.Client, register: Register, tmp_path: Path
+) -> None:
+    register()
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    command = ["upscale", str(tmp_path / "broken.png"), "--model", "scanner", "--output", str(tmp_path)]
+    ended = CliRunner().invoke(cli, [*command, "--url", str(client.base_url), "--json"])
+    assert ended.exit_code == 1
+    (failed,) = json.loads(ended.stdout)["failed"]
+    sent = client.post("/v1/models/scanner/super-resolve", files={"image": ("broken.png", b"no image")})
+    assert failed["reason"] == sent.json()["detail"]
+    assert "\n" not in failed["reason"]
+
+
+def test_what_stands_before_the_service_makes_no_results(tmp_path: Path) -> None:
+    image(tmp_path / "a.png")
+    with giving(302, Location=ELSEWHERE) as (url, _):
+        ended = drtl("a.png", "--model", "scanner", "--url", url, cwd=tmp_path)
+    assert ended.returncode == 1
+    assert f"HTTP 302 Found, which points to {ELSEWHERE}" in ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_service_is_asked_for_no_larger_size_than_it_makes(tmp_path: Path, model_file: Path) -> None:
+    assert RestoreOptions(outscale=LARGEST_OUTSCALE_OF_A_SERVICE)
+    with pytest.raises(ValidationError):
+        RestoreOptions(outscale=LARGEST_OUTSCALE_OF_A_SERVICE + 0.01)
+    command = ["upscale", str(image(tmp_path / "a.png", (5, 3))), "--output", str(tmp_path)]
+    ended = CliRunner().invoke(
+        cli, [*command, "--outscale", "8.5", "--model", "scanner", "--url", "http://127.0.0.1:9"]
+    )
+    assert ended.exit_code == 2
+    assert "by a service it is at most 8" in " ".join(ended.output.replace("│", " ").split())
+    ended = CliRunner().invoke(cli, [*command, "--outscale", "16", "--model", str(model_file)])
+    assert ended.exit_code == 0, ended.output
+    with Image.open(tmp_path / "a.restored.png") as result:
+        assert result.size == (80, 48)
+
+
 def test_a_service_that_goes_away_fails_what_is_left(tmp_path: Path) -> None:
     tasks = [Task(image(tmp_path / f"{name}.png"), tmp_path / f"{name}.out.png") for name in "ab"]
     events: list[Any] = []
@@ -344,6 +400,30 @@ def test_a_download_leaves_nothing_where_it_is_refused(
             service.models["scanner@9"].download(tmp_path / "x")
     assert [path.name for path in tmp_path.iterdir()] == ["w"]
     assert (tmp_path / "w").read_bytes() == b"weights of scanner 1"
+
+
+def test_a_model_is_laid_into_a_folder_under_its_name_and_replaces_nothing_unasked(
+    client: httpx.Client, register: Register, tmp_path: Path
+) -> None:
+    register(versions=2)
+
+    def download(*arguments: str) -> Result:
+        command = ["models", "download", "scanner@1", "-o", str(tmp_path), "--url", str(client.base_url)]
+        return CliRunner().invoke(cli, [*command, *arguments])
+
+    file = tmp_path / "scanner-v1.safetensors"
+    first = download()
+    assert first.exit_code == 0, first.output
+    assert first.stdout == f"scanner@1 → {file}\n"
+    assert file.read_bytes() == b"weights of scanner 1"
+    file.write_bytes(b"mine")
+    refused = download()
+    assert isinstance(refused.exception, CommandFailed)
+    assert str(refused.exception) == f"{file} exists"
+    assert file.read_bytes() == b"mine"
+    assert download("--overwrite").stdout == first.stdout
+    assert file.read_bytes() == b"weights of scanner 1"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_options_reach_the_service_as_a_query_and_only_where_they_are_chosen(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from app.api.schemas.wire import NAME_PATTERN
-from drtl_client import errors, find_service, model_name, pairs_in
+from drtl_client import Client, errors, find_service, model_name, pairs_in
 from drtl_client.pairs import as_parts
 
 
@@ -76,6 +76,12 @@ def test_what_images_were_made_from_may_lie_beside_them(tmp_path: Path) -> None:
     assert [pair.name for pair in pairs_in(folder)] == ["a"]
 
 
+def test_hidden_files_are_no_images(tmp_path: Path) -> None:
+    folder = make_pairs(tmp_path, ["001.png", "._001.png", ".raw.nef"], ["001.png", "._001.png", "._002.jpg"])
+    assert [pair.name for pair in pairs_in(folder)] == ["001"]
+    assert [part.name for part in as_parts(folder)] == ["001.png", "001.png"]
+
+
 def test_a_folder_without_pairs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(errors.BadFolder, match="has no folder named clean"):
         pairs_in(tmp_path)
@@ -92,6 +98,11 @@ def test_every_folder_gives_a_name_that_the_service_accepts(name: str) -> None:
     assert re.fullmatch(NAME_PATTERN, model_name(Path("/pairs") / name))
 
 
+@pytest.mark.parametrize("suffix", [".zip", ".ZIP", ".Zip", ""])
+def test_a_zip_gives_its_name_without_the_suffix(suffix: str) -> None:
+    assert model_name(f"/pairs/Old Scanner{suffix}") == "old-scanner"
+
+
 def test_the_argument_beats_the_variable_beats_the_running_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,3 +115,14 @@ def test_the_argument_beats_the_variable_beats_the_running_service(
     monkeypatch.setenv("DRTL_URL", "http://variable:2/")
     assert find_service(None) == "http://variable:2"
     assert find_service("http://argument:3") == "http://argument:3"
+
+
+@pytest.mark.parametrize(
+    "given", ["foo", "localhost:8000", "ftp://service", "http://", "https:///v1", "http://a:b", "/v1"]
+)
+def test_an_address_without_a_scheme_or_a_host_is_named_as_none(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(errors.BadAddress, match=re.escape(repr(given))):
+        Client(given)
+    monkeypatch.setenv("DRTL_URL", given)
+    with pytest.raises(errors.BadAddress, match=re.escape(repr(given))):
+        find_service()

@@ -206,6 +206,17 @@ def test_the_key_is_sent_from_the_argument_or_the_environment(monkeypatch: pytes
     assert "Authorization" not in Client("http://service").http.headers
 
 
+@pytest.mark.parametrize("key", ["ü", "drtl_0_secret\n", "drtl_0_secret\r", "drtl 0", "\x7f"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for client in (Client, AsyncClient):
+        with pytest.raises(errors.BadKey, match="the key holds") as refused:
+            client("http://service", key=key)
+        assert "secret" not in str(refused.value)
+    monkeypatch.setenv("DRTL_KEY", key)
+    with pytest.raises(errors.BadKey):
+        Client("http://service")
+
+
 def all_below(kind: type[ServiceError]) -> list[type[ServiceError]]:
     return [narrow for child in kind.__subclasses__() for narrow in (child, *all_below(child))]
 
