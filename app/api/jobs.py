@@ -35,7 +35,7 @@ from app.api.quotas import require_priority, require_room_for_a_job
 from app.api.schemas.datasets import PairOut
 from app.api.schemas.graph import GraphOut
 from app.api.schemas.jobs import EventOut, JobFromDataset, JobOptions, JobOut
-from app.api.schemas.wire import LARGEST_INTEGER, JobIdPath, JobState, Page
+from app.api.schemas.wire import LARGEST_EVENT, JobIdPath, JobState, Page
 from app.api.uploads import Upload
 from app.core import deliveries, jobs, repository, training_queue, usage
 from app.core.errors import (
@@ -325,10 +325,10 @@ def get_events(
     key_is_good: KeyIsGoodDep,
     accept: AcceptHeader = None,
     limit: LimitQuery = 100,
-    after: Annotated[int, Query(ge=0, le=LARGEST_INTEGER, description="Only events after this id.", examples=[42])] = 0,
+    after: Annotated[int, Query(ge=0, le=LARGEST_EVENT, description="Only events after this id.", examples=[42])] = 0,
     last_event_id: Annotated[
         int | None,
-        Header(ge=0, le=LARGEST_INTEGER, description="As `after`; browsers send it on reconnecting.", examples=[42]),
+        Header(ge=0, le=LARGEST_EVENT, description="As `after`; browsers send it on reconnecting.", examples=[42]),
     ] = None,
 ) -> Response | Page[EventOut]:
     """What has happened to a job: as a JSON page, or as server-sent events that go on until the job has ended.

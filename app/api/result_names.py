@@ -9,7 +9,7 @@ from app.core.tables import Operation
 
 SUFFIXES: Final[dict[OutputFormat, str]] = {"png": ".png", "webp": ".webp", "jpeg": ".jpg", "tiff": ".tif"}
 IMAGE_SUFFIXES: Final = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}  # What else follows a dot stays.
-FORBIDDEN: Final = str.maketrans(dict.fromkeys('<>:"|?*', "_"))  # In file names on Windows.
+FORBIDDEN: Final = str.maketrans(dict.fromkeys([*'<>:"|?*', *map(chr, range(32))], "_"))  # In file names on Windows.
 RESERVED: Final = {"con", "prn", "aux", "nul", *(f"{device}{n}" for device in ("com", "lpt") for n in range(1, 10))}
 
 

@@ -186,7 +186,7 @@ async def super_resolve(
     if idempotency_key is None:
         operation, replayed = await run_in_threadpool(accept_image, *asked, wait_s, services), False
     else:
-        operation, replayed = await run_in_threadpool(accept_once, idempotency_key, *asked, wait_s, services)
+        operation, replayed = await run_in_threadpool(accept_once, idempotency_key, *asked, services)
         client_gone = asyncio.Event()  # Whoever has gone may come back, and is waited for.
     try:
         if wait_s > 0:
@@ -213,9 +213,10 @@ def accept_image(
     model: str, options: RestoreOptions, upload: Upload, accept: list[str] | None, wait_s: float, services: Services
 ) -> Operation:
     """Keep the image, and have it restored. Raises what is wrong with the image or with what is asked for."""
-    operation = keep_image(model, options, upload, accept, wait_s, services)
     # Whoever waits would be lost in a power cut, so only the promise of a 202 needs a disk's word for image and row.
-    adding = services.sessions if wait_s == 0 else services.passing_sessions
+    promised = wait_s == 0
+    operation = keep_image(model, options, upload, accept, services, durable=promised)
+    adding = services.sessions if promised else services.passing_sessions
     with adding.begin() as session:
         add_operation(session, operation, services)
     services.queue.send_super_resolution(operation.id)
@@ -223,17 +224,11 @@ def accept_image(
 
 
 def accept_once(
-    key: str,
-    model: str,
-    options: RestoreOptions,
-    upload: Upload,
-    accept: list[str] | None,
-    wait_s: float,
-    services: Services,
+    key: str, model: str, options: RestoreOptions, upload: Upload, accept: list[str] | None, services: Services
 ) -> tuple[Operation, bool]:
     """As `accept_image`, or what an equal request with this key was accepted as before, and whether it is that.
 
-    Raises RequestInFlight and IdempotencyMismatch, too.
+    The key is a promise that a power cut must not break. Raises RequestInFlight and IdempotencyMismatch, too.
     """
     asked = idempotency.fingerprint(options, upload.files, model, accept or ["*/*"])
     with services.sessions() as session:
@@ -241,7 +236,7 @@ def accept_once(
         if claim.made_id is not None:
             return repository.get_operation(session, claim.made_id), True
         with idempotency.forgotten_on_failure(session, claim):
-            operation = keep_image(model, options, upload, accept, wait_s, services)
+            operation = keep_image(model, options, upload, accept, services, durable=True)
             add_operation(session, operation, services)
             session.flush()
             repository.finish_idempotent(session, claim, operation.id)
@@ -251,7 +246,13 @@ def accept_once(
 
 
 def keep_image(
-    model: str, options: RestoreOptions, upload: Upload, accept: list[str] | None, wait_s: float, services: Services
+    model: str,
+    options: RestoreOptions,
+    upload: Upload,
+    accept: list[str] | None,
+    services: Services,
+    *,
+    durable: bool,
 ) -> Operation:
     """Judge the image and keep its file; the row is the caller's to add, with no transaction open meanwhile."""
     with services.read_sessions() as look:
@@ -262,7 +263,7 @@ def keep_image(
         offers = {MEDIA_TYPES[output]: output for output in offered(image)}
         return offers[preferred(accept, tuple(offers))]
 
-    operation, work = take_in(upload.files[0], options, by_accept, version, services, durable=wait_s == 0)
+    operation, work = take_in(upload.files[0], options, by_accept, version, services, durable=durable)
     (operation.turn,) = turns([work])
     return operation
 

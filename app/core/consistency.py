@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Select, and_, func, inspect, select
+from sqlalchemy import Select, and_, func, select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import jobs, operations, repository, retention, training_queue
@@ -336,28 +336,37 @@ def _any(holdings: Holdings, rows: Select[Any]) -> bool:
 
 
 NARROW: Final = 2**31 - 1  # The last number that PostgreSQL's INTEGER has.
-WIDEN: Final = (
-    "ALTER TABLE job_events ALTER COLUMN id TYPE bigint;",
-    "ALTER TABLE webhook_deliveries ALTER COLUMN sequence TYPE bigint;",
-    "ALTER SEQUENCE job_events_id_seq AS bigint;",
-)
+WIDEN: Final = {  # by what is to be as wide as a bigint
+    "job_events.id": "ALTER TABLE job_events ALTER COLUMN id TYPE bigint;",
+    "webhook_deliveries.sequence": "ALTER TABLE webhook_deliveries ALTER COLUMN sequence TYPE bigint;",
+    "job_events_id_seq": "ALTER SEQUENCE job_events_id_seq AS bigint;",
+}
 
 
 def event_numbers(holdings: Holdings) -> Finding:
     """How many of the numbers of events are used up; none comes back when events are removed. SQLite has enough."""
     with holdings.read_sessions() as session:
         last = session.scalar(select(func.max(JobEvent.id))) or 0
-        columns = inspect(session.connection()).get_columns(JobEvent.__tablename__)
-        on_sqlite = session.get_bind().dialect.name == "sqlite"
-    wide = on_sqlite or any(column["name"] == "id" and isinstance(column["type"], BigInteger) for column in columns)
-    if wide or last < NARROW // 2:
+        narrow = [] if session.get_bind().dialect.name == "sqlite" else _narrow(session)
+    if not narrow or last < NARROW // 2:
         return Finding("event-numbers", "ok", "there are numbers enough for events")
     return Finding(
         "event-numbers",
         "problem",
         f"{last:,} of {NARROW:,} numbers for events are used up; without any, no job can be begun or go on.",
-        "Stop api, workers and clock, and have the database run these, which copies the tables: " + " ".join(WIDEN),
+        "Stop api, workers and clock, and have the database run these, which copies the tables: " + " ".join(narrow),
     )
+
+
+def _narrow(session: Session) -> list[str]:
+    """What is still to be widened, as statements."""
+    kinds = text(
+        "SELECT table_name || '.' || column_name, data_type FROM information_schema.columns"
+        " WHERE table_schema = current_schema() UNION ALL"
+        " SELECT sequencename, data_type::text FROM pg_sequences WHERE schemaname = current_schema()"
+    )
+    narrow = {name for name, kind in session.execute(kinds) if kind == "integer"}
+    return [statement for name, statement in WIDEN.items() if name in narrow]
 
 
 SHOWN: Final = 20

@@ -67,15 +67,19 @@ def publish(session: Session, event: JobEvent) -> None:
     name = webhooks.EVENT_OF_KIND.get(event.kind)
     if name is None:
         return
-    found = session.execute(
+    found = (
         select(Webhook.id, Webhook.events, Job.owner, Job.name, Job.state, Job.attempt)
         .join(Job, Job.owner == Webhook.owner)
         .where(Job.id == event.job_id, Webhook.disabled_at.is_(None))
-        # One that is being deleted or disabled is waited for, and not found: a message of it would break the job's own
-        # transaction, or be sent all the same.
-        .with_for_update(read=True, of=Webhook)
-    ).all()
-    listening = [row for row in found if name in row.events]
+    )
+    # The others are not held: whoever claims passes over what is.
+    wanting = [row.id for row in session.execute(found) if name in row.events]
+    if not wanting:
+        return
+    # One that is being deleted or disabled is waited for, and not found: a message of it would break the job's own
+    # transaction, or be sent all the same.
+    held = found.where(Webhook.id.in_(wanting)).with_for_update(read=True, of=Webhook)
+    listening = [row for row in session.execute(held) if name in row.events]
     if not listening:
         return
     session.flush()  # Gives the event its id and its time.

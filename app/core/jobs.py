@@ -171,7 +171,7 @@ def _end(session: Session, job_id: str, state: str, code: str | None, message: s
     job = select(Job.owner, Job.charge_s, Job.progress, Job.started_at).where(Job.id == job_id)
     owner, charge_s, progress, started_at = session.execute(job).one()
     if started_at is not None:
-        training_queue.give_back(session, owner, (1.0 - progress) * charge_s)  # For what was not done.
+        training_queue.move_on(session, owner, -(1.0 - progress) * charge_s)  # For what was not done.
     record(session, job_id, state, code=code, message=message)
     return True
 

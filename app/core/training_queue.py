@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app.core import shares
 from app.core.owners import view_of
 from app.core.shares import InLine, Priority
-from app.core.tables import Job, JobEvent, TrainingShare
+from app.core.tables import ACTIVE, Job, JobEvent, TrainingShare
 
 JOBS = Job.metadata.tables[Job.__tablename__]
 EVENTS = JobEvent.metadata.tables[JobEvent.__tablename__]
@@ -32,13 +32,22 @@ def put_in_line(session: Session, job: Job, priority: Priority) -> None:
     job.rank = shares.rank(priority, time.time())
     waiting = in_line(session)
     if owner not in {each.owner for each in waiting}:
-        first = shares.next_of(waiting)
-        come_in(session, owner, furthest_turn(session) if first is None else first.turn)
+        come_in(session, owner, level_of(session, shares.next_of(waiting)))
 
 
-def furthest_turn(session: Session) -> float:
-    """The turn of the owner that has had most."""
-    return session.scalar(select(func.max(SHARES.c.turn))) or 0.0
+def level_of(session: Session, first: InLine | None) -> float:
+    """Where a newcomer comes in: level with the owner that is next, or where nobody waits with whoever has had most.
+
+    What is begun and has not ended is not counted: it may end early, and its owner have it back. A newcomer that had
+    come in level with all of it would then wait for as much work as was not done.
+    """
+    begun = select(func.coalesce(func.sum(JOBS.c.charge_s), 0.0)).where(
+        JOBS.c.owner == SHARES.c.owner, JOBS.c.state.in_(ACTIVE), JOBS.c.started_at.is_not(None)
+    )
+    settled = select(func.max(SHARES.c.turn - begun.scalar_subquery()))
+    if first is not None:
+        settled = settled.where(SHARES.c.owner == first.owner)
+    return max(0.0, session.scalar(settled) or 0.0)
 
 
 def come_in(session: Session, owner: str, least_turn: float) -> None:
@@ -50,22 +59,8 @@ def come_in(session: Session, owner: str, least_turn: float) -> None:
 
 
 def move_on(session: Session, owner: str, by_s: float) -> None:
-    """Charge the owner for a job that is begun."""
+    """Charge the owner for a job that is begun; a negative amount gives back what a job did not use."""
     session.execute(update(SHARES).where(SHARES.c.owner == owner).values(turn=SHARES.c.turn + by_s))
-
-
-def give_back(session: Session, owner: str, by_s: float) -> None:
-    """Return what a job was charged and did not use, but let the owner overtake nobody who waits by that.
-
-    Who came in while the charge stood came in level with it. Behind an owner who has it back they would wait for as
-    much work as was not done.
-    """
-    back = SHARES.c.turn - by_s
-    others = [each.turn for each in in_line(session) if each.owner != owner]
-    if others:
-        least = min(others)
-        back = case((back >= least, back), (SHARES.c.turn <= least, SHARES.c.turn), else_=least)
-    session.execute(update(SHARES).where(SHARES.c.owner == owner).values(turn=back))
 
 
 def wait_for_others(session: Session) -> None:

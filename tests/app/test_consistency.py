@@ -123,9 +123,11 @@ def test_numbers_of_events_that_run_out_are_told_of_in_time_and_can_be_widened(h
         assert house.wrong() == {}
         return
     assert "1,073,741,825 of 2,147,483,647" in house.wrong()["event-numbers"].message
-    with engine.begin() as connection:
-        for statement in consistency.WIDEN:
-            connection.exec_driver_sql(statement)
+    left = list(consistency.WIDEN.values())
+    while left:
+        assert all(statement in house.wrong()["event-numbers"].advice for statement in left)
+        with engine.begin() as connection:
+            connection.exec_driver_sql(left.pop())
     assert house.wrong() == {}
     house.add(JobEvent(id=2**31, job_id=job.id, kind="requeued", payload={}))
     with house.holdings.sessions() as session:

@@ -2,7 +2,9 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import pairwise
 
@@ -13,6 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import deliveries, jobs, retention, webhooks
+from app.core.database import open_database, sessions
 from app.core.deliveries import PER_WEBHOOK, Answer, Claim
 from app.core.errors import Conflict, OverQuota
 from app.core.owners import View, ViewedSessions, look_as
@@ -243,11 +246,46 @@ def test_a_webhook_that_has_failed_for_long_is_disabled_with_its_messages_given_
     assert len(written(rows)) == 6
 
 
+def test_a_message_that_is_being_written_while_its_webhook_is_disabled_is_not_sent(rows: sessionmaker[Session]) -> None:
+    webhook_id = hook(rows)
+    queued(rows, "one")
+
+    def disable() -> None:
+        with rows.begin() as session:
+            webhooks.change(session, webhooks.get_to_change(session, webhook_id), {"enabled": False})
+
+    with ThreadPoolExecutor(1) as pool:
+        with rows.begin() as session:
+            assert jobs.claim_next(session, "task", 60) is not None
+            session.flush()
+            disabling = pool.submit(disable)
+            time.sleep(0.3)
+        disabling.result(timeout=10)
+    assert [each.state for each in written(rows)] == ["failed"]
+    assert claim(rows) == []
+
+
+def test_what_a_webhook_does_not_want_hides_nothing_that_is_ready(postgres_database: str) -> None:
+    """On SQLite there is one writer anyway."""
+    engine = open_database(postgres_database)
+    rows = sessions(engine)
+    with rows.begin() as session:
+        session.add(Dataset(id="ds_1", scale=1))
+    hook(rows, events=["job.failed"])
+    run(rows, "one")
+    queued(rows, "two")
+    with rows.begin() as session:
+        assert jobs.claim_next(session, "task", 60) is not None
+        session.flush()
+        assert len(claim(rows)) == 1
+    engine.dispose()
+
+
 def test_a_receiver_that_is_gone_is_believed_at_once(rows: sessionmaker[Session]) -> None:
     webhook_id = hook(rows)
     run(rows, "one")
     (claimed,) = claim(rows)
-    note(rows, claimed, Answer(0.1, status=410))
+    assert note(rows, claimed, Answer(0.1, status=410)) == "failed"
     with rows() as session:
         assert "410" in (session.get_one(Webhook, webhook_id).disabled_reason or "")
     assert not claim(rows)

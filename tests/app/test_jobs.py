@@ -605,3 +605,10 @@ def test_a_job_that_ended_without_a_preview_says_so(client: httpx.Client) -> Non
     job_id = client.post("/v1/jobs", files=pair_files(2), data={"name": "unseen"}).json()["id"]
     client.post(f"/v1/jobs/{job_id}/cancel")
     assert "cancelled" in problem(client.get(f"/v1/jobs/{job_id}/preview"), 409, "conflict")["detail"]
+
+
+def test_events_are_asked_for_by_numbers_of_any_size(client: httpx.Client) -> None:
+    path = f"/v1/jobs/{post_job(client).json()['id']}/events"
+    assert client.get(path, params={"after": 2**31}).json()["items"] == []
+    assert client.get(path, headers={"Last-Event-ID": str(2**63 - 1)}).status_code == 200
+    problem(client.get(path, params={"after": 2**63}), 422, "unprocessable")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import httpx
 import pytest
@@ -263,6 +263,21 @@ def test_a_key_whose_image_has_expired_restores_it_anew(
         retention.expire_operations(session, 0.01)
     assert keyed(client, "monday", body).json()["id"] != done["id"]
     assert keyed(client, "tuesday", body).json()["id"] == waits["id"]
+
+
+@pytest.mark.parametrize("prefer", ["respond-async", "wait=1"])
+def test_an_image_with_a_key_is_on_the_disk_from_the_start(
+    client: httpx.Client, hands: Hands, monkeypatch: pytest.MonkeyPatch, prefer: str
+) -> None:
+    put, kept = FolderStorage.put, []
+
+    def seen(storage: FolderStorage, content: BinaryIO, *, durable: bool = True) -> str:
+        kept.append(durable)
+        return put(storage, content, durable=durable)
+
+    monkeypatch.setattr(FolderStorage, "put", seen)
+    assert keyed(client, "monday", encoded(pixels()), prefer).status_code == 202
+    assert kept == [True]
 
 
 def test_a_client_that_can_come_back_for_its_image_may_hang_up(client: httpx.Client, hands: Hands) -> None:

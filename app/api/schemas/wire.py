@@ -18,6 +18,7 @@ PATTERNS_IN_WORDS = {
 }
 RESERVED_NAME = "auto"  # Where a model is asked for, it leaves the choice to the service.
 LARGEST_INTEGER = 2**31 - 1  # What every database can compare.
+LARGEST_EVENT = 2**63 - 1  # Events are numbered for as long as a service lives.
 JobState = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
 
 DatasetId = Annotated[str, Field(pattern=r"^ds_[0-9a-f]{1,36}$", examples=[examples.DATASET["id"]])]
