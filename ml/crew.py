@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import IntEnum
 from pathlib import Path
@@ -29,6 +29,7 @@ from torch.distributed.distributed_c10d import _abort_process_group, _set_pg_tim
 
 LEADER: Final = 0
 SILENCE: Final = timedelta(minutes=30)  # Between steps the leader may measure, and wait for a database.
+REASSURE_EVERY: Final = SILENCE / 10  # Where the leader computes alone, step after step.
 MEETING: Final = timedelta(minutes=1)  # From having loaded everything to having found each other.
 LOOK_EVERY: Final = timedelta(seconds=1)  # Whether all helpers live, while the leader waits for them.
 POLL_EVERY_S: Final = 1e-4
@@ -46,15 +47,17 @@ class Order(IntEnum):
     ENLIST = 1  # Followed by what the steps need.
     TRANSFER = 2
     FINETUNE = 3
+    STAND_BY = 4  # There is nothing to do yet, but the leader lives.
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # It stands for processes, and is like no other.
 class Crew:
     """This process among those that compute a step. Alone it does all of it, and pays nothing for being a crew."""
 
     rank: int = LEADER
     size: int = 1
     helpers: tuple[subprocess.Popen[bytes], ...] = ()  # The leader's.
+    _last_order_s: float = field(default_factory=time.monotonic, init=False)  # When the leader gave it.
 
     def part(self, batch: int) -> range:
         """The samples of a batch that are this process's."""
@@ -82,8 +85,17 @@ class Crew:
             self._order(order, candidate, step)
             self.share_weights(network)
 
+    def reassure(self) -> None:
+        """Let the helpers hear every so often that their leader lives; one that is silent for long they take for gone.
+
+        Raises HelperLost.
+        """
+        if self.size > 1 and time.monotonic() - self._last_order_s > REASSURE_EVERY.total_seconds():
+            self._order(Order.STAND_BY)
+
     def _order(self, order: Order, candidate: int = 0, step: int = 0) -> None:
         self._broadcast(torch.tensor([order, candidate, step]))
+        self._last_order_s = time.monotonic()
 
     def next_order(self) -> tuple[Order, int, int]:
         """What a helper shall do next: with which candidate, at which step."""

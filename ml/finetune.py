@@ -19,7 +19,10 @@ from ml.sampling import crop, dihedral, generator_for, pick
 
 @dataclass(frozen=True)
 class FinetuneSchedule:
-    """How fine-tuning runs: the paper's decay, ×0.8 every 3,000 steps, or ours for short runs, a cosine to zero."""
+    """How fine-tuning runs: the paper's decay, ×0.8 every 3,000 steps, or ours for short runs, a cosine to zero.
+
+    `steps` is at least 1.
+    """
 
     steps: int
     batch: int = 32

@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -26,11 +24,13 @@ def read_weights(path: Path, wrappers: Sequence[str] = ()) -> Mapping[str, Tenso
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, UnpicklingError, SafetensorError) as error:
+    except Exception as error:  # Of a damaged pickle torch raises whatever its bytes lead to, struct.error for one.
         raise UnusableWeights(f"{path} cannot be read as weights ({error})") from error
     if isinstance(state, dict):
         state = next((state[name] for name in wrappers if isinstance(state.get(name), dict)), state)
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise UnusableWeights(f"{path} holds no weights by name")
     weights: dict[str, Tensor] = state
     return weights

@@ -42,7 +42,7 @@ def help_out(crew: "Crew") -> None:
         order, candidate, step = crew.next_order()
         if order is Order.ENLIST:
             course = crew.enlisted().to(device())
-        else:
+        elif order is not Order.STAND_BY:
             assert course is not None
             course.gradient(crew, order, candidate, step)
 

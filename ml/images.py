@@ -3,8 +3,9 @@
 Inside `ml` an image is RGB, float32, in [0, 1], channels first.
 """
 
+import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -56,6 +57,15 @@ def to_uint8(image: Float[Tensor, "*b c h w"]) -> UInt8[Tensor, "*b c h w"]:
 
 def from_uint8(image: UInt8[Tensor, "*b c h w"]) -> Float[Tensor, "*b c h w"]:
     return image.to(torch.float32) / 255
+
+
+def digest_of(images: Sequence[UInt8[Tensor, "3 _ _"]]) -> str:
+    """SHA-256, in hex, over the sizes and values of images in their order."""
+    whole = hashlib.sha256()
+    for image in images:
+        whole.update(f"{tuple(image.shape)}".encode())
+        whole.update(image.contiguous().numpy().data)
+    return whole.hexdigest()
 
 
 def jpeg(image: Float[Tensor, "3 h w"], quality: int) -> Float[Tensor, "3 h w"]:

@@ -20,7 +20,7 @@ from ml.dead_leaves import dead_leaves
 from ml.evaluate import quality_of_input
 from ml.findings import find_out, recalled
 from ml.guidance import TaskMix, guided, preference, uniform
-from ml.images import UnusableCleanImages, load_folder, to_uint8
+from ml.images import UnusableCleanImages, digest_of, load_folder, to_uint8
 from ml.lpips import Lpips
 from ml.meta import MetaSchedule
 from ml.optimizer import adam
@@ -76,9 +76,11 @@ def run_job(
 
     The held-out pairs take part in nothing but the measurement and the choice between candidates. Deterministic on the
     CPU: the same files, options and machine give the same weights, whether or not the job was interrupted and resumed
-    from a checkpoint. The processes of a `crew` share the training steps, which changes the result by no more than
-    rounding. Raises ValueError for pairs or options that cannot be used, HelperLost where one of the crew is gone,
-    UnusablePrior and UnusableCleanImages for what the operator has to mend.
+    from a checkpoint. The processes of a `crew` share the training steps. In float32 on the CPU that changes the result
+    by no more than rounding; bfloat16 rounds parts of a batch apart, and on accelerators a seed's samples depend on the
+    size of the crew, so that only the statistics are the same. Raises ValueError for pairs or options that cannot be
+    used and for a checkpoint of another plan, HelperLost where one of the crew is gone, UnusablePrior and
+    UnusableCleanImages for what the operator has to mend.
     """
     clock = PhaseClock()
     validating = partial(follower.progress, "validating", SHARES["validating"])
@@ -90,7 +92,10 @@ def run_job(
     clock.enter("embedding")
     embedding = partial(follower.progress, "embedding", SHARES["embedding"])
     embedding()
-    plan = f"{CODE_VERSION}/{options}/{prior.version}/{digest(files)}"
+    least_side = options.schedules.transfer.crop + 2 * MARGIN
+    # The plan names what is in the folder, which may have changed since a checkpoint was written.
+    operators = operators_images(clean_dir, least_side, options.seed, embedding) if options.transfers else []
+    plan = f"{CODE_VERSION}/{options}/{prior.version}/{digest(files)}/{digest_of(operators)}"
     if resume is None:
         found = find_out(prior, parts.train, as_sent(files, parts.train, scale), options, embedding)
     else:
@@ -101,8 +106,7 @@ def run_job(
     follower.graph(graph)
 
     clock.enter("training")
-    least_side = options.schedules.transfer.crop + 2 * MARGIN
-    images = clean_images(parts, clean_dir, least_side, options.seed, embedding) if options.transfers else []
+    images = operators + own_images(parts, least_side, options.seed, embedding) if options.transfers else []
     race = line_up(options, parts, scale, tasks, prior, images, lpips, plan)
     race.enlist(crew)
     if resume is not None:
@@ -140,20 +144,34 @@ def clean_images(
 ) -> list[UInt8[Tensor, "3 _ _"]]:
     """What auxiliary distortions are applied to: the operator's folder, the target's own clean images, dead leaves.
 
-    Images of less than `least_side` pixels are left out: a training crop with its margin must fit in. Those of the
-    folder are logged, and so are files that cannot be read. Calls `tick` every so often. Raises UnusableCleanImages for
-    a folder of which nothing is left.
+    Images of less than `least_side` pixels are left out: a training crop with its margin must fit in. Calls `tick`
+    every so often. Raises UnusableCleanImages for a folder of which nothing is left.
     """
-    operators = []
-    if clean_dir is not None:
-        drawn = generator_for(seed, "clean", 0)
-        try:
-            leave_out = partial(log.warning, "left out: %s")
-            operators = load_folder(clean_dir, MOST_CLEAN_IMAGES, drawn, tick, leave_out, least_side)
-        except (OSError, ValueError) as error:
-            raise UnusableCleanImages(f"{clean_dir} cannot be used as a folder of clean images ({error})") from error
+    return operators_images(clean_dir, least_side, seed, tick) + own_images(parts, least_side, seed, tick)
+
+
+def operators_images(
+    clean_dir: Path | None, least_side: int, seed: int, tick: Tick = lambda: None
+) -> list[UInt8[Tensor, "3 _ _"]]:
+    """The images of the operator's folder, of a large one some; none where there is no folder.
+
+    What is left out, as too small or since it cannot be read, is logged. Calls `tick` every so often. Raises
+    UnusableCleanImages for a folder of which nothing is left.
+    """
+    if clean_dir is None:
+        return []
+    drawn = generator_for(seed, "clean", 0)
+    try:
+        leave_out = partial(log.warning, "left out: %s")
+        return load_folder(clean_dir, MOST_CLEAN_IMAGES, drawn, tick, leave_out, least_side)
+    except (OSError, ValueError) as error:
+        raise UnusableCleanImages(f"{clean_dir} cannot be used as a folder of clean images ({error})") from error
+
+
+def own_images(parts: Split, least_side: int, seed: int, tick: Tick = lambda: None) -> list[UInt8[Tensor, "3 _ _"]]:
+    """The images that every job has: those of its pairs that are large enough, and dead leaves."""
     own = [pair.clean for pair in parts.train if min(pair.clean.shape[1:]) >= least_side]
-    return operators + own + dead_leaves_images(seed, tick)
+    return own + dead_leaves_images(seed, tick)
 
 
 def dead_leaves_images(seed: int, tick: Tick = lambda: None) -> list[UInt8[Tensor, "3 _ _"]]:

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
 import torch
@@ -20,6 +20,7 @@ CLOSE: Final = 0.05  # the least score that is called close
 TELLING: Final = 1e-3  # the least typical distance of training images that differ at all
 NEAR: Final = 1.5  # times the farthest training image
 QUANTILES: Final = 33  # kept of each distribution of distances
+LARGEST: Final = 1e9  # of a reference's numbers, far beyond any; their squares and products stay finite
 GROUPS: Final = (1, 2, 4, 8, MOST)  # windows of an image; the fewer there are, the farther their mean strays
 
 Word = Literal["close", "near", "far"]
@@ -100,12 +101,43 @@ def _tells(reference: MatchReference) -> bool:
 
 
 def reference_in(card: Mapping[str, Any]) -> MatchReference | None:
-    """The reference in a model card. None where it has none, one that tells nothing, or one of another version."""
+    """The reference in a model card. None where it has none, one that tells nothing, or one of another version.
+
+    Raises ValueError for what `closeness` could not work with: a card may come from anywhere.
+    """
     stored = card.get("match")
-    if stored is None or stored["version"] != VERSION:
+    if stored is None:
         return None
-    reference = MatchReference(**stored)
+    if not isinstance(stored, dict) or type(stored.get("version")) is not int:  # JSON's true would be an int, too.
+        raise ValueError("its card's match has no version")
+    if stored["version"] != VERSION:
+        return None
+    reference = _judged(stored)
     return reference if _tells(reference) else None
+
+
+def _judged(stored: dict[str, Any]) -> MatchReference:
+    """A reference of this version, every number in its place. Raises ValueError."""
+    if stored.keys() != {member.name for member in fields(MatchReference)}:
+        raise ValueError(f"its card's match has the members {sorted(stored)}")
+    windows, distances = stored["windows"], stored["distances"]
+    if type(windows) is not int or windows < 1:
+        raise ValueError(f"its card's match is of {windows!r} windows")
+    for name, count in (("mean", VALUES), ("whitening", VALUES * (VALUES + 1) // 2)):
+        if not _are_numbers(stored[name], count):
+            raise ValueError(f"its card's match has a {name} that is not {count} numbers")
+    if not isinstance(distances, dict) or distances.keys() != {str(size) for size in GROUPS}:
+        raise ValueError(f"its card's match has no distances for groups of {GROUPS}")
+    for size, ascending in distances.items():
+        if not _are_numbers(ascending, QUANTILES) or ascending[0] < 0 or ascending != sorted(ascending):
+            raise ValueError(f"its card's match has distances for groups of {size} that are no {QUANTILES} quantiles")
+    return MatchReference(**stored)
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    if not isinstance(values, list) or len(values) != count:
+        return False
+    return all(type(value) in {int, float} and abs(value) <= LARGEST for value in values)  # Nor NaN.
 
 
 def closeness(reference: MatchReference, descriptor: Descriptor) -> Match:

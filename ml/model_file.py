@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ml.backbones import BACKBONES, SameSize, build
+from ml.match import reference_in
 
 MOST_UNSHUFFLE: Final = 8  # The network grows with its square, and the file must not choose how much memory it takes.
 MOST_SCALE: Final = 4
@@ -37,7 +38,7 @@ def unpack(path: Path) -> tuple[SameSize, dict[str, Any]]:
 
 
 def _judged(card: Any) -> dict[str, Any]:
-    """The card, of which a network can be built. Raises ValueError."""
+    """The card, of which a network can be built, and with which images can be compared. Raises ValueError."""
     if not isinstance(card, dict):
         raise ValueError("its card is no object")  # noqa: TRY004 - a matter of what the file says
     if (backbone := card.get("backbone")) not in tuple(BACKBONES):  # A tuple, since what is asked for may be a list.
@@ -46,4 +47,5 @@ def _judged(card: Any) -> dict[str, Any]:
         number = card.get(name)
         if type(number) is not int or not 1 <= number <= most:  # JSON's true would be an int, too.
             raise ValueError(f"its card has the {name} {number!r}; it must be a whole number from 1 to {most}")
+    reference_in(card)  # Raises what would otherwise show after all the work.
     return card

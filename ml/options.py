@@ -50,6 +50,10 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         if self.inner_rate is not None and not 0 <= self.inner_rate < math.inf:
             raise ValueError(f"inner_rate: {self.inner_rate} is no learning rate")
+        if self.transfer_steps is not None and self.transfer_steps < 0:
+            raise ValueError(f"transfer_steps: {self.transfer_steps} is less than none")
+        if self.finetune_steps is not None and self.finetune_steps < 1:
+            raise ValueError(f"finetune_steps: {self.finetune_steps} is less than one")
         _ = self.acting
 
     @property

@@ -20,7 +20,16 @@ DTYPES: Final[dict[Arithmetic, torch.dtype]] = {
 
 
 def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Where to compute: on the accelerator where there is one. From then on its float32 is float32.
+
+    Torch would let it compute convolutions in TF32, which has the digits of half precision: in what falls back to
+    float32, in the relation network, in experts. The flag is torch's older one; it must not be mixed with
+    `fp32_precision`.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device("cuda")
 
 
 def has_fast_bf16(on: torch.device) -> bool:

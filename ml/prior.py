@@ -1,6 +1,6 @@
 """The prior: everything learned before a job begins, as one versioned safetensors bundle."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -97,30 +97,50 @@ def load_prior(path: Path | None = None, tick: Callable[[], None] = lambda: None
 def _read(path: Path, tick: Callable[[], None]) -> Prior:
     tensors, facts = checkpoint.load(path)
     tick()
-    if unknown := set(facts["names"]) - set(DISTORTIONS):
+    # A misfit shows here, not in the middle of a job.
+    version, card, names = facts["version"], facts["card"], named(facts["names"])
+    if not isinstance(version, str) or not isinstance(card, dict):
+        raise ValueError("it has no version or no card")  # noqa: TRY004 - a matter of what the file says
+    if unknown := set(names) - set(DISTORTIONS):
         raise ValueError(f"it knows distortions that this code does not: {sorted(unknown)}")
     drn = DistortionRelationNetwork(DrnShape(**facts["drn"]))
     drn.load_state_dict(checkpoint.under(tensors, "drn."))
-    prototypes = Prototypes(
-        facts["names"],
-        tensors["prototypes.vectors"],
-        tensors["prototypes.samples"].float(),
-        tensors["prototypes.psnr_db"],
-    )
-    thetas = {theta: checkpoint.under(tensors, f"theta.{theta}.") for theta in facts["thetas"]}
-    # A misfit shows here, not in the middle of a job.
-    if prototypes.vectors.shape != (len(prototypes.names), drn.dim):
-        raise ValueError(f"its prototypes are no nodes of {drn.dim} values")
+    prototypes = prototypes_in(tensors, names, drn.dim)
+    thetas = {theta: checkpoint.under(tensors, f"theta.{theta}.") for theta in named(facts["thetas"])}
     for theta, state in thetas.items():
         tick()
         backbone, unshuffle = theta.rsplit("-u", 1)
-        build(backbone, int(unshuffle), seed=0).load_state_dict(state)
+        try:
+            network = build(backbone, int(unshuffle), seed=0)  # type: ignore[arg-type]  # Any word, of a file.
+        except (KeyError, AssertionError) as error:  # RCAN's windows are no multiple of every `unshuffle`.
+            raise ValueError(f"it has weights of {theta}, which this code does not know") from error
+        network.load_state_dict(state)
     experts, blank = {}, fresh_expert(seed=0).eval()
-    for name in facts.get("experts", []):
+    for name in named(facts.get("experts", [])):
         tick()
         experts[name] = deepcopy(blank)  # A third of the time of drawing random weights once more.
         experts[name].load_state_dict(checkpoint.under(tensors, f"expert.{name}."))
-    return Prior(facts["version"], drn.eval(), prototypes, thetas, facts["card"], experts)
+    return Prior(version, drn.eval(), prototypes, thetas, card, experts)
+
+
+def named(names: Any) -> list[str]:
+    """What a bundle lists by name. Raises ValueError for anything but different names."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise ValueError(f"it lists {names!r} where names are expected")
+    return names
+
+
+def prototypes_in(tensors: Mapping[str, Tensor], names: list[str], dim: int) -> Prototypes:
+    """The auxiliary nodes of a bundle, of `dim` values each. Raises ValueError where their parts do not fit."""
+    vectors, samples, psnr_db = (tensors[f"prototypes.{part}"].float() for part in ("vectors", "samples", "psnr_db"))
+    k = len(names)
+    if k == 0 or vectors.shape != (k, dim):
+        raise ValueError(f"its prototypes are no nodes of {dim} values")
+    if samples.ndim != 3 or samples.shape[1] == 0 or (len(samples), samples.shape[2]) != (k, dim):
+        raise ValueError(f"its prototypes have no samples of {dim} values")
+    if psnr_db.shape != (k,):
+        raise ValueError("its prototypes have no strength each")
+    return Prototypes(names, vectors, samples, psnr_db)
 
 
 def halved(value: Tensor) -> Tensor:

@@ -245,6 +245,7 @@ class Race:
         assert mix is not None
         learning = (trainee.network, trainee.optimizer, self.clean_images, self.tasks, mix.gamma, transfer)
         if candidate.meta is not None:
+            self.crew.reassure()
             return meta_step(*learning, candidate.meta, self.seed, trainee.step, mix.chances)
         self.crew.begin(Order.TRANSFER, lane, trainee.step, trainee.network)
         return transfer_step(*learning, self.seed, trainee.step, mix.chances, self.crew)

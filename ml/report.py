@@ -115,8 +115,10 @@ def explain(metrics: dict[str, Any], verdict: str, *, transferred: bool = True) 
     without = metrics["chosen"] in TRANSFERS and not transferred
     chosen = "Fine-tuning without a transfer" if without else IN_WORDS[metrics["chosen"]]
     if verdict == "no_gain":
+        # Fine-tuning from nothing may have been held back, and measure higher.
+        did = "was the best candidate with" if reached >= plain else "reached"
         return (
-            f"{chosen} was the best candidate with {reached:.2f} dB on {measured}, but leaving the images as they are "
+            f"{chosen} {did} {reached:.2f} dB on {measured}, but leaving the images as they are "
             f"gives {given:.2f} dB. The model is kept under its version number and is not used by default."
         )
     text = f"{chosen} reached {reached:.2f} dB on {measured}, {reached - given:+.2f} dB over the input"

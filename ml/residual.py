@@ -8,6 +8,7 @@ what it leaves has little energy at low frequencies, and little in common with t
 
 from typing import Final
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -20,13 +21,16 @@ ROUNDING: Final = (1 / 255) ** 2 / 12  # mean square of what rounding to 8 bits 
 
 
 def area_share(clean: Float[Tensor, "b 3 h w"], distorted: Float[Tensor, "b 3 h w"]) -> float:
-    """The share 0…1 of the difference's energy that is in the means of areas of 16×16 pixels.
+    """The share 0…1 of the difference's energy that is in the means of areas of 16×16 pixels, Σ n·mean² / Σ r².
 
-    Near 1 for another exposure, colour cast, tone curve, vignette or another scene; white noise has 1/256.
+    Where sides are no multiples of 16, the areas at two borders have fewer pixels n, and count for so much less. Near 1
+    for another exposure, colour cast, tone curve, vignette or another scene; white noise has 1/256.
     """
     residual = distorted - clean
     means = F.avg_pool2d(residual, AREA, ceil_mode=True, count_include_pad=False)
-    return float(means.square().mean() / (residual.square().mean() + ROUNDING))
+    pixels = F.avg_pool2d(torch.ones_like(residual), AREA, ceil_mode=True, divisor_override=1)  # n of each area
+    in_areas = (pixels * means.square()).sum() / residual.numel()
+    return float(in_areas / (residual.square().mean() + ROUNDING))
 
 
 def displacement_share(clean: Float[Tensor, "b 3 h w"], distorted: Float[Tensor, "b 3 h w"]) -> float:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -20,7 +20,7 @@ from ml.match import Match, closeness, reference_in
 from ml.model_file import unpack
 from ml.precision import Arithmetic, Computed, Precision, compute, device, fastest, is_out_of_memory
 from ml.tile import TileRestorer
-from ml.tiling import OutOfMemory, RowBuffer, Rows, grid_for, restore_bands
+from ml.tiling import OutOfMemory, Piece, RestoreTiles, RowBuffer, Rows, Span, grid_for, restore_bands
 from ml.windows import WindowSampler
 
 ACCELERATOR_TILES: Final = 8  # Of one image, through the network together; a CPU gains nothing by it.
@@ -52,6 +52,7 @@ class Restored:
     """What was made, and how. Seconds are those of reading, of the network, and of writing.
 
     `tiles` so many were restored, of `tile` pixels a side; where memory ran short meanwhile, the last and smallest.
+    `fallback_tiles` of them were computed again in float32, since the arithmetic asked for could not hold them.
     """
 
     media_type: str
@@ -120,7 +121,8 @@ class Restorer:
         """Restore the image in `source` into `target`, and write the trust map into `trust` where one is asked for.
 
         `after_tiles` hears the share of the image that is done, 0…1, and may raise to stop; the files are then
-        incomplete. Raises ValueError for what is no readable image and for what the output's format cannot hold.
+        incomplete. Raises ValueError for what is no readable image and for what the output's format cannot hold,
+        OutOfMemory where memory does not suffice for the smallest tile, NotFinite where the network makes no numbers.
         """
         stages = Stages()
         work = _Work(self.network, options.precision, run or compute_alone)
@@ -134,7 +136,7 @@ class Restorer:
             )
             sampler = WindowSampler(image.height, image.width)
             grid = grid_for(self.network.radius, self.network.align)
-            tiles = TileRestorer(
+            restorer = TileRestorer(
                 compute=work.tiles(whole=max(height, width) <= grid.side),
                 size=(image.height, image.width),
                 channels=image.channels,
@@ -145,14 +147,15 @@ class Restorer:
                 explained=options.explain,
             )
             rows = RowBuffer(_sampled(image, sampler, stages))
-            count, side, opened = 0, grid.side, stages.seconds["decode"]
+            count, side, fallbacks, opened = 0, grid.side, 0, stages.seconds["decode"]
             with stages.timed("restore"):
                 at_once = ACCELERATOR_TILES if work.on.type != "cpu" else 1
+                tiles = work.noting_fallbacks(restorer)
                 for band in restore_bands(rows, (height, width), grid, tiles, at_once=at_once, after_tiles=after_tiles):
                     canvas.append(band.rows)
                     if spread is not None and band.spread is not None:
                         spread.append(band.spread)
-                    count, side = count + band.tiles, band.side
+                    count, side, fallbacks = count + band.tiles, band.side, fallbacks + band.fallback_tiles
             stages.seconds["restore"] -= stages.seconds["decode"] - opened  # Which goes on within.
             with stages.timed("encode"):
                 size = _final_size(image, options.outscale) or (width, height)
@@ -167,7 +170,7 @@ class Restorer:
                 tile=side,
                 tiles=count,
                 precision=work.arithmetic,
-                fallback_tiles=work.fell_back,
+                fallback_tiles=fallbacks,
                 match=self._match(sampler),
                 seconds={stage: round(seconds, 6) for stage, seconds in stages.seconds.items()},
             )
@@ -178,14 +181,14 @@ class Restorer:
 
 
 class _Work:
-    """The network's share of one image: its arithmetic, and how often that did not suffice."""
+    """The network's share of one image: its arithmetic, and where that did not suffice."""
 
     def __init__(self, network: SameSize, precision: Precision, run: Runner) -> None:
         self.network = network
         self.on = next(network.parameters()).device
         self.arithmetic: Arithmetic = fastest(self.on) if precision == "auto" else precision
-        self.fell_back = 0
         self._run = run
+        self._fell_back = False  # In any run for the tiles at hand; alpha and ensembles take several.
 
     def tiles(self, *, whole: bool) -> Callable[[Float[Tensor, "b 3 h w"], Part], Float[Tensor, "b 3 _ _"]]:
         def of_tiles(batch: Float[Tensor, "b 3 h w"], part: Part) -> Float[Tensor, "b 3 _ _"]:
@@ -195,10 +198,20 @@ class _Work:
                 if is_out_of_memory(error):
                     raise OutOfMemory(str(error)) from error
                 raise
-            self.fell_back += len(batch) * computed.fell_back
+            self._fell_back |= computed.fell_back
             return computed.result
 
         return of_tiles
+
+    def noting_fallbacks(self, restore_tiles: RestoreTiles) -> RestoreTiles:
+        """As `restore_tiles`, with whether pieces were computed again; all of a batch are where one has to be."""
+
+        def restore(rows: RowBuffer, band: Span, columns: list[Span]) -> list[Piece]:
+            self._fell_back = False
+            pieces = restore_tiles(rows, band, columns)
+            return [replace(piece, fallback_tiles=int(self._fell_back)) for piece in pieces]
+
+        return restore
 
 
 def compute_alone(

@@ -92,10 +92,14 @@ class RowBuffer:
 
 @dataclass(frozen=True)
 class Piece:
-    """A restored part of an image, with the spread of an ensemble's results where there was one."""
+    """A restored part of an image, with the spread of an ensemble's results where there was one.
+
+    `fallback_tiles` of its tiles had to be computed again in float32.
+    """
 
     rows: Rows  # (rows, width, channels)
     spread: NDArray[np.uint8] | None = None  # (rows, width, 1)
+    fallback_tiles: int = 0
 
 
 @dataclass(frozen=True)
@@ -156,11 +160,12 @@ def _alike(spans: list[Span], at_once: int) -> Iterator[list[Span]]:
 
 
 def _side_by_side(pieces: list[Piece], side: int) -> Band:
+    fallback_tiles = sum(piece.fallback_tiles for piece in pieces)
     if len(pieces) == 1:
-        return Band(pieces[0].rows, pieces[0].spread, 1, side)
+        return Band(pieces[0].rows, pieces[0].spread, fallback_tiles, 1, side)
     spreads = [piece.spread for piece in pieces if piece.spread is not None]
     rows = np.concatenate([piece.rows for piece in pieces], axis=1)
-    return Band(rows, np.concatenate(spreads, axis=1) if spreads else None, len(pieces), side)
+    return Band(rows, np.concatenate(spreads, axis=1) if spreads else None, fallback_tiles, len(pieces), side)
 
 
 def restore_tiled(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from ml import crew as crew_module
 from ml import finetune, meta, transfer
+from ml import race as race_module
 from ml.backbones import SameSize
 from ml.checkpoint import Trainee
-from ml.crew import ALONE, Crew, HelperLost, crew_of
+from ml.crew import ALONE, Crew, HelperLost, Order, crew_of
 from ml.finetune import FinetuneSchedule
 from ml.guidance import TaskMix
 from ml.meta import MetaSchedule
@@ -79,6 +81,18 @@ def late(*given):
     Crew.gather = gather
     return gather(*given)
 Crew.gather = late
+ml.helper.main()
+""",
+)
+
+
+# A helper that takes a leader that says nothing for two seconds for gone.
+IMPATIENT_HELPER = EXACT_HELPER.replace(
+    "ml.helper.main()",
+    """
+from datetime import timedelta
+import ml.crew
+ml.crew.SILENCE = timedelta(seconds=2)
 ml.helper.main()
 """,
 )
@@ -217,6 +231,48 @@ def test_a_slow_helper_is_waited_for(make_race: MakeRace, monkeypatch: pytest.Mo
         losses = ran(make_race(crew))
         assert time.monotonic() - began > 2.5
     assert losses == pytest.approx(ran(make_race(ALONE)), rel=1e-5)
+
+
+def test_a_leader_that_computes_alone_for_long_does_not_lose_its_helpers(
+    make_race: MakeRace, helpers: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def slowly(*given: Any) -> Tensor:
+        time.sleep(0.8)  # Four times it is longer than a helper's patience.
+        return meta.meta_step(*given)
+
+    monkeypatch.setattr(crew_module, "HELPER", ("-c", IMPATIENT_HELPER))
+    monkeypatch.setattr(crew_module, "REASSURE_EVERY", timedelta(seconds=0.2))
+    monkeypatch.setattr(race_module, "meta_step", slowly)
+    with crew_of(2, 1) as crew:
+        race = make_race(crew)
+        race.candidates = race.candidates[2:]
+        ran(race, 4, tmp_path / "checkpoint")
+        assert race.steps_done() == 4
+        crew.begin(Order.FINETUNE, 2, 0, race.candidates[0].network)
+        assert helpers[0].poll() is None
+
+
+@pytest.mark.usefixtures("helpers")
+def test_helpers_are_told_to_stand_by_no_more_often_than_they_need(
+    make_race: MakeRace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told: list[Order] = []
+    order = Crew._order
+
+    def note(crew: Crew, what: Order, *about: int) -> None:
+        told.append(what)
+        order(crew, what, *about)
+
+    monkeypatch.setattr(Crew, "_order", note)
+    with crew_of(2, 1) as crew:
+        race = make_race(crew)
+        race.candidates = race.candidates[2:]
+        ran(race, 4, tmp_path / "checkpoint")
+        assert told == [Order.ENLIST]
+        monkeypatch.setattr(crew_module, "REASSURE_EVERY", timedelta(0))
+        crew.reassure()
+        crew.reassure()
+        assert told == [Order.ENLIST, Order.STAND_BY, Order.STAND_BY]
 
 
 @pytest.mark.usefixtures("helpers")

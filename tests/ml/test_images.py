@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageCms
 from torch import Tensor
 
-from ml.images import decode, from_uint8, jpeg, load_folder, to_uint8
+from ml.images import decode, digest_of, from_uint8, jpeg, load_folder, to_uint8
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (37, 31, 3), dtype=np.uint8)
@@ -230,3 +230,13 @@ def test_a_large_folder_without_usable_images_is_given_up_soon(tmp_path: Path) -
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no images"):
         load_folder(tmp_path)
+
+
+def test_a_digest_tells_values_sizes_and_order_but_not_how_they_lie_in_memory() -> None:
+    image = torch.from_numpy(COLOURS.copy()).permute(2, 0, 1)  # Not contiguous.
+    other = image.clone()
+    other[1, 2, 3] ^= 1
+    turned = image.contiguous().view(3, 31, 37)
+    lists = [[], [image], [other], [turned], [image, other], [other, image], [image, image]]
+    assert len({digest_of(images) for images in lists}) == len(lists)
+    assert digest_of([image]) == digest_of([image.contiguous()])

@@ -25,7 +25,7 @@ from ml.job import Follower, run_job
 from ml.lpips import alexnet_features, load_lpips
 from ml.match import closeness, fingerprint, reference_in
 from ml.model_file import unpack
-from ml.options import PRESETS, TrainingOptions
+from ml.options import PRESETS, Scheme, TrainingOptions
 from ml.pairs import PairFile, decode_pairs, split
 from ml.preview import Preview
 from ml.prior import Prior, UnusablePrior, save_prior
@@ -274,6 +274,47 @@ def test_a_checkpoint_of_another_plan_is_refused_before_the_first_step(
     with pytest.raises(ValueError, match="another plan"):
         run(files, recorder, resume=tmp_path / "0", scheme="drtl-pretrain", **change)
     assert recorder.steps == 0
+
+
+def test_a_checkpoint_of_other_clean_images_is_refused_before_the_first_step(
+    pair_files: PairFiles, prior_path: Path, photographs: dict[str, Tensor], tmp_path: Path
+) -> None:
+    """The transfer would go on with other samples. Where nothing is transferred, the folder may be what it likes."""
+    files, clean, kept, untransferred = pair_files(4), *(tmp_path / name for name in ("clean", "kept", "baseline"))
+    for folder in (clean, kept, untransferred):
+        folder.mkdir()
+
+    def run_with(scheme: Scheme, follower: Recorder, resume: Path | None = None) -> Outcome:
+        options = TrainingOptions(scheme=scheme)
+        return run_job(files, options, follower, prior_path=prior_path, clean_dir=clean, resume=resume)
+
+    one, other = (to_picture(photographs[name][:, :90, :100]) for name in ("rocket", "coffee"))
+    one.save(clean / "a.png")
+    other.save(clean / "b.png")
+    whole = run_with("drtl-pretrain", Recorder(kept))
+    assert run_with("drtl-pretrain", Recorder(), kept / "1").weights == whole.weights
+    with pytest.raises(InterruptedError):
+        run_with("baseline", Recorder(untransferred, stop_after=1))
+
+    def require_refusal() -> None:
+        recorder = Recorder()
+        with pytest.raises(ValueError, match="another plan"):
+            run_with("drtl-pretrain", recorder, kept / "1")
+        assert (recorder.steps, recorder.graphs) == (0, [])
+
+    one.rotate(180).save(clean / "a.png")
+    require_refusal()
+    one.save(clean / "a.png")
+    other.save(clean / "c.png")  # One more.
+    require_refusal()
+    (clean / "b.png").unlink()
+    (clean / "a.png").rename(clean / "d.png")  # The same two, in another order.
+    require_refusal()
+    run_with("baseline", Recorder(), untransferred / "0")
+
+
+def to_picture(pixels: Tensor) -> Image.Image:
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
 def test_a_missing_prior_is_the_operators_concern(pair_files: PairFiles, tmp_path: Path) -> None:

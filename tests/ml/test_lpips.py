@@ -1,7 +1,8 @@
 """LPIPS against torchmetrics' own, with random weights in place of the classifiers' published ones."""
 
+import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,33 @@ def test_a_file_that_is_no_weights_is_refused_and_runs_nothing(content: bytes, s
     path = tmp_path / f"odd{suffix}"
     path.write_bytes(content)
     with pytest.raises(UnusableWeights, match="cannot be read as weights"):
+        load_lpips(path)
+
+
+def damaged_pickles() -> Iterator[bytes]:
+    """A pickle of torch's old form that ends anywhere, and one that speaks of numbers that it does not hold."""
+    file = io.BytesIO()
+    weight = torch.rand(2, 3)
+    torch.save({"features.0.weight": weight}, file, _use_new_zipfile_serialization=False)
+    whole = file.getvalue()
+    yield from (whole[:end] for end in range(len(whole)))
+    before, key, after = whole.rpartition(str(weight.untyped_storage()._cdata).encode())
+    yield before + key[::-1] + after
+
+
+def test_a_damaged_pickle_is_refused_wherever_the_damage_is(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.pth"
+    for content in damaged_pickles():
+        path.write_bytes(content)
+        with pytest.raises(UnusableWeights, match="cannot be read as weights"):
+            load_lpips(path)
+
+
+@pytest.mark.parametrize("name", [3, ("features", 0)])
+def test_weights_under_a_name_that_is_no_text_are_refused(name: object, tmp_path: Path) -> None:
+    path = tmp_path / "odd.pth"
+    torch.save({"features.0.weight": torch.rand(64, 3, 11, 11), name: torch.rand(3)}, path)
+    with pytest.raises(UnusableWeights, match="no weights by name"):
         load_lpips(path)
 
 

@@ -1,8 +1,10 @@
 """Models as files."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,6 +84,56 @@ def test_a_malformed_card_is_refused_in_words_before_a_network_is_built(
     monkeypatch.setattr(model_file, "build", not_to_be_called)
     with pytest.raises(ValueError, match=r"is not a model of ours \(its card"):
         unpack(tmp_path / "model")
+
+
+QUANTILES = [1 + place / 32 for place in range(33)]
+MATCH: dict[str, Any] = {
+    "version": 1,
+    "windows": 8,
+    "mean": [0.5] * 25,
+    "whitening": [1.0] * 325,
+    "distances": dict.fromkeys(("1", "2", "4", "8", "16"), QUANTILES),
+}
+ODD_MATCHES: dict[str, list[Any]] = {
+    "version": [None, "1", True, 1.0, [1]],
+    "windows": [None, 0, 2.5, True, "8"],
+    "mean": [
+        *(None, 0.5, "0.5", {}, [0.5] * 24, [0.5] * 26),
+        *([odd] + [0.5] * 24 for odd in (None, "0", [0.0], True, math.nan, math.inf, 10**400)),
+    ],
+    "whitening": [None, [1.0] * 324, [1.0] * 625, ["1"] + [1.0] * 324, [1e300] + [1.0] * 324],
+    "distances": [
+        *(None, [], {}, QUANTILES, {"4": QUANTILES}, MATCH["distances"] | {"3": QUANTILES}),
+        *(
+            MATCH["distances"] | {"4": odd}
+            for odd in (None, {}, [], QUANTILES[1:], QUANTILES[::-1], [None] * 33, [math.nan] * 33, [-1.0] * 33)
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        *([], "close", 1, {}, MATCH | {"median": 3}),
+        *({kept: MATCH[kept] for kept in MATCH if kept != name} for name in MATCH),
+        *(MATCH | {name: odd} for name, odds in ODD_MATCHES.items() for odd in odds),
+    ],
+)
+def test_a_malformed_reference_is_refused_with_the_card_and_not_after_all_the_work(
+    match: object, tmp_path: Path
+) -> None:
+    (tmp_path / "model").write_bytes(save({}, {"card": json.dumps(CARD | {"match": match})}))
+    with pytest.raises(ValueError, match=r"is not a model of ours \(its card's match"):
+        unpack(tmp_path / "model")
+
+
+@pytest.mark.parametrize("match", [None, MATCH, {"version": 99, "of": "other members"}], ids=["none", "ours", "newer"])
+def test_a_card_may_have_a_reference_none_or_one_of_another_version(
+    match: object, network: SameSize, tmp_path: Path
+) -> None:
+    (tmp_path / "model").write_bytes(pack(network, CARD | {"match": match}))
+    assert unpack(tmp_path / "model")[1]["match"] == match
 
 
 def test_a_card_without_end_is_refused(tmp_path: Path) -> None:

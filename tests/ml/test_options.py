@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from functools import partial
 from typing import Any, get_args
 
 import pytest
@@ -63,11 +64,23 @@ def test_what_is_chosen_goes_before_the_preset() -> None:
         ({"top_k": 0}, "top_k"),
         ({"inner_rate": -0.1}, "inner_rate"),
         ({"inner_rate": float("inf")}, "inner_rate"),
+        ({"finetune_steps": 0}, "finetune_steps"),
+        ({"finetune_steps": -3}, "finetune_steps"),
+        ({"transfer_steps": -1}, "transfer_steps"),
     ],
 )
 def test_values_that_no_training_can_use_are_refused(options: dict[str, float], argument: str) -> None:
     with pytest.raises(ValueError, match=argument):
         TrainingOptions(**options)  # type: ignore[arg-type]  # Values of several options, by turns.
+
+
+@pytest.mark.parametrize("name", ["transfer_steps", "finetune_steps"])
+def test_the_service_and_the_method_begin_to_count_steps_at_the_same_number(name: str) -> None:
+    least = {"transfer_steps": 0, "finetune_steps": 1}[name]
+    for options in (partial(JobOptions, name="camera"), TrainingOptions):
+        assert getattr(options(**{name: least}), name) == least
+        with pytest.raises(ValueError, match=name):
+            options(**{name: least - 1})
 
 
 def test_the_service_offers_what_the_method_knows() -> None:

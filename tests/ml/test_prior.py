@@ -151,6 +151,46 @@ def test_prototypes_of_another_size_than_the_nodes_are_refused(tiny_prior: Prior
         load_prior(tmp_path / "p")
 
 
+@pytest.mark.parametrize(
+    ("part", "shape", "said"),
+    [
+        ("vectors", (2, 72), "no nodes of 72"),
+        ("samples", (3, 3, 71), "no samples of 72"),
+        ("samples", (2, 3, 72), "no samples of 72"),
+        ("samples", (3, 72), "no samples of 72"),
+        ("samples", (3, 0, 72), "no samples of 72"),
+        ("psnr_db", (2,), "no strength"),
+        ("psnr_db", (3, 1), "no strength"),
+        ("psnr_db", (), "no strength"),
+    ],
+)
+def test_parts_of_prototypes_that_do_not_fit_each_other_are_refused(
+    path: Path, part: str, shape: tuple[int, ...], said: str
+) -> None:
+    tensors, facts = checkpoint.load(path)
+    checkpoint.save(path, tensors | {f"prototypes.{part}": torch.rand(shape)}, facts)
+    with pytest.raises(UnusablePrior, match=said):
+        load_prior(path)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *({"thetas": odd} for odd in (["rcan-u3"], [3], ["vdsr"], ["vdsr-u2", "vdsr-u2"], {}, None)),
+        *({"names": odd} for odd in ([], [3, 4, 5], ["noise"] * 3, {}, "noise")),
+        *({"experts": odd} for odd in ([3], {}, None)),
+        *({"version": odd} for odd in (None, 3)),
+        *({"card": odd} for odd in (None, ["CC0"])),
+    ],
+    ids=str,
+)
+def test_facts_that_are_no_priors_are_refused(path: Path, odd: dict[str, object]) -> None:
+    tensors, facts = checkpoint.load(path)
+    checkpoint.save(path, tensors, facts | odd)
+    with pytest.raises(UnusablePrior):
+        load_prior(path)
+
+
 def test_a_prior_may_hold_no_pre_trained_weights(tiny_prior: Prior, tmp_path: Path) -> None:
     save_prior(tmp_path / "p", replace(tiny_prior, thetas={}))
     assert load_prior(tmp_path / "p").thetas == {}

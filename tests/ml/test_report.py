@@ -38,6 +38,14 @@ def test_no_gain_names_the_better_input() -> None:
     assert "not used by default" in sentence
 
 
+@pytest.mark.parametrize(("plain", "best"), [(26.45, True), (26.5, True), (26.55, False), (27.0, False)])
+def test_only_what_nothing_held_back_surpasses_is_called_the_best(plain: float, best: bool) -> None:
+    sentence = explain(metrics("guided-transfer", 26.6, plain, 26.5), "no_gain")
+    assert sentence.startswith("Fine-tuning after guided transfer ")
+    assert "26.50 dB on 2 held-out pairs" in sentence
+    assert ("best" in sentence) is best
+
+
 @pytest.mark.parametrize("verdict", ["gain", "no_gain"])
 @pytest.mark.parametrize("start", get_args(Start))
 def test_every_start_can_be_explained(start: str, verdict: str) -> None:

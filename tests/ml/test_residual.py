@@ -96,6 +96,23 @@ def test_white_noise_has_of_its_energy_one_part_in_256_in_areas(seeded: Seeded) 
     assert displacement_share(flat, noisy) < 0.01  # A flat image has nothing that could move.
 
 
+@pytest.mark.parametrize("size", [(48, 64), (49, 49), (37, 31), (17, 95)])
+def test_an_area_counts_by_its_pixels(size: tuple[int, int], seeded: Seeded) -> None:
+    """White noise has one part in as many as an area has pixels, so its share is areas by pixels, whatever the size."""
+    flat = torch.full((24, 3, *size), 0.5)
+    noisy = flat + 0.1 * torch.randn(flat.shape, generator=seeded(0))
+    areas = math.ceil(size[0] / 16) * math.ceil(size[1] / 16)
+    assert area_share(flat, noisy) == pytest.approx(areas / (size[0] * size[1]), rel=0.15)
+
+
+def test_a_difference_in_the_thinnest_areas_alone_is_no_more_than_all_of_it() -> None:
+    flat = torch.full((2, 3, 49, 49), 0.5)
+    changed = flat.clone()
+    changed[..., 48, :] = 1.0  # The one row of the areas at the lower border.
+    assert area_share(flat, changed) == pytest.approx(1, abs=1e-3)
+    assert area_share(flat, changed) <= 1
+
+
 def test_equal_images_have_no_share_of_anything(patches: Tensor) -> None:
     assert area_share(patches, patches) == 0
     assert displacement_share(patches, patches) == 0

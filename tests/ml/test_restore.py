@@ -38,6 +38,16 @@ def untrained(tmp_path: Path) -> Make:
 
 
 @pytest.fixture
+def overflowing(random_network: Callable[..., SameSize]) -> Restorer:
+    """A restorer whose features half precision cannot hold, wherever an image is not black."""
+    network = random_network(2).eval()
+    with torch.no_grad():  # Beyond 65,504, and back.
+        network.body[0].weight.mul_(1e5)
+        network.body[-1].weight.div_(1e5)
+    return Restorer(network, {"scale": 1})
+
+
+@pytest.fixture
 def through(tmp_path: Path) -> Callable[..., tuple[Image.Image, Restored]]:
     """Send a file through a restorer."""
 
@@ -110,20 +120,60 @@ def test_the_share_that_is_done_is_told_and_whoever_hears_it_may_stop_the_work(
 
 
 def test_a_tile_that_half_precision_cannot_hold_is_computed_again_and_that_is_said(
-    random_network: Callable[..., SameSize], encoded: Encoded, odd_image: Tensor, tmp_path: Path
+    overflowing: Restorer, encoded: Encoded, odd_image: Tensor, tmp_path: Path
 ) -> None:
-    network = random_network(2).eval()
-    with torch.no_grad():  # Features beyond 65,504, and back.
-        network.body[0].weight.mul_(1e6)
-        network.body[-1].weight.div_(1e6)
-    restorer = Restorer(network, {"scale": 1})
     (tmp_path / "in").write_bytes(encoded(to_uint8(odd_image)))
     results = {}
     for asked in ("fp32", "fp16"):
-        results[asked] = restorer.restore_file(tmp_path / "in", tmp_path / asked, RestoreOptions(precision=asked))
+        results[asked] = overflowing.restore_file(tmp_path / "in", tmp_path / asked, RestoreOptions(precision=asked))
     assert results["fp32"].fallback_tiles == 0
     assert (results["fp16"].precision, results["fp16"].fallback_tiles) == ("fp16", 1)
     assert (tmp_path / "fp16").read_bytes() == (tmp_path / "fp32").read_bytes()
+
+
+@pytest.mark.parametrize("options", [{}, {"ensemble": 8}, {"explain": True}, {"ensemble": 8, "explain": True}], ids=str)
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_tile_that_is_computed_again_counts_once_however_often_the_network_runs_for_it(
+    overflowing: Restorer, through, encoded: Encoded, odd_image: Tensor, mode: str, options: dict[str, object]
+) -> None:
+    file = encoded(to_uint8(odd_image), mode=mode)
+    if mode == "RGBA":  # With an alpha that goes through the network, too.
+        image = Image.open(io.BytesIO(file))
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+        image.save(buffer := io.BytesIO(), "PNG")
+        file = buffer.getvalue()
+    _, result = through(overflowing, file, precision="fp16", **options)
+    assert (result.tiles, result.fallback_tiles) == (1, 1)
+
+
+def test_only_tiles_that_were_computed_again_count(
+    overflowing: Restorer, through, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restore, "grid_for", lambda radius, align: Grid(32, radius, align))
+    pixels = torch.zeros(3, 64, 96, dtype=torch.uint8)
+    pixels[:, :12, 84:] = 200  # Where no other tile sees it.
+    _, result = through(overflowing, encoded(pixels), precision="fp16")
+    assert (result.tiles, result.fallback_tiles) == (6, 1)
+
+
+def test_tiles_that_are_done_again_for_want_of_memory_do_not_count_twice(
+    overflowing: Restorer, encoded: Encoded, photographs: dict[str, Tensor], tmp_path: Path
+) -> None:
+    """Of a band of large tiles the last, which has no room, comes after one that was computed again."""
+    runs = 0
+
+    def little_memory(network, batch, part, arithmetic, whole):
+        nonlocal runs
+        runs += 1
+        if runs == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return precision.compute(network, batch, part, arithmetic)
+
+    (tmp_path / "in").write_bytes(encoded(photographs["coffee"][:, :50, :500]))
+    asked = RestoreOptions(precision="fp16")
+    result = overflowing.restore_file(tmp_path / "in", tmp_path / "out", asked, run=little_memory)
+    assert runs == 2 + result.tiles
+    assert (result.tiles, result.fallback_tiles) == (3, 3)
 
 
 def test_reduced_precision_is_within_a_level_of_float32(
