@@ -53,8 +53,10 @@ def run(service: Service, lease: Lease, method: Method = run_job) -> None:
     log.info("job %s: attempt %d begins", lease.job_id, lease.attempt)
     watch_accelerator(service, "training")
 
+    passing = service.passing()
+
     def renew() -> None:
-        service.passing().write(lambda session: jobs.renew(session, lease, service.settings.lease_s))
+        passing.write(lambda session: jobs.renew(session, lease, service.settings.lease_s))
 
     def look() -> None:
         with service.read_sessions() as session:

@@ -39,8 +39,7 @@ def open_database(url: str) -> Engine:
     if database:
         Path(database).parent.mkdir(parents=True, exist_ok=True)
     connecting = {"timeout": 30.0, "check_same_thread": False}
-    in_memory = make_url(url).database in (None, "", ":memory:")
-    engine = create_engine(url, connect_args=connecting, hide_parameters=True, **({} if in_memory else POOL))
+    engine = create_engine(url, connect_args=connecting, hide_parameters=True, **POOL)
 
     @event.listens_for(engine, "connect")
     def set_pragmas(connection: Any, _record: Any) -> None:

@@ -1,5 +1,6 @@
 """The API under test: a real database, a real Valkey and real blobs, driven through HTTP."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -59,6 +60,20 @@ def rows(api_settings: Settings) -> Iterator[sessionmaker[Session]]:
     engine = open_database(api_settings.database_url)
     yield sessions(engine)
     engine.dispose()
+
+
+@pytest.fixture
+def flushed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The files that this process has had written to the disk, by inode."""
+    inodes: list[int] = []
+    flush = os.fsync
+
+    def seen(descriptor: int) -> None:
+        inodes.append(os.fstat(descriptor).st_ino)
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    return inodes
 
 
 @pytest.fixture

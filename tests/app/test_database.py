@@ -1,6 +1,5 @@
 """What a commit outlasts on SQLite, and how long a lost PostgreSQL is waited for and which times it tells."""
 
-import os
 from collections.abc import Iterator
 from datetime import UTC, timedelta
 from pathlib import Path
@@ -36,15 +35,7 @@ def test_every_commit_waits_for_the_disk_but_those_that_may_pass(engine: Engine)
     assert [note(factory) for factory in (lasting, passing, lasting, passing)] == [FULL, NORMAL, FULL, NORMAL]
 
 
-def test_what_has_passed_can_be_made_durable_later(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    flushed = []
-    flush = os.fsync
-
-    def seen(descriptor: int) -> None:
-        flushed.append(os.fstat(descriptor).st_ino)
-        flush(descriptor)
-
-    monkeypatch.setattr(os, "fsync", seen)
+def test_what_has_passed_can_be_made_durable_later(engine: Engine, flushed: list[int]) -> None:
     note(passing_sessions(engine))
     log = Path(f"{engine.url.database}-wal")
     with sessions(engine)() as session:

@@ -5,7 +5,6 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -13,19 +12,14 @@ import httpx
 import networkx as nx
 import pytest
 from redis import Redis
-from sqlalchemy import select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.api import idempotency
 from app.api.graph_svg import draw
 from app.api.schemas.graph import GraphOut
-from app.core import jobs, repository
-from app.core.database import open_database, sessions
-from app.core.errors import RequestInFlight
+from app.core import jobs
 from app.core.folder_storage import FolderStorage
 from app.core.queue import TRAINING_QUEUE
 from app.core.settings import Settings
-from app.core.tables import IdempotencyKey, Job, utc_now
 from app.main import create_app
 from tests.app.conftest import connected, problem
 from tests.app.graphs import sample_graph
@@ -210,95 +204,6 @@ def test_two_simultaneous_jobs_of_one_name_become_one(client: httpx.Client, stor
     assert sorted(answer.status_code for answer in answers) == [202, 409, 409, 409]
     assert stored()["jobs"] == 1
     assert stored()["datasets"] == 1
-
-
-# Idempotency
-
-
-@on_both_databases
-def test_a_second_post_with_the_same_key_is_answered_with_the_first_job(both_databases: Settings) -> None:
-    with connected(create_app(both_databases)) as client:
-        first = accepted(post_job(client, key="monday"))
-        again = post_job(client, key="monday")
-        assert accepted(again) == first
-        assert again.headers["idempotency-replayed"] == "true"
-        assert len(client.get("/v1/jobs").json()["items"]) == 1
-
-
-@on_both_databases
-def test_of_two_simultaneous_posts_with_one_key_one_makes_the_job(both_databases: Settings) -> None:
-    with connected(create_app(both_databases)) as client:
-        with ThreadPoolExecutor(4) as pool:
-            answers = list(pool.map(lambda _: post_job(client, key="k"), range(4)))
-        assert {answer.status_code for answer in answers} <= {202, 409}
-        for answer in answers:
-            if answer.status_code == 409:
-                problem(answer, 409, "request-in-flight")
-                assert answer.headers["retry-after"] == "1"
-        assert len({answer.json()["id"] for answer in answers if answer.status_code == 202}) == 1
-        assert len(client.get("/v1/jobs").json()["items"]) == 1
-
-
-def test_a_key_with_another_body_is_refused(client: httpx.Client) -> None:
-    accepted(post_job(client, key="k"))
-    problem(post_job(client, key="k", seed=1), 422, "idempotency-mismatch")
-    problem(
-        client.post("/v1/jobs", files=pair_files(3), data={"name": "scanner"}, headers={"Idempotency-Key": "k"}),
-        422,
-        "idempotency-mismatch",
-    )
-
-
-def test_a_refused_request_gives_its_key_back(client: httpx.Client, stored: Counted) -> None:
-    answer = client.post("/v1/jobs", files=pair_files(1), data={"name": "scanner"}, headers={"Idempotency-Key": "k"})
-    problem(answer, 422, "bad-pairs")
-    assert stored() == {}
-    accepted(post_job(client, key="k"))
-
-
-def test_a_key_left_by_a_killed_process_blocks_only_for_a_while(
-    client: httpx.Client, rows: sessionmaker[Session], api_settings: Settings
-) -> None:
-    accepted(post_job(client, key="k"))
-    with rows.begin() as session:  # As if the process had died before it could make the job.
-        session.execute(update(IdempotencyKey).values(made_id=None))
-        session.execute(update(Job).values(state="cancelled"))
-    problem(post_job(client, key="k"), 409, "request-in-flight")
-    with rows.begin() as session:
-        past = utc_now() - timedelta(seconds=api_settings.idempotency_in_flight_s + 1)
-        session.execute(update(IdempotencyKey).values(created_at=past))
-    accepted(post_job(client, key="k"))
-
-
-@on_both_databases
-def test_of_a_slow_request_and_one_that_took_its_key_over_one_makes_a_job(both_databases: Settings) -> None:
-    engine = open_database(both_databases.database_url)
-    with sessions(engine)() as slow, sessions(engine)() as quick:
-        first = idempotency.begin(slow, "k", "f", in_flight_s=0.0)
-        second = idempotency.begin(quick, "k", "f", in_flight_s=0.0)  # It believes the first to be dead.
-        repository.finish_idempotent(quick, second, "job_2")
-        quick.commit()
-        with pytest.raises(RequestInFlight), idempotency.forgotten_on_failure(slow, first):
-            repository.finish_idempotent(slow, first, "job_1")
-        assert idempotency.begin(slow, "k", "f", in_flight_s=0.0).made_id == "job_2"
-    engine.dispose()
-
-
-def test_a_slow_request_that_is_refused_leaves_its_key_to_who_took_it_over(api_settings: Settings) -> None:
-    engine = open_database(api_settings.database_url)
-    with sessions(engine)() as slow, sessions(engine)() as quick:
-        first = idempotency.begin(slow, "k", "f", in_flight_s=0.0)
-        second = idempotency.begin(quick, "k", "f", in_flight_s=0.0)
-        with pytest.raises(ZeroDivisionError), idempotency.forgotten_on_failure(slow, first):
-            raise ZeroDivisionError
-        repository.finish_idempotent(quick, second, "job_2")
-        quick.commit()
-    engine.dispose()
-
-
-@pytest.mark.parametrize("key", ["", "x" * 256])
-def test_an_impossible_key_is_refused(client: httpx.Client, key: str) -> None:
-    assert problem(post_job(client, key=key), 422, "unprocessable")["pointer"] == "idempotency-key"
 
 
 # What is not there
@@ -542,10 +447,11 @@ def test_a_last_event_id_that_is_no_number_is_refused(client: httpx.Client) -> N
     assert problem(answer, 422, "unprocessable")["pointer"] == "last-event-id"
 
 
-def test_the_key_row_of_a_job_names_it(client: httpx.Client, rows: sessionmaker[Session]) -> None:
-    job = accepted(post_job(client, key="k"))
-    with rows() as session:
-        assert session.scalars(select(IdempotencyKey.made_id)).all() == [job["id"]]
+def test_events_are_asked_for_by_numbers_of_any_size(client: httpx.Client) -> None:
+    path = f"/v1/jobs/{post_job(client).json()['id']}/events"
+    assert client.get(path, params={"after": 2**31}).json()["items"] == []
+    assert client.get(path, headers={"Last-Event-ID": str(2**63 - 1)}).status_code == 200
+    problem(client.get(path, params={"after": 2**63}), 422, "unprocessable")
 
 
 # The preview
@@ -605,10 +511,3 @@ def test_a_job_that_ended_without_a_preview_says_so(client: httpx.Client) -> Non
     job_id = client.post("/v1/jobs", files=pair_files(2), data={"name": "unseen"}).json()["id"]
     client.post(f"/v1/jobs/{job_id}/cancel")
     assert "cancelled" in problem(client.get(f"/v1/jobs/{job_id}/preview"), 409, "conflict")["detail"]
-
-
-def test_events_are_asked_for_by_numbers_of_any_size(client: httpx.Client) -> None:
-    path = f"/v1/jobs/{post_job(client).json()['id']}/events"
-    assert client.get(path, params={"after": 2**31}).json()["items"] == []
-    assert client.get(path, headers={"Last-Event-ID": str(2**63 - 1)}).status_code == 200
-    problem(client.get(path, params={"after": 2**63}), 422, "unprocessable")

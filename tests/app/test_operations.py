@@ -1,13 +1,12 @@
 """Single images over HTTP: options, waiting, following, cancelling, trusting. The test plays the worker by hand."""
 
-import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -16,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.api import super_resolution
-from app.core import operations, retention
+from app.core import operations
 from app.core.folder_storage import FolderStorage
 from app.core.settings import Settings
 from app.core.storage import StorageDown
@@ -167,17 +166,9 @@ def test_no_image_is_promised_that_a_power_cut_could_still_take(
 
 
 def test_the_row_of_a_promised_image_is_on_the_disk_too(
-    client: httpx.Client, hands: Hands, api_settings: Settings, monkeypatch: pytest.MonkeyPatch
+    client: httpx.Client, hands: Hands, api_settings: Settings, flushed: list[int]
 ) -> None:
     database = make_url(api_settings.database_url).database
-    flushed = []
-    flush = os.fsync
-
-    def seen(descriptor: int) -> None:
-        flushed.append(os.fstat(descriptor).st_ino)
-        flush(descriptor)
-
-    monkeypatch.setattr(os, "fsync", seen)
     assert client.post(PATH, content=encoded(pixels()), headers={**PNG, "Prefer": "wait=1"}).status_code == 202
     assert Path(f"{database}-wal").stat().st_ino in flushed
 
@@ -222,79 +213,6 @@ def test_a_client_that_asked_to_be_answered_at_once_may_hang_up(
     operation = queued()
     time.sleep(1.2)  # Longer than a waiter looks away.
     assert client.get(f"/v1/operations/{operation['id']}").json()["state"] == "queued"
-
-
-def keyed(
-    client: httpx.Client, key: str, body: bytes, prefer: str = "respond-async", **options: object
-) -> httpx.Response:
-    headers = {**PNG, "Prefer": prefer, "Idempotency-Key": key}
-    return client.post(PATH, content=body, headers=headers, params=options)
-
-
-def test_the_same_key_restores_an_image_once(client: httpx.Client, hands: Hands) -> None:
-    body = encoded(pixels())
-    first, again = keyed(client, "monday", body), keyed(client, "monday", body)
-    assert (first.status_code, again.status_code) == (202, 202)
-    assert again.json()["id"] == first.json()["id"]
-    assert (first.headers.get("idempotency-replayed"), again.headers["idempotency-replayed"]) == (None, "true")
-    assert len(client.get("/v1/operations").json()["items"]) == 1
-    problem(keyed(client, "monday", body, quality=7), 422, "idempotency-mismatch")
-    problem(keyed(client, "monday", encoded(pixels(32, 40))), 422, "idempotency-mismatch")
-    hands.succeed(hands.claim())
-    image = keyed(client, "monday", body, "wait=5")
-    assert (image.status_code, image.content) == (200, b"restored")
-    assert image.headers["idempotency-replayed"] == "true"
-
-
-def test_a_refused_image_leaves_its_key_free(client: httpx.Client, hands: Hands) -> None:
-    problem(keyed(client, "monday", b"text"), 415, "unsupported-media")
-    problem(keyed(client, "monday", encoded(pixels()), quality=0), 422, "unprocessable")
-    assert keyed(client, "monday", encoded(pixels())).status_code == 202
-
-
-def test_a_key_whose_image_has_expired_restores_it_anew(
-    client: httpx.Client, hands: Hands, rows: sessionmaker[Session]
-) -> None:
-    body = encoded(pixels())
-    done, waits = keyed(client, "monday", body).json(), keyed(client, "tuesday", body).json()
-    hands.succeed(hands.claim())
-    time.sleep(0.05)
-    with rows.begin() as session:
-        retention.expire_operations(session, 0.01)
-    assert keyed(client, "monday", body).json()["id"] != done["id"]
-    assert keyed(client, "tuesday", body).json()["id"] == waits["id"]
-
-
-@pytest.mark.parametrize("prefer", ["respond-async", "wait=1"])
-def test_an_image_with_a_key_is_on_the_disk_from_the_start(
-    client: httpx.Client, hands: Hands, monkeypatch: pytest.MonkeyPatch, prefer: str
-) -> None:
-    put, kept = FolderStorage.put, []
-
-    def seen(storage: FolderStorage, content: BinaryIO, *, durable: bool = True) -> str:
-        kept.append(durable)
-        return put(storage, content, durable=durable)
-
-    monkeypatch.setattr(FolderStorage, "put", seen)
-    assert keyed(client, "monday", encoded(pixels()), prefer).status_code == 202
-    assert kept == [True]
-
-
-def test_a_client_that_can_come_back_for_its_image_may_hang_up(client: httpx.Client, hands: Hands) -> None:
-    body = encoded(pixels())
-    head = (
-        f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nIdempotency-Key: monday\r\n"
-        f"Prefer: wait=9\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as connection:
-        connection.sendall(head.encode() + body)
-        (operation,) = eventually(lambda: client.get("/v1/operations").json()["items"])
-        lease = hands.claim()
-    time.sleep(1.2)  # Longer than a waiter looks away.
-    assert client.get(f"/v1/operations/{operation['id']}").json()["state"] == "running"
-    hands.succeed(lease)
-    image = keyed(client, "monday", body, "wait=9")
-    assert (image.status_code, image.content) == (200, b"restored")
 
 
 # Following

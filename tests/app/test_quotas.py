@@ -58,6 +58,19 @@ def with_limits(settings: Settings, database: sessionmaker[Session]) -> Iterator
         each.close()
 
 
+def filled(database: sessionmaker[Session], settings: Settings, owner: str) -> int:
+    """Give the owner something of everything; returns of how many bytes."""
+    assert settings.blob_dir is not None
+    fill(database, FolderStorage(settings.blob_dir), owner)
+    return stored_bytes(database, owner)
+
+
+def stored_bytes(database: sessionmaker[Session], owner: str) -> int:
+    with database() as session:
+        look_as(session, owner)
+        return usage.stored_bytes(session)
+
+
 def fields(header: str) -> dict[str, int]:
     """The parameters of the one policy that the header tells of."""
     name, *parameters = header.split(";")
@@ -179,11 +192,7 @@ def test_pairs_and_bytes_beyond_the_quota_are_not_kept(with_limits: LimitedClien
 def test_images_beyond_the_quota_of_bytes_are_refused_packed_or_not(
     with_limits: LimitedClient, database: sessionmaker[Session], settings: Settings
 ) -> None:
-    assert settings.blob_dir is not None
-    fill(database, FolderStorage(settings.blob_dir), "archive")
-    with database() as session:
-        look_as(session, "archive")
-        kept = usage.stored_bytes(session)
+    kept = filled(database, settings, "archive")
     small = with_limits("archive", stored_bytes=kept + len(IMAGE) + 100)
     plain = encoded(np.random.default_rng(0).integers(0, 2, (800, 800, 3), np.uint8), "BMP")  # A bit in a byte.
     packed = zipped([("plain.bmp", plain)])
@@ -211,11 +220,7 @@ def test_room_that_is_taken_while_a_file_is_being_kept_is_not_taken_twice(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert settings.blob_dir is not None
-    fill(database, FolderStorage(settings.blob_dir), "archive")
-    with database() as session:
-        look_as(session, "archive")
-        kept = usage.stored_bytes(session)
+    kept = filled(database, settings, "archive")
     client = with_limits("archive", stored_bytes=kept + len(IMAGE) + 100)
     put = FolderStorage.put
 
@@ -227,9 +232,7 @@ def test_room_that_is_taken_while_a_file_is_being_kept_is_not_taken_twice(
     monkeypatch.setattr(FolderStorage, "put", overtaken)
     late = client.post(path, content=body, headers={"Content-Type": kind, "Prefer": "respond-async"})
     problem(late, 403, "over-quota")
-    with database() as session:
-        look_as(session, "archive")
-        assert usage.stored_bytes(session) == kept + len(IMAGE)
+    assert stored_bytes(database, "archive") == kept + len(IMAGE)
 
 
 def test_pixels_beyond_the_days_quota_are_refused_for_all_keys_of_the_owner(

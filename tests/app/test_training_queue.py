@@ -228,9 +228,6 @@ def test_jobs_of_a_release_that_knew_no_shares_are_served(queue: Queue) -> None:
     assert sorted(queue.taken(2)) == ["ada", "old"]
 
 
-# Properties
-
-
 def test_who_comes_in_beside_a_large_job_does_not_wait_for_it_when_it_ends_early(queue: Queue) -> None:
     large = queue.put("ada", scheme="baseline", finetune_steps=100_000)
     queue.take()
@@ -263,6 +260,9 @@ def test_jobs_that_end_before_anything_is_done_cost_their_owner_nothing(queue: Q
         assert job is not None
         queue.drop(job.id)
         assert queue.turn("ada") == before
+
+
+# Properties
 
 
 ACTIONS = st.one_of(

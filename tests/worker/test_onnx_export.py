@@ -91,7 +91,7 @@ def test_a_message_that_comes_while_the_file_is_made_starts_nothing(
         started += 1
         begun.set()
         assert go_on.wait(30)
-        return run(*arguments, **options)  # type: ignore[call-overload]
+        return run(*arguments, **options)  # type: ignore[call-overload]  # Passed on as given.
 
     monkeypatch.setattr(subprocess, "run", slow)
     first = threading.Thread(target=onnx_export.export, args=(service, registered))
@@ -132,7 +132,7 @@ def test_a_full_disk_is_another_attempts_matter_and_no_word_about_the_model(
     run = subprocess.run
 
     def on_a_full_disk(command: list[object], **options: object) -> object:
-        return run([*command[:-1], "/dev/full"], **options)  # type: ignore[call-overload]
+        return run([*command[:-1], "/dev/full"], **options)  # type: ignore[call-overload]  # Passed on as given.
 
     monkeypatch.setattr(subprocess, "run", on_a_full_disk)
     with pytest.raises(RuntimeError, match="No space left"):

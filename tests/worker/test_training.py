@@ -380,7 +380,7 @@ def test_a_resumed_job_does_not_take_a_worse_look_for_an_improvement(
     def attempt(*looks: float) -> None:
         lease = service.write(lambda session: jobs.claim_next(session, "task", 60.0))
         assert lease is not None
-        watched = JobFollower(service, lease, None)  # type: ignore[arg-type]
+        watched = JobFollower(service, lease, None)  # type: ignore[arg-type]  # Previews ask no heartbeat.
         watched.begin(tmp_path, read(service, job_id))
         for psnr in looks:
             watched.next_preview = 0.0
@@ -404,7 +404,7 @@ def test_previews_take_a_small_share_of_the_time_however_long_one_takes(
     make_job()
     lease = service.write(lambda session: jobs.claim_next(session, "task", 60.0))
     assert lease is not None
-    watched = JobFollower(service, lease, None)  # type: ignore[arg-type]
+    watched = JobFollower(service, lease, None)  # type: ignore[arg-type]  # Previews ask no heartbeat.
     spent, looks = [], 0
 
     def look() -> Preview:
