@@ -6,6 +6,7 @@ the first pairs of train/, of which the job holds some out. Interrupted, it goes
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -58,9 +59,10 @@ def measure(
     one_thread()
     path = output or REPOSITORY / f"benchmarks/results/auto-race-{init}.json"
     command = f"python benchmarks/auto_race.py --init {init} --unshuffle {unshuffle}"
-    about = settings("auto_race", command, "quick", shots) | {"init": init, "unshuffle": unshuffle}
+    command += f" --seeds {seeds}" * (seeds > 1)
+    scale = replace(SCALES["quick"], seeds=seeds)
+    about = settings("auto_race", command, "quick", shots, scale) | {"init": init, "unshuffle": unshuffle}
     trials = Trials(path, about)
-    scale = SCALES["quick"]
     for seed in range(seeds):
         for target in real_devices(targets, shots, scale.images):
             unseen = shown(target.test, scale.side)

@@ -68,6 +68,7 @@ def measure(
     backbone: Annotated[Literal["vdsr", "dncnn", "rcan", "rdn"], typer.Option(help="What is trained.")] = "vdsr",
     unshuffle: int = 2,
     prior: Annotated[Path | None, typer.Option(help="Another bundle than the one that ships.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many; the scale's by default.")] = None,
     shots: int = 10,
     output: Annotated[
         Path | None,
@@ -83,15 +84,16 @@ def measure(
     command += f" --backbone {backbone}" * (backbone != "vdsr") + f" --unshuffle {unshuffle}" * (unshuffle != 2)
     command += f" --targets {targets}" * (targets != REAL) + f" --prior {prior}" * (prior is not None)
     command += "".join(f' --start "{name}"' for name in start or [])
-    command += "".join(f" --rate {one:g}" for one in rate or [])
+    command += "".join(f" --rate {one:g}" for one in rate or []) + f" --seeds {seeds}" * (seeds is not None)
+    extent = replace(SCALES[scale], seeds=seeds or SCALES[scale].seeds)
     bundle = load_prior(prior)
     another = {} if prior is None else {"prior": bundle.version}
     if not usual:
         another |= {"network": theta_name(backbone, unshuffle)}
-    trials = Trials(path, settings("prior_start", command, scale, shots) | another)
-    for target in real_devices(targets, shots, SCALES[scale].images):
-        for seed in range(SCALES[scale].seeds):
-            bench = Bench.of(target, SCALES[scale], None, list(PAPERS), seed)
+    trials = Trials(path, settings("prior_start", command, scale, shots, extent) | another)
+    for target in real_devices(targets, shots, extent.images):
+        for seed in range(extent.seeds):
+            bench = Bench.of(target, extent, None, list(PAPERS), seed)
             trials.report["inputs"][target.name] = bench.input_psnr()
             for name in start or STARTS:
                 for one in rate or [usual_rate(STARTS[name], backbone)]:
