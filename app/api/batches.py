@@ -6,6 +6,7 @@ from typing import Annotated, Any, BinaryIO, Final
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
+from sqlalchemy.orm import Session
 
 from app.api import examples, idempotency
 from app.api.batch_intake import ARCHIVE_FIELD, FIELD, ZIP_TYPES, make_batch, too_many
@@ -36,7 +37,7 @@ from app.core.errors import (
     Unprocessable,
     UnsupportedMedia,
 )
-from app.core.tables import ENDED, Operation
+from app.core.tables import ENDED, Batch, Operation
 
 router = APIRouter(prefix="/v1/batches", tags=["super-resolution"])
 
@@ -143,27 +144,31 @@ def create_batch(
     is no usable image fails alone, and the batch says why; only an upload without any usable image is refused.
     """
     options = read_options(upload, request)
-    claim = None
-    if idempotency_key is not None:
-        asked = idempotency.fingerprint(options, upload.files)
-        claim = idempotency.begin(session, idempotency_key, asked, services.settings.idempotency_in_flight_s)
-    if claim is not None and claim.made_id is not None:
-        batch = repository.get_batch(session, claim.made_id)
+    batch, replayed = idempotency.once(
+        session,
+        idempotency_key,
+        idempotency.fingerprint(options, upload.files),
+        services.settings.idempotency_in_flight_s,
+        repository.get_batch,
+        lambda: add_batch(options, upload, services, session),
+    )
+    if replayed:
         response.headers["Idempotency-Replayed"] = "true"
     else:
-        with idempotency.forgotten_on_failure(session, claim):
-            batch, images = make_batch(options, upload, services)
-            kept = sum(image.stored_bytes for image in images if image.input_blob is not None)
-            take_room_for_bytes(session, services.limits, kept)
-            session.add(batch)
-            session.flush()
-            session.add_all(images)
-            if claim is not None:
-                repository.finish_idempotent(session, claim, batch.id)
-            session.commit()
         services.queue.send_super_resolution(batch.id)  # One for all; the reconciler wakes further workers.
     response.headers["Location"] = f"/v1/batches/{batch.id}"
     return BatchOut.of(batch, batches.tallies(session, [batch.id])[batch.id])
+
+
+def add_batch(options: BatchIn, upload: Upload, services: Services, session: Session) -> Batch:
+    """The batch and its images, added to the session."""
+    batch, images = make_batch(options, upload, services)
+    kept = sum(image.stored_bytes for image in images if image.input_blob is not None)
+    take_room_for_bytes(session, services.limits, kept)
+    session.add(batch)
+    session.flush()
+    session.add_all(images)
+    return batch
 
 
 def read_options(upload: Upload, request: Request) -> BatchIn:

@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, TypeVar
 
 from fastapi import Header
 from pydantic import BaseModel
@@ -15,7 +14,9 @@ from app.api.uploads import UploadedFile
 from app.core import repository
 from app.core.errors import RequestInFlight
 from app.core.repository import KeyClaim
+from app.core.tables import Batch, Job, Operation
 
+Made = TypeVar("Made", Job, Batch, Operation)
 IdempotencyKeyHeader = Annotated[
     str | None,
     Header(
@@ -36,28 +37,43 @@ def fingerprint(options: BaseModel, files: Sequence[UploadedFile], *others: obje
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
-def begin(session: Session, key: str, fingerprint: str, in_flight_s: float) -> KeyClaim:
-    """Claim the key and commit; where an equal request has made something, the claim says what.
+def once(
+    session: Session,
+    key: str | None,
+    asked: str,
+    in_flight_s: float,
+    find: Callable[[Session, str], Made],
+    make: Callable[[], Made],
+) -> tuple[Made, bool]:
+    """What `make` adds to the session, committed, or what an equal request with this key made before, and which it is.
 
-    Raises RequestInFlight or IdempotencyMismatch.
+    `asked` is the request's fingerprint; without a key everything is made. Where `make` refuses, the key is free again,
+    so that a mended request may use it. Raises RequestInFlight, IdempotencyMismatch, and what `make` and `find` raise.
     """
+    claim = _begin(session, key, asked, in_flight_s) if key is not None else None
+    if claim is not None and claim.made_id is not None:
+        return find(session, claim.made_id), True
     try:
-        claim = repository.begin_idempotent(session, key, fingerprint, in_flight_s)
+        made = make()
+        session.flush()
+        if claim is not None:
+            repository.finish_idempotent(session, claim, made.id)
         session.commit()
-    except IntegrityError:  # A request of the same moment was first.
-        session.rollback()
-        raise RequestInFlight("Another request with this key has just begun.", retry_after_s=1) from None
-    return claim
-
-
-@contextmanager
-def forgotten_on_failure(session: Session, claim: KeyClaim | None) -> Iterator[None]:
-    """Give the key back when the request is refused, so that a mended one may use it."""
-    try:
-        yield
     except BaseException:
         session.rollback()
         if claim is not None:
             repository.finish_idempotent(session, claim, None)
             session.commit()
         raise
+    return made, False
+
+
+def _begin(session: Session, key: str, asked: str, in_flight_s: float) -> KeyClaim:
+    """Claim the key and commit."""
+    try:
+        claim = repository.begin_idempotent(session, key, asked, in_flight_s)
+        session.commit()
+    except IntegrityError:  # A request of the same moment was first.
+        session.rollback()
+        raise RequestInFlight("Another request with this key has just begun.", retry_after_s=1) from None
+    return claim

@@ -124,19 +124,17 @@ def create_job(
     can be learnt from, unless `allow_rejects` is set.
     """
     options = read_options(upload, request)
-    claim = None
-    if idempotency_key is not None:
-        asked = idempotency.fingerprint(options, upload.files)
-        claim = idempotency.begin(session, idempotency_key, asked, services.settings.idempotency_in_flight_s)
-    if claim is not None and claim.made_id is not None:
-        job = repository.get_job(session, claim.made_id)
+    job, replayed = idempotency.once(
+        session,
+        idempotency_key,
+        idempotency.fingerprint(options, upload.files),
+        services.settings.idempotency_in_flight_s,
+        repository.get_job,
+        lambda: add_job(options, upload, services, session),
+    )
+    if replayed:
         response.headers["Idempotency-Replayed"] = "true"
     else:
-        with idempotency.forgotten_on_failure(session, claim):
-            job = add_job(options, upload, services, session)
-            if claim is not None:
-                repository.finish_idempotent(session, claim, job.id)
-            session.commit()
         services.queue.send_training(job.id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobOut.of(job, training_queue.position(session, job))

@@ -230,19 +230,24 @@ def accept_once(
 
     The key is a promise that a power cut must not break. Raises RequestInFlight and IdempotencyMismatch, too.
     """
-    asked = idempotency.fingerprint(options, upload.files, model, accept or ["*/*"])
     with services.sessions() as session:
-        claim = idempotency.begin(session, key, asked, services.settings.idempotency_in_flight_s)
-        if claim.made_id is not None:
-            return repository.get_operation(session, claim.made_id), True
-        with idempotency.forgotten_on_failure(session, claim):
+
+        def add() -> Operation:
             operation = keep_image(model, options, upload, accept, services, durable=True)
             add_operation(session, operation, services)
-            session.flush()
-            repository.finish_idempotent(session, claim, operation.id)
-            session.commit()
-    services.queue.send_super_resolution(operation.id)
-    return operation, False
+            return operation
+
+        operation, replayed = idempotency.once(
+            session,
+            key,
+            idempotency.fingerprint(options, upload.files, model, accept or ["*/*"]),
+            services.settings.idempotency_in_flight_s,
+            repository.get_operation,
+            add,
+        )
+    if not replayed:
+        services.queue.send_super_resolution(operation.id)
+    return operation, replayed
 
 
 def keep_image(

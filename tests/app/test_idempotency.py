@@ -1,6 +1,7 @@
 """`Idempotency-Key`: what is sent twice makes one job, and restores an image once."""
 
 import socket
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.api import idempotency
-from app.core import repository, retention
+from app.core import retention
 from app.core.database import open_database, sessions
 from app.core.errors import RequestInFlight
 from app.core.folder_storage import FolderStorage
@@ -91,29 +92,49 @@ def test_a_key_left_by_a_killed_process_blocks_only_for_a_while(
     accepted(post_job(client, key="k"))
 
 
+def by_id(_: Session, job_id: str) -> Job:
+    return Job(id=job_id)
+
+
 @on_both_databases
 def test_of_a_slow_request_and_one_that_took_its_key_over_one_makes_a_job(both_databases: Settings) -> None:
     engine = open_database(both_databases.database_url)
     with sessions(engine)() as slow, sessions(engine)() as quick:
-        first = idempotency.begin(slow, "k", "f", in_flight_s=0.0)
-        second = idempotency.begin(quick, "k", "f", in_flight_s=0.0)  # It believes the first to be dead.
-        repository.finish_idempotent(quick, second, "job_2")
-        quick.commit()
-        with pytest.raises(RequestInFlight), idempotency.forgotten_on_failure(slow, first):
-            repository.finish_idempotent(slow, first, "job_1")
-        assert idempotency.begin(slow, "k", "f", in_flight_s=0.0).made_id == "job_2"
+
+        def overtaken() -> Job:  # The other believes this one to be dead.
+            made, replayed = idempotency.once(quick, "k", "f", 0.0, by_id, lambda: Job(id="job_2"))
+            assert (made.id, replayed) == ("job_2", False)
+            return Job(id="job_1")
+
+        with pytest.raises(RequestInFlight):
+            idempotency.once(slow, "k", "f", 0.0, by_id, overtaken)
+        made, replayed = idempotency.once(slow, "k", "f", 0.0, by_id, lambda: Job(id="job_3"))
+        assert (made.id, replayed) == ("job_2", True)
     engine.dispose()
 
 
 def test_a_slow_request_that_is_refused_leaves_its_key_to_who_took_it_over(api_settings: Settings) -> None:
     engine = open_database(api_settings.database_url)
     with sessions(engine)() as slow, sessions(engine)() as quick:
-        first = idempotency.begin(slow, "k", "f", in_flight_s=0.0)
-        second = idempotency.begin(quick, "k", "f", in_flight_s=0.0)
-        with pytest.raises(ZeroDivisionError), idempotency.forgotten_on_failure(slow, first):
+        begun, taken_over = threading.Event(), threading.Event()
+
+        def refused() -> Job:
+            begun.set()
+            assert taken_over.wait(10)
             raise ZeroDivisionError
-        repository.finish_idempotent(quick, second, "job_2")
-        quick.commit()
+
+        with ThreadPoolExecutor(1) as pool:
+            slower = pool.submit(idempotency.once, slow, "k", "f", 0.0, by_id, refused)
+            assert begun.wait(10)
+
+            def outlives_it() -> Job:
+                taken_over.set()
+                with pytest.raises(ZeroDivisionError):
+                    slower.result()
+                return Job(id="job_2")
+
+            made, _ = idempotency.once(quick, "k", "f", 0.0, by_id, outlives_it)
+            assert made.id == "job_2"
     engine.dispose()
 
 
