@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from app.virtual_camera import VirtualCamera
+from drtl_client.pairs import pairs_in
 from ml.backbones import SameSize, build
 from ml.distortions import PAPERS, distort
 from ml.distortions.blurs import gaussian_blur
@@ -24,7 +25,7 @@ from ml.distortions.noises import gaussian_noise
 from ml.finetune import FinetuneSchedule, finetune_step
 from ml.images import decode, from_uint8, jpeg, to_uint8
 from ml.optimizer import adam
-from ml.pairs import TargetPair
+from ml.pairs import PairFile, TargetPair, decode_pairs
 from ml.prior import Prior
 from ml.sampling import generator_for
 
@@ -63,8 +64,11 @@ def real_devices(targets: Path, shots: int, most: int | None) -> list[Device]:
 
 
 def real_device(folder: Path, shots: int, most: int | None) -> Device:
-    """The first pairs of train/ to learn from, and the first of test/ to measure on; None is all of them."""
-    return Device(folder.resolve().name, _pairs(folder / "train")[:shots], _pairs(folder / "test")[:most])
+    """The first pairs of train/ to learn from, and the first of test/ to measure on; None is all of them.
+
+    Raises ValueError or BadFolder for pairs that a job would refuse.
+    """
+    return Device(folder.resolve().name, _pairs(folder / "train", shots), _pairs(folder / "test", most))
 
 
 def simulated_devices(clean: Path, shots: int, most: int | None, seed: int) -> list[Device]:
@@ -121,14 +125,14 @@ def _spoiled(name: str, stage: str, image: Tensor, seed: int) -> TargetPair:
     return TargetPair(stage, image, to_uint8(spoiled))
 
 
-def _pairs(folder: Path) -> list[TargetPair]:
-    pairs = []
-    for clean, distorted in zip(
-        sorted((folder / "clean").iterdir()), sorted((folder / "distorted").iterdir()), strict=True
-    ):
-        one, other = (to_uint8(decode(path.read_bytes()).pixels) for path in (clean, distorted))
-        pairs.append(TargetPair(clean.stem, one, other))
-    return pairs
+def _pairs(folder: Path, most: int | None) -> list[TargetPair]:
+    """The first pairs by name, as a job decodes them: small distorted images enlarged, what nobody sees left out.
+
+    All are measured in colour, grey ones too. Raises ValueError for what a job refuses.
+    """
+    paths = pairs_in(folder)[:most]
+    files = [PairFile(pair.name, pair.clean.read_bytes(), pair.distorted.read_bytes()) for pair in paths]
+    return [replace(pair, grey=False) for pair in decode_pairs(files)[0]]
 
 
 def write(

@@ -1,7 +1,7 @@
-"""How many steps the shipped prior saves: fine-tuning from nothing, and from the prior with as many and a tenth.
+"""How many steps the shipped prior saves: fine-tuning from nothing, and from the prior with as many, a fifth, a tenth.
 
 Each, and guided transfer too, with its last layer as it is and fitted in closed form first; after a tenth of the steps
-also fitted again, as in a draft.
+also fitted again, as in a draft; so after a fifth, which is a tenth of the steps of a transfer with its fine-tuning.
 
 `python benchmarks/prior_start.py [--scale quick|standard]` trains on each real target at the rates of the presets
 `quick` and `draft` (a tenth of the steps), and measures unseen images along the way. Interrupted, it goes on where it
@@ -55,6 +55,8 @@ STARTS: Final = {
     "the prior, a tenth of the steps": Start("prior", divisor=10),
     "the prior, probed, a tenth of the steps": Start("prior", probe=True, divisor=10),
     "the prior, probed, a tenth of the steps, fitted again": Start("prior", probe=True, divisor=10, refit=True),
+    # A tenth of what guided transfer and its fine-tuning take together.
+    "the prior, probed, a fifth of the steps, fitted again": Start("prior", probe=True, divisor=5, refit=True),
     "guided transfer": Start("transfer"),
     "guided transfer, probed": Start("transfer", probe=True),
 }

@@ -1,15 +1,17 @@
 """Distortion-relation network: where a distortion lies among the known ones (paper §3.2)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ml.edges import Edges
+from ml.edges import EDGES, Edges
 
+AffinityForm = Literal["scaled", "literal"]
+AFFINITIES: Final[tuple[AffinityForm, ...]] = get_args(AffinityForm)
 # Simonyan & Zisserman 2015, table 1, column A: output channels of 3×3 convolutions.
 VGG11 = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool")
 STRENGTH_CENTRES_DB = tuple(float(db) for db in range(10, 55, 5))  # PSNR that a distortion leaves, strong to weak
@@ -24,8 +26,13 @@ class DrnShape:
     width: float = 0.5  # of VGG-11's channel counts
     kind_dim: int = 128
     memory_nodes: int = 32  # 0 is the paper's "w/o Memory Bank" (Table 3): a sample is then a graph of one node
-    affinity: Literal["scaled", "literal"] = "scaled"
+    affinity: AffinityForm = "scaled"
     edges: Edges = "cosine"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for variants that there are not."""
+        if self.affinity not in AFFINITIES or self.edges not in EDGES:
+            raise ValueError(f"there is no affinity {self.affinity!r} with edges {self.edges!r}")
 
 
 class Affinity(nn.Module):
@@ -35,7 +42,7 @@ class Affinity(nn.Module):
     default is σ(b − a·‖x − y‖²/d) with learned a > 0 and b, which falls with distance.
     """
 
-    def __init__(self, form: Literal["scaled", "literal"]) -> None:
+    def __init__(self, form: AffinityForm) -> None:
         super().__init__()
         self.form = form
         self.log_a = nn.Parameter(torch.zeros(()))

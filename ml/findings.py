@@ -1,8 +1,7 @@
 """What a job finds out about its target before it trains. Kept in checkpoints: a resumed job looks it up."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from jaxtyping import UInt8
@@ -62,9 +61,10 @@ def find_out(
     return Findings(relation, tasks, fingerprint(sent, tick))
 
 
-def recalled(path: Path, plan: str, prior: Prior, options: TrainingOptions) -> Findings:
-    """The findings in a checkpoint of the same plan. Raises ValueError for another's."""
-    tensors, facts = checkpoint.load(path, plan)
+def recalled(
+    tensors: Mapping[str, Tensor], facts: Mapping[str, Any], prior: Prior, options: TrainingOptions
+) -> Findings:
+    """The findings in what a checkpoint holds."""
     kept, found = checkpoint.under(tensors, PREFIX), facts["findings"]
     gains, reference = kept.get("gain_db_of_pair"), found["reference"]
     relation = Relation(

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from ml import checkpoint
 from ml.auxiliary import MARGIN
 from ml.backbones import build
 from ml.checkpoint import Trainee
@@ -96,10 +97,11 @@ def run_job(
     # The plan names what is in the folder, which may have changed since a checkpoint was written.
     operators = operators_images(clean_dir, least_side, options.seed, embedding) if options.transfers else []
     plan = f"{CODE_VERSION}/{options}/{prior.version}/{digest(files)}/{digest_of(operators)}"
-    if resume is None:
+    kept = None if resume is None else checkpoint.load(resume, plan)
+    if kept is None:
         found = find_out(prior, parts.train, as_sent(files, parts.train, scale), options, embedding)
     else:
-        found = recalled(resume, plan, prior, options)
+        found = recalled(*kept, prior, options)
     relation, tasks = found.relation, found.tasks
     acted = asdict(options.acting) | {"prefer": preference(tasks, options.acting)} if options.guides else None
     graph = node_link_graph(relation, prior.version, tasks, lessons(options, tasks), acted)
@@ -109,8 +111,8 @@ def run_job(
     images = operators + own_images(parts, least_side, options.seed, embedding) if options.transfers else []
     race = line_up(options, parts, scale, tasks, prior, images, lpips, plan)
     race.enlist(crew)
-    if resume is not None:
-        race.load(resume)
+    if kept is not None:
+        race.resume(*kept)
     follower.progress("transferring", SHARES["training"])
     started, before = time.monotonic(), race.steps_done()
     viewpoint = Viewpoint(parts.held_out[0])

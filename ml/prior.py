@@ -140,6 +140,8 @@ def prototypes_in(tensors: Mapping[str, Tensor], names: list[str], dim: int) -> 
         raise ValueError(f"its prototypes have no samples of {dim} values")
     if psnr_db.shape != (k,):
         raise ValueError("its prototypes have no strength each")
+    if not all(part.isfinite().all() for part in (vectors, samples, psnr_db)):
+        raise ValueError("its prototypes are not finite")
     return Prototypes(names, vectors, samples, psnr_db)
 
 

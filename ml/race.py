@@ -283,11 +283,10 @@ class Race:
             tensors |= {f"{candidate.start}/best/{name}": value for name, value in candidate.best_weights.items()}
         checkpoint.save(path, tensors, facts | {"candidates": progress, "plan": self.plan})
 
-    def load(self, path: Path) -> None:
-        """Take over the state of an interrupted race of the same plan. Raises ValueError for another's."""
-        tensors, facts = checkpoint.load(path, self.plan)
+    def resume(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Take over the state of an interrupted race from its checkpoint. Raises ValueError for another's."""
         if set(facts["candidates"]) != {candidate.start for candidate in self.candidates}:
-            raise ValueError(f"path: {path} is a checkpoint of other candidates: {sorted(facts['candidates'])}")
+            raise ValueError(f"the checkpoint is of other candidates: {sorted(facts['candidates'])}")
         for candidate in self.candidates:
             progress = facts["candidates"][candidate.start]
             candidate.trainee.load(checkpoint.under(tensors, f"{candidate.start}/"), progress["step"])

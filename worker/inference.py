@@ -134,7 +134,11 @@ class Inference:
             logs.about(request_id=lease.origin.get(REQUEST_ID), operation_id=lease.operation_id),
             tracing.span("restore", lease.origin, "CONSUMER", operation_id=lease.operation_id, pixels=lease.pixels),
         ):
-            self._attempt(lease)
+            try:
+                self._attempt(lease)
+            except LeaseLost:  # Where the end of an attempt is written, too.
+                self.service.numbers.add(telemetry.LEASES_LOST, "operation")
+                log.warning("operation %s: the lease was lost, its result is dropped", lease.operation_id)
 
     def _attempt(self, lease: OperationLease) -> None:
         progress = Progress()
@@ -160,9 +164,7 @@ class Inference:
                 self.service.write(lambda session: operations.confirm_cancelled(session, lease), PATIENCE_S)
                 log.info("operation %s: cancelled", lease.operation_id)
             except LeaseLost:
-                self.service.numbers.add(telemetry.LEASES_LOST, "operation")
-                log.warning("operation %s: the lease was lost, its result is dropped", lease.operation_id)
-                return
+                raise  # What happens to the operation is another worker's to say.
             except WorkerStopping:
                 self.service.write(lambda session: operations.release(session, lease), PATIENCE_S)
                 return

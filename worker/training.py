@@ -49,7 +49,16 @@ def run_next(service: Service, task_id: str, method: Method = run_job) -> None:
 
 
 def run(service: Service, lease: Lease, method: Method = run_job) -> None:
-    """One attempt. Raises what was not foreseen, after failing the job."""
+    """One attempt, of which nothing is left where its lease is lost. Raises what was not foreseen."""
+    try:
+        attempt(service, lease, method)
+    except LeaseLost:  # Where the end of an attempt is written, too. The checkpoint is another attempt's now.
+        service.numbers.add(telemetry.LEASES_LOST, "job")
+        log.warning("job %s: the lease was lost; what this attempt computed is dropped", lease.job_id)
+
+
+def attempt(service: Service, lease: Lease, method: Method) -> None:
+    """The work, and what becomes of the job. Raises LeaseLost; what was not foreseen, after failing the job."""
     log.info("job %s: attempt %d begins", lease.job_id, lease.attempt)
     watch_accelerator(service, "training")
 
@@ -71,9 +80,7 @@ def run(service: Service, lease: Lease, method: Method = run_job) -> None:
             service.write(lambda session: jobs.confirm_cancelled(session, lease), PATIENCE_S)
             log.info("job %s: cancelled", lease.job_id)
         except LeaseLost:
-            service.numbers.add(telemetry.LEASES_LOST, "job")
-            log.warning("job %s: the lease was lost; what this attempt computed is dropped", lease.job_id)
-            return  # The checkpoint is another attempt's now.
+            raise  # What happens to the job is another worker's to say.
         except WorkerStopping:
             service.write(lambda session: jobs.release(session, lease), PATIENCE_S)
             log.info("job %s: back in the queue, this worker stops", lease.job_id)
@@ -120,20 +127,20 @@ def train(service: Service, lease: Lease, follower: JobFollower, crew: Crew, met
             lpips=perceptual_metric(service.settings.lpips_weights),
         )
 
-        def attempt(resume: Path | None) -> Outcome:
+        def trained(resume: Path | None) -> Outcome:
             follower.reached = 0.0 if resume is None else job.progress
             return prepared(resume=resume)
 
         resume = fetch_checkpoint(service, job.checkpoint_blob, scratch / "resume")
         try:
-            outcome = attempt(resume)
+            outcome = trained(resume)
         except (ValueError, LookupError, TypeError, RuntimeError) as error:
             if resume is None or follower.has_trained():
                 raise
             # A newer version of the method may not understand what an older one saved, or its networks may have other
             # shapes; the pairs are still good. What is wrong with anything else shows again without the checkpoint.
             log.warning("job %s: the checkpoint does not fit, starting anew: %s", lease.job_id, error)
-            outcome = attempt(None)
+            outcome = trained(None)
     follower.progress("registering", 0.99)
     register(service, lease, dataset, outcome)
 

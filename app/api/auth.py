@@ -117,7 +117,7 @@ async def presented_key(request: Request, ring: KeyRing) -> ApiKey | None:
         token = token.strip()
         key = ring.remembered(token) or await run_in_threadpool(ring.key_of_token, token)
     # A ticket travels by itself, so it is good for looking only: no other page can make a browser change anything.
-    elif request.method == "GET" and (ticket := request.cookies.get(COOKIE)) is not None:
+    elif request.method in {"GET", "HEAD"} and (ticket := request.cookies.get(COOKIE)) is not None:
         key = ring.remembered(ticket) or await run_in_threadpool(ring.key_of_ticket, ticket)
     else:
         return None

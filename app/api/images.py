@@ -27,6 +27,8 @@ TIFF_DEPTHS: Final = {1, 2, 4, 8, 16}  # Bits; others a worker does not read.
 SIGNED: Final = 2  # as a sample format of a TIFF
 YCBCR: Final = 6  # as a photometric interpretation of a TIFF
 JPEG_COMPRESSIONS: Final = {6, 7}  # of a TIFF
+TIFF_COLOURS: Final = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # Channels of each photometric interpretation
+EXTRA_SAMPLES: Final = 338  # The tag that tells of each further channel what it is.
 ORIENTATION: Final = 0x0112
 SIGNATURES: Final = {
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -239,6 +241,12 @@ def _judge_tiff(image: Image.Image) -> None:
     photometric = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION)
     if photometric == YCBCR and tags.get(TiffImagePlugin.COMPRESSION) not in JPEG_COMPRESSIONS:
         raise BadImage("The TIFF holds YCbCr that is not compressed as JPEG; grey, RGB or CMYK is needed.")
+    channels = int(tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1))
+    beside = channels - TIFF_COLOURS.get(photometric, channels)
+    if beside not in {0, 1} or len(tags.get(EXTRA_SAMPLES, ())) != beside:
+        raise BadImage(
+            f"The TIFF has {channels} channels; grey, RGB or CMYK is needed, with one declared channel beside at most."
+        )
     try:
         image.seek(1)
     except EOFError:

@@ -10,7 +10,7 @@ from app.core.errors import Unprocessable
 def given_once(fields: Mapping[str, str], query: QueryParams) -> dict[str, str]:
     """What is given, from both, known or not; what is empty is not given.
 
-    Raises Unprocessable for an option that is given twice.
+    Raises Unprocessable for an option that the query gives twice, or otherwise than the body.
     """
     given = {name: value for name, value in fields.items() if value != ""}
     for name, value in asked_once(query).items():

@@ -1,5 +1,6 @@
 """`drtl models …`: the registry of trained models."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +43,7 @@ def download(
     model: ModelRef,
     onnx: Annotated[bool, typer.Option("--onnx", help="As ONNX, for other runtimes, instead of safetensors.")] = False,
     output: Annotated[
-        Path | None,
+        str | None,  # A Path would forget the slash at the end, by which a folder is meant that is not there yet.
         typer.Option(
             "--output", "-o", help="A file, or a folder for NAME-vVERSION.safetensors or .onnx; otherwise here."
         ),
@@ -55,9 +56,9 @@ def download(
     with connect(url, key) as client:
         name, version = model.partition("@")[0], client.models[model].number()
         file = f"{name}-v{version}.{'onnx' if onnx else 'safetensors'}"
-        place = output or Path(file)
+        place = Path(output or file)
         with writing(place):
-            target = place / file if place.is_dir() else place
+            target = place / file if place.is_dir() or (output or "").endswith(os.sep) else place
             if target.exists() and not overwrite:
                 raise CommandFailed(
                     f"{target} exists", "replace it with --overwrite, or name another file with --output"

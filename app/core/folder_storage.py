@@ -65,9 +65,9 @@ class FolderStorage:
         return key
 
     def make_durable(self, key: str) -> None:
-        # The file has its name by now, so that one commit of the file system's journal serves both.
+        # All have their names by now, so that one commit of the file system's journal serves them together.
         path = self._path(key)
-        for place in (path, path.parent):
+        for place in (path, path.parent, self.root):
             descriptor = os.open(place, os.O_RDONLY)
             try:
                 os.fsync(descriptor)

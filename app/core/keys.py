@@ -9,7 +9,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, Self, get_args
 
@@ -50,7 +50,8 @@ class Limits:
             stored_bytes=settings.key_stored_bytes,
             priority=settings.key_priority,
         )
-        return cls(**{**asdict(defaults), **key.limits})
+        known = key.limits.keys() & asdict(defaults).keys()  # A newer release may have others.
+        return replace(defaults, **{name: key.limits[name] for name in known})
 
 
 def create(

@@ -46,7 +46,10 @@ class Settings(BaseSettings):
 
     log_format: LogFormat = Field("text", description="`text` for people, `json` for programs: an object a line.")
     require_keys: Literal["auto", "always", "never"] = Field(
-        "auto", description="`auto`: as soon as there is a key, and for everybody who does not come over loopback."
+        "auto",
+        description="`auto`: as soon as there is a key, and for everybody who does not come over loopback. `never` is "
+        "for behind a proxy that authenticates: whoever reaches the service may use it, and so may any page in a "
+        "browser that does, by rebinding a name.",
     )
     key_requests_per_minute: int = Field(6000, ge=0, description="Of a key without a limit of its own; 0 is no limit.")
     key_unfinished_jobs: int = Field(20, ge=0, description="Jobs of an owner that wait or run at a time; as above.")

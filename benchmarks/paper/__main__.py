@@ -23,6 +23,7 @@ from benchmarks.paper.scales import SCALES, Extent, ScaleName
 from benchmarks.paper.schemes import SCHEMES
 from benchmarks.paper.study import Study
 from benchmarks.trials import Trials
+from drtl_client.errors import BadFolder
 from ml.backbones import BACKBONES, BackboneName
 from ml.foreign_weights import UnusableWeights
 from ml.guidance import Preference
@@ -173,7 +174,10 @@ def find_targets(folders: Sequence[Path] | None, of: Path | None, pairs: int, ex
         for part in ("train/clean", "train/distorted", "test/clean", "test/distorted"):
             if not (path / part).is_dir() or not any((path / part).iterdir()):
                 raise typer.BadParameter(f"{path} has no images in {part}/", param_hint="--target")
-    return [real_device(path, pairs, extent.plain.images) for path in found]
+    try:
+        return [real_device(path, pairs, extent.plain.images) for path in found]
+    except (ValueError, BadFolder) as error:
+        raise typer.BadParameter(str(error), param_hint="--target") from error
 
 
 def compared(scale: ScaleName, extent: Extent, study: Study) -> dict[str, Any]:

@@ -5,13 +5,16 @@ import struct
 import time
 import tracemalloc
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from app.api.images import MAX_HEADER_BYTES, MAX_TIFF_PLANES_BYTES, check_header
 from app.core.errors import BadImage, ServiceError, TooLarge, UnsupportedMedia
+from ml.image_reader import open_image
 from tests.app.material import animation, chunk, encoded, pixels, png_bomb
 
 MANY = 200_000_000
@@ -113,6 +116,45 @@ def test_ycbcr_in_a_tiff_is_refused_unless_it_is_jpeg(compression: str | None) -
     options = {"compression": compression} if compression else {}
     error = refusal(encoded(colours, "TIFF", tiffinfo={530: (1, 1)}, **options))
     assert error is None if compression == "jpeg" else isinstance(error, BadImage) and "YCbCr" in error.detail
+
+
+TIFF_CHANNELS: dict[str, tuple[str, int, tuple[int, ...], bool]] = {  # colours, channels, what is said of further ones
+    "grey": ("minisblack", 1, (), True),
+    "grey and opacity": ("minisblack", 2, (2,), True),
+    "RGB": ("rgb", 3, (), True),
+    "RGB and opacity": ("rgb", 4, (2,), True),
+    "RGB and something": ("rgb", 4, (0,), True),
+    "RGB and two": ("rgb", 5, (0, 0), False),
+    "RGB, opacity and something": ("rgb", 5, (2, 0), False),
+    "CMYK": ("separated", 4, (), True),
+    "CMYK and something": ("separated", 5, (0,), True),
+    "CMYK and two": ("separated", 6, (0, 0), False),
+}
+
+
+@pytest.mark.parametrize("kind", TIFF_CHANNELS)
+def test_a_tiff_passes_by_its_channels_where_a_worker_reads_it(kind: str) -> None:
+    colours, channels, further, passes = TIFF_CHANNELS[kind]
+    file = io.BytesIO()
+    shown = np.full((8, 8, channels) if channels > 1 else (8, 8), 90, np.uint8)
+    tifffile.imwrite(file, shown, photometric=colours, extrasamples=further or None, planarconfig=1)
+    error = refusal(file.getvalue())
+    assert (error is None) == passes, error
+    assert error is None or f"{channels} channels" in error.detail
+    with nullcontext() if passes else pytest.raises(ValueError, match="channels"):
+        open_image(file.getvalue()).read_all()
+
+
+def test_a_tiff_with_a_channel_that_it_does_not_declare_is_refused() -> None:
+    """tifffile declares every channel, so that the tag is renamed to one that nobody knows."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.full((8, 8, 4), 90, np.uint8), photometric="rgb", extrasamples=(0,), byteorder="<")
+    undeclared = file.getvalue().replace(struct.pack("<HHI", 338, 3, 1), struct.pack("<HHI", 337, 3, 1))
+    error = refusal(undeclared)
+    assert isinstance(error, BadImage)
+    assert "4 channels" in error.detail
+    with pytest.raises(ValueError, match="not a readable image"):
+        open_image(undeclared).read_all()
 
 
 def grey_tiff(bits: int, sample_format: int) -> bytes:

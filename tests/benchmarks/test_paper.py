@@ -28,10 +28,11 @@ from benchmarks.paper.real_esrgan import RRDBNet
 from benchmarks.paper.scales import SCALES
 from benchmarks.paper.table1 import COLUMNS
 from ml import finetune, meta, transfer
+from ml.auxiliary import auxiliary_batch
 from ml.backbones import BACKBONES, BackboneName
 from ml.distortions import PAPERS, distort
 from ml.guidance import TaskMix
-from ml.images import to_uint8
+from ml.images import from_uint8, to_uint8
 from ml.meta import MetaSchedule
 from ml.prior import load_prior
 from ml.sampling import generator_for
@@ -232,7 +233,7 @@ def test_every_scheme_draws_as_many_crops_in_as_many_steps(folders: Path, monkey
 
         return counted
 
-    auxiliary = counting(transfer.auxiliary_batch, "auxiliary")
+    auxiliary = counting(auxiliary_batch, "auxiliary")
     for module in (transfer, meta):
         monkeypatch.setattr(module, "auxiliary_batch", auxiliary)
     monkeypatch.setattr(finetune, "target_batch", counting(finetune.target_batch, "target"))
@@ -266,6 +267,34 @@ def test_every_backbone_learns_by_every_kind_of_step(folders: Path, backbone: Ba
     ]
     assert sum(changed) > len(changed) / 2
     assert bench.psnr(trained) > 10
+
+
+def test_a_target_with_larger_clean_images_is_measured_on_the_same_areas(folders: Path, tmp_path: Path) -> None:
+    for stage, count in (("train", 2), ("test", 1)):
+        for index in range(count):
+            clean = scene(index, f"small/{stage}")
+            write(clean, tmp_path / "small" / stage / "clean" / f"{index}.png")
+            small = F.interpolate(clean[None], scale_factor=0.5, mode="bicubic", antialias=True)[0].clamp(0, 1)
+            write(small, tmp_path / "small" / stage / "distorted" / f"{index}.png")
+    one = {"targets": None, "target": [tmp_path / "small"], "only": "table1", "scheme": ["baseline"]}
+    trials = run(folders, tmp_path / "out", **one)["trials"]
+    measured = {trial.get("scheme", "input"): trial["psnr"] for trial in trials}
+    clean, distorted = real_device(tmp_path / "small", 2, 1).test[0].clean, to_uint8(scene(0, "small/test"))
+    assert torch.equal(clean, distorted)
+    small = F.interpolate(from_uint8(clean)[None], scale_factor=0.5, mode="bicubic", antialias=True).clamp(0, 1)
+    again = F.interpolate(small, scale_factor=2, mode="bicubic").clamp(0, 1)[0]
+    middle = slice(112 // 2 - 24, 112 // 2 + 24)
+    error = (again - from_uint8(clean))[:, middle, middle].square().mean()
+    assert measured["input"] == pytest.approx(float(-10 * error.log10()), abs=0.5)
+    assert measured["baseline"] == pytest.approx(measured["input"], abs=1.0)
+
+
+def test_a_target_that_no_job_would_take_is_refused_in_one_line(folders: Path, tmp_path: Path) -> None:
+    for stage in ("train", "test"):
+        write(scene(0, "bad"), tmp_path / "odd" / stage / "clean" / "0.png")
+        write(scene(0, "bad")[:, :100, :61], tmp_path / "odd" / stage / "distorted" / "0.png")
+    with pytest.raises(typer.BadParameter, match="0 has sizes"):
+        run(folders, tmp_path / "out", targets=None, target=[tmp_path / "odd"], only="table1")
 
 
 def test_the_deep_backbones_are_cut_down_in_quick_alone() -> None:
