@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from app.core import jobs, logs, repository, telemetry, tracing
-from app.core.errors import JobCancelled, LeaseLost
+from app.core.errors import FileLost, JobCancelled, LeaseLost
 from app.core.jobs import Lease
 from app.core.origin import REQUEST_ID
 from app.core.storage import StorageDown
-from app.core.tables import Dataset, Job
+from app.core.tables import Dataset, Job, Pair
 from ml.crew import Crew, HelperLost, crew_of
 from ml.foreign_weights import UnusableWeights
 from ml.job import run_job
@@ -97,7 +97,8 @@ def attempt(service: Service, lease: Lease, method: Method) -> None:
             return
         except Exception as error:
             failure = diagnose(error, bad_value="bad-input")
-            service.write(lambda session: jobs.fail(session, lease, failure.code, failure.message), PATIENCE_S)
+            if not service.write(lambda session: jobs.fail(session, lease, failure.code, failure.message), PATIENCE_S):
+                raise LeaseLost(lease.job_id) from error
             log.warning("job %s: failed, %s: %s", lease.job_id, failure.code, failure.message)
             follower.drop_checkpoint()
             if not failure.foreseen:
@@ -146,10 +147,18 @@ def train(service: Service, lease: Lease, follower: JobFollower, crew: Crew, met
 
 
 def read_pairs(service: Service, dataset: Dataset) -> list[PairFile]:
-    """The uploaded files, unchanged."""
+    """The uploaded files, unchanged. Raises FileLost, naming pair and side."""
+
+    def read(pair: Pair, side: str, blob: str) -> bytes:
+        try:
+            return service.read(blob)
+        except FileNotFoundError as error:
+            lost = f"The {side} image of the pair {pair.name!r} is lost. Upload the pairs again."
+            raise FileLost(lost) from error
 
     return [
-        PairFile(pair.name, service.read(pair.clean_blob), service.read(pair.distorted_blob)) for pair in dataset.pairs
+        PairFile(pair.name, read(pair, "clean", pair.clean_blob), read(pair, "distorted", pair.distorted_blob))
+        for pair in dataset.pairs
     ]
 
 

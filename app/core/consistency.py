@@ -96,8 +96,8 @@ def blobs(holdings: Holdings, *, deep: bool) -> Iterator[Finding]:
         if files:
             message = f"{counted(len(files), *what)}, {size:,} bytes. The sweep should have removed them."
             advice = "Is the clock (beat) running? The repair removes them now."
-            keys = _some(file.key for file in files if file.key is not None)  # Parts have no name yet.
-            yield Finding(check, "problem", message, advice, keys, sweep)
+            shown = _some(file.key for file in files if file.key is not None)  # Parts have no key yet.
+            yield Finding(check, "problem", message, advice, shown, sweep)
         else:
             yield Finding(check, "ok", f"no {what[1]}")
 

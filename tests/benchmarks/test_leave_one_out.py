@@ -72,8 +72,9 @@ def test_it_trains_without_the_one_left_out_reports_its_cluster_and_resumes(
 def test_as_a_command_it_refuses_a_file_of_other_options(photographs: Path, tmp_path: Path) -> None:
     output = tmp_path / "report.json"
     output.write_text(json.dumps({"asked": {"edges": "cosine"}, "networks": {}}))
-    command = [sys.executable, ROOT / "benchmarks/leave_one_out.py", "--output", output, "--train", photographs]
-    command += ["--unseen", photographs, "--left-out", "noise", "--edges", "l1", "--samples", "2", "--steps", "2"]
+    command: list[str | Path] = [sys.executable, ROOT / "benchmarks/leave_one_out.py", "--output", output]
+    command += ["--train", photographs, "--unseen", photographs]
+    command += ["--left-out", "noise", "--edges", "l1", "--samples", "2", "--steps", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 2
     assert "has other options" in " ".join(done.stderr.replace("│", " ").split())

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from torch import Tensor
 
 from benchmarks.paper.real_esrgan import OVERLAP, TILE, RRDBNet, load_real_esrgan, restore
 from ml.backbones import parameter_count
@@ -32,6 +33,43 @@ def test_its_parameters_are_named_as_in_the_published_file() -> None:
         f"body.{block}.rdb{number}.conv{layer}" for block in range(23) for number in (1, 2, 3) for layer in range(1, 6)
     ]
     assert names == {f"{layer}.{kind}" for layer in outer + dense for kind in ("weight", "bias")}
+
+
+def written_out(weights: dict[str, Tensor], image: Tensor, scale: int) -> Tensor:
+    """One residual-in-residual block and all around it, as published (arXiv:1809.00219, Fig. 4, and 2107.10833)."""
+
+    def conv(name: str, features: Tensor) -> Tensor:
+        return F.conv2d(features, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=1)
+
+    def leaky(features: Tensor) -> Tensor:
+        return torch.where(features > 0, features, 0.2 * features)
+
+    def dense(name: str, x: Tensor) -> Tensor:
+        seen = [x]
+        for layer in range(1, 5):
+            seen.append(leaky(conv(f"{name}.conv{layer}", torch.cat(seen, dim=1))))
+        return x + 0.2 * conv(f"{name}.conv5", torch.cat(seen, dim=1))
+
+    if scale == 2:  # Each channel becomes four: the pixels of its 2×2 cells, row by row.
+        image = torch.stack([image[:, :, y::2, x::2] for y in (0, 1) for x in (0, 1)], dim=2).flatten(1, 2)
+    shallow = inner = conv("conv_first", image)
+    for number in (1, 2, 3):
+        inner = dense(f"body.0.rdb{number}", inner)
+    features = shallow + conv("conv_body", shallow + 0.2 * inner)
+    for name in ("conv_up1", "conv_up2"):
+        features = leaky(conv(name, features.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)))
+    return conv("conv_last", leaky(conv("conv_hr", features)))
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_it_computes_what_the_published_network_does_written_out(scale: int) -> None:
+    network, image = small(scale), torch.rand(2, 3, 8, 6)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(2)  # So that no part of it is too faint to be missed.
+        expected = written_out(network.state_dict(), image, scale)
+        assert float(expected.std()) > 0.1
+        assert torch.allclose(network(image), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("scale", [2, 4])

@@ -223,10 +223,11 @@ async def unread_downloads(target: Target, connections: int) -> Counter[str]:
 
     async def one(connection: Connection) -> str:
         reader, writer = connection
-        reader._transport.pause_reading()  # type: ignore[attr-defined]  # Streams read ahead by themselves.
+        transport = reader._transport  # type: ignore[attr-defined]  # Typeshed leaves it out.
+        transport.pause_reading()  # Streams read ahead by themselves.
         writer.write(head("GET", target.download))
         await asyncio.sleep(2 * STALL_S + 2)
-        reader._transport.resume_reading()  # type: ignore[attr-defined]
+        transport.resume_reading()
         received = 0
         try:
             while piece := await asyncio.wait_for(reader.read(1 << 20), 30):

@@ -10,7 +10,7 @@ import pytest
 
 from app.core.settings import Settings
 from app.write_lock import LOCKS
-from tests.servers import RunningService, embedded_service, eventually, is_alive
+from tests.servers import RunningService, embedded_service, eventually, is_alive, until_gone
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="the kernel's process table is read")
 
@@ -43,7 +43,7 @@ def test_a_child_that_answers_nothing_is_killed_within_five_seconds(patient: Run
         time.sleep(0.7 * round_)  # Rounds of the reconciler come at other moments.
         began = time.monotonic()
         cancelled_after_s(patient, job_id)
-        eventually(lambda child=child: not is_alive(child), timeout_s=20, every_s=0.02, what="the child's end")  # type: ignore[misc]
+        until_gone(child, timeout_s=20, every_s=0.02)
         assert time.monotonic() - began < LONGEST_S
     following = patient.post_job("after", finetune_steps=1)
     assert patient.wait_for_end(following)["state"] == "succeeded"
@@ -61,6 +61,10 @@ def test_a_child_that_stands_still_inside_a_transaction_holds_its_cancellation_u
     eventually(lambda: not is_alive(child), timeout_s=1, what="the child's end")
 
 
+def wait_for_phase(service: RunningService, job_id: str, phase: str) -> None:
+    eventually(lambda: service.job(job_id)["phase"] == phase, timeout_s=60, every_s=0.02)
+
+
 @pytest.mark.parametrize("phase", ["embedding", "transferring", "fine_tuning"])
 def test_a_child_that_listens_stops_within_a_second(patient: RunningService, phase: str) -> None:
     """The best of three: other processes of this machine may hold up any one of them."""
@@ -68,7 +72,7 @@ def test_a_child_that_listens_stops_within_a_second(patient: RunningService, pha
     for attempt in range(3):
         steps = {"transfer_steps": 100_000 if phase == "transferring" else 0, "finetune_steps": 100_000}
         job_id = patient.post_job(f"{phase}-{attempt}".replace("_", "-"), scheme="drtl-pretrain", **steps)
-        eventually(lambda job_id=job_id: patient.job(job_id)["phase"] == phase, timeout_s=60, every_s=0.02)  # type: ignore[misc]
+        wait_for_phase(patient, job_id, phase)
         fastest = min(fastest, cancelled_after_s(patient, job_id))
         if fastest < USUAL_S:
             break

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.write_lock import LOCKS
-from tests.servers import RunningService, embedded_service, eventually, is_alive
+from tests.servers import RunningService, embedded_service, eventually, is_alive, until_gone
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="the kernel's process table is read")
 
@@ -130,7 +130,7 @@ def test_nothing_outlives_a_killed_supervisor_and_the_next_one_goes_on(
         everybody = [*service.announced()["processes"].values(), service.training_child()]
         service.process.kill()
         for pid in everybody:
-            eventually(lambda pid=pid: not is_alive(pid), timeout_s=3, what=f"the end of process {pid}")
+            until_gone(pid, timeout_s=3)
     with embedded_service(data_dir) as service:
 
         def steps_of_the_next() -> list[int]:

@@ -26,6 +26,7 @@ from ml.pairs import PairFile, Split, TargetPair, decode_pairs, split  # noqa: E
 from ml.prior import Prior, round_to_half, theta_name  # noqa: E402
 from ml.relation import Relation, compute_prototypes, relate  # noqa: E402
 from ml.transfer import TransferSchedule  # noqa: E402
+from tests.layers import convolution  # noqa: E402
 
 TINY_DRN = DrnShape(width=1 / 32, kind_dim=8, memory_nodes=4)
 Seeded = Callable[[int], torch.Generator]
@@ -121,7 +122,7 @@ def random_network() -> Callable[..., SameSize]:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = vdsr(unshuffle, depth=depth, width=width)
-            torch.nn.init.normal_(network.body[-1].weight, std=0.05)
+            torch.nn.init.normal_(convolution(network, -1).weight, std=0.05)
         return network
 
     return make

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -11,13 +12,14 @@ from PIL import Image, ImageCms
 
 HEIGHT, WIDTH = 37, 31
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
-def noise(channels: int, depth: int = 8, seed: int = 0, size: tuple[int, int] = (HEIGHT, WIDTH)) -> NDArray[np.uint16]:
+def noise(channels: int, depth: int = 8, seed: int = 0, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Pixels:
     """(h, w, channels) of every value that the depth has, in 8 or 16 bits."""
     levels = np.random.default_rng(seed).integers(0, 1 << depth, (*size, channels))
-    return levels.astype(np.uint8 if depth <= 8 else np.uint16)
+    return levels.astype(np.uint8) if depth <= 8 else levels.astype(np.uint16)
 
 
 def smooth(channels: int = 3) -> NDArray[np.uint8]:
@@ -33,7 +35,7 @@ def pillow(image: Image.Image, file_format: str = "PNG", **options: object) -> b
     return buffer.getvalue()
 
 
-def from_array(pixels: NDArray[np.uint8], file_format: str = "PNG", **options: object) -> bytes:
+def from_array(pixels: Pixels, file_format: str = "PNG", **options: object) -> bytes:
     return pillow(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels), file_format, **options)
 
 
@@ -41,7 +43,7 @@ def chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
-def png(pixels: NDArray[np.uint16], depth: int, before: bytes = b"") -> bytes:
+def png(pixels: Pixels, depth: int, before: bytes = b"") -> bytes:
     """A PNG of any bit depth by the letter of the standard, no row filtered; `before` are chunks before the pixels."""
     height, width, channels = pixels.shape
     samples = pixels.reshape(height, width * channels)
@@ -56,7 +58,7 @@ def png(pixels: NDArray[np.uint16], depth: int, before: bytes = b"") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + content
 
 
-def png_pixels(file: bytes) -> NDArray[np.uint16]:
+def png_pixels(file: bytes) -> Pixels:
     """The pixels of a PNG whose rows are unfiltered or filtered by the row above, as (h, w, c) in 8 or 16 bits."""
     position, compressed = 8, b""
     width, height, depth, colour_type = struct.unpack(">IIBB", file[16:26])
@@ -75,7 +77,7 @@ def png_pixels(file: bytes) -> NDArray[np.uint16]:
     return values.reshape(height, width, channels)
 
 
-def tiff(pixels: NDArray[np.uint16], **options: object) -> bytes:
+def tiff(pixels: Pixels, **options: Any) -> bytes:
     buffer = io.BytesIO()
     channels = pixels.shape[2]
     options.setdefault("photometric", "minisblack" if channels < 3 else "rgb")

@@ -88,7 +88,7 @@ def _valueless(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("ml.chance.generator_on", lambda device, seed: Generator())
     for module in ("transfer", "finetune", "meta", "relation"):
         monkeypatch.setattr(f"ml.{module}.autocast", lambda on: nullcontext())  # There is none for `meta`.
-    with NoLists(), OneDevice():
+    with NoLists(), OneDevice():  # type: ignore[no-untyped-call]  # It is torch's constructor.
         yield
 
 

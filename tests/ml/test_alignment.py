@@ -18,7 +18,8 @@ def smooth_scene(seeded: Seeded) -> torch.Tensor:
     leaves = dead_leaves(96, seeded(0))
     spectrum = torch.fft.rfft2(leaves)
     keep = (torch.fft.fftfreq(96).abs()[:, None] < 0.2) & (torch.fft.rfftfreq(96)[None] < 0.2)
-    return torch.fft.irfft2(spectrum * keep, s=(96, 96)).clamp(0, 1)
+    smooth: torch.Tensor = torch.fft.irfft2(spectrum * keep, s=(96, 96))
+    return smooth.clamp(0, 1)
 
 
 @pytest.mark.parametrize(("y", "x"), [(0.0, 0.0), (1.0, -2.0), (0.5, 0.3), (-1.3, 0.8)])

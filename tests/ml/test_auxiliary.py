@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ml.auxiliary import auxiliary_batch, distorted_crops, textured_crops
+from ml.auxiliary import AuxiliaryBatch, auxiliary_batch, distorted_crops, textured_crops
 from ml.chance import Chance, EachItsOwn, Together, chance_of
 from ml.distortions import DISTORTIONS, PAPERS
 from ml.images import from_uint8
@@ -37,6 +37,15 @@ def test_batches_hold_crops_of_every_task_at_the_asked_size(photographs: dict[st
     assert batch.clean.shape == batch.distorted.shape == (60, 3, 24, 24)
     assert set(batch.task.tolist()) == set(range(7))
     assert (batch.clean != batch.distorted).flatten(1).any(dim=1).all()
+
+
+def test_halves_are_the_first_samples_and_the_others(seeded: Seeded) -> None:
+    clean, distorted = torch.rand(2, 6, 3, 5, 4, generator=seeded(0))
+    task = torch.tensor([4, 2, 0, 1, 3, 5])
+    for half, part in zip(AuxiliaryBatch(clean, distorted, task).halves(), (slice(3), slice(3, 6)), strict=True):
+        assert torch.equal(half.clean, clean[part])
+        assert torch.equal(half.distorted, distorted[part])
+        assert torch.equal(half.task, task[part])
 
 
 def test_each_sample_is_distorted_by_the_task_it_is_labelled_with(seeded: Seeded) -> None:

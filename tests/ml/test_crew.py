@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ml import checkpoint, finetune, meta, transfer
 from ml import crew as crew_module
-from ml import finetune, meta, transfer
 from ml import race as race_module
 from ml.backbones import SameSize
 from ml.checkpoint import Trainee
@@ -111,7 +111,9 @@ def make_race(
         finetunes = FinetuneSchedule(steps=4, batch=3, crop=16, learning_rate=RATE)
         candidates = []
         for index, (start, mix, looking_ahead) in enumerate(WAYS):
-            network = random_network(2, seed=index).to(memory_format=torch.channels_last)  # As all networks are built.
+            network = random_network(2, seed=index)
+            # As all networks are built.
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # Torch's stubs lack it.
             trainee = Trainee(network, adam(network, RATE))
             candidates.append(Candidate(start, trainee, mix, transfers, finetunes, looking_ahead))
         race = Race(candidates, split(target_pairs(4, 48, 50), seed=0), list(photographs.values()), TASKS, seed=7)
@@ -190,7 +192,7 @@ def test_two_processes_train_what_one_does_and_resume_to_the_bit(
         first = make_race(crew)
         ran(first, 6, tmp_path / "checkpoint")
         resumed = make_race(crew)
-        resumed.load(tmp_path / "checkpoint")
+        resumed.resume(*checkpoint.load(tmp_path / "checkpoint", resumed.plan))
         ran(resumed)
     expected, shared, again = state_of(alone), state_of(together), state_of(resumed)
     weights = [name for name in expected if "network." in name]

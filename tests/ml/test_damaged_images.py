@@ -4,6 +4,7 @@ import gc
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -12,17 +13,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ml.image_reader import open_image
-from tests.ml.image_corpus import KINDS, PROFILE, pillow
+from tests.ml.image_corpus import KINDS, PROFILE, Pixels, pillow
 from tests.ml.test_image_reader import read
 
 
-def outcome(file: bytes) -> NDArray[np.uint8 | np.uint16] | None:
+def outcome(file: bytes) -> Pixels | None:
     """The whole image, or None where the file is refused as it should be: soon, and with a sentence."""
     started = time.process_time()
     try:
         with open_image(file, max_pixels=1_000_000) as reader:
-            strips = [reader.read_rows(16) for _ in range(0, reader.height, 16)]
-            pixels = np.concatenate(strips)
+            strips: list[NDArray[Any]] = [reader.read_rows(16) for _ in range(0, reader.height, 16)]
+            pixels: Pixels = np.concatenate(strips)
             assert len(pixels) == reader.height
     except ValueError as error:
         if not str(error).startswith("image: "):
@@ -64,7 +65,7 @@ def test_a_file_with_a_damaged_header_is_refused_or_read(kind: str) -> None:
     for _ in range(200):
         file = bytearray(KINDS[kind])
         for position in random.integers(0, min(120, len(file)), random.integers(1, 4)):
-            file[position] = int(random.choice([0, 1, 127, 128, 255, random.integers(256)]))
+            file[position] = int(random.choice([0, 1, 127, 128, 255, int(random.integers(256))]))
         outcome(bytes(file))
 
 

@@ -27,7 +27,8 @@ Array = np.ndarray
 
 
 def sigmoid(x: Array) -> Array:
-    return 1 / (1 + np.exp(-x))
+    y: Array = 1 / (1 + np.exp(-x))
+    return y
 
 
 def reference_node(drn: DistortionRelationNetwork, clean: Array, distorted: Array) -> Array:
@@ -139,7 +140,7 @@ def test_the_cosine_of_nodes_is_the_cosine_of_kinds_times_that_of_strengths(
 
 
 def test_scaling_the_residual_changes_the_strength_and_not_the_kind(
-    tiny_drn: DistortionRelationNetwork, seeded
+    tiny_drn: DistortionRelationNetwork, seeded: Seeded
 ) -> None:
     damage = 0.1 * torch.randn(1, 3, 32, 48, generator=seeded(0)).clamp(-3, 3)
     weak, strong = 0.5 + damage / 8, 0.5 + damage

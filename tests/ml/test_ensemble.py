@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ml.backbones import SameSize, vdsr
 from ml.ensemble import TRANSFORMS, ensemble, inverse, transform, trust_map
 from ml.tiling import Grid
+from tests.layers import convolution
 
 
 @pytest.mark.parametrize("index", range(TRANSFORMS))
@@ -35,7 +36,7 @@ def random_vdsr(unshuffle: int, seed: int) -> SameSize:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = vdsr(unshuffle, depth=4, width=8)
-        torch.nn.init.normal_(network.body[-1].weight, std=0.05)
+        torch.nn.init.normal_(convolution(network, -1).weight, std=0.05)
     return network
 
 

@@ -13,6 +13,7 @@ from ml.finetune import FinetuneSchedule, finetune_step, target_batch
 from ml.optimizer import adam
 from ml.pairs import TargetPair
 from ml.sampling import generator_for
+from tests.layers import convolution
 
 Seeded = Callable[[int], torch.Generator]
 
@@ -53,7 +54,7 @@ def test_every_crop_is_a_turned_piece_of_one_pair_at_one_place(target_pairs: Pai
 
 @pytest.mark.parametrize("sizes", [[(37, 50)], [(70, 80), (37, 90)]])
 def test_crops_shrink_to_the_shortest_side_of_all_pairs(
-    target_pairs: Pairs, sizes: list[tuple[int, int]], seeded
+    target_pairs: Pairs, sizes: list[tuple[int, int]], seeded: Callable[[int], torch.Generator]
 ) -> None:
     pairs = [target_pairs(1, *size)[0] for size in sizes]
     clean, _ = target_batch(pairs, 5, 64, seeded(0))
@@ -76,11 +77,31 @@ def test_the_loss_is_l1_over_the_drawn_batch(
 def test_a_step_uses_the_rate_of_its_schedule(random_network: Callable[..., SameSize], target_pairs: Pairs) -> None:
     """Adam's first step moves each weight by the learning rate, whatever the gradient."""
     network = random_network(1)
-    before = network.body[0].weight.detach().clone()
+    before = convolution(network, 0).weight.detach().clone()
     schedule = FinetuneSchedule(steps=10_000, batch=2, crop=16, learning_rate=1e-3)
     finetune_step(network, adam(network, 123.0), target_pairs(1), schedule, seed=0, step=3000)
-    moved = (network.body[0].weight.detach() - before).abs()
+    moved = (convolution(network, 0).weight.detach() - before).abs()
     assert float(moved.max()) == pytest.approx(0.8e-3, rel=0.01)
+
+
+@pytest.mark.usefixtures("in_float32")
+def test_each_step_follows_the_gradient_of_its_own_batch_alone(
+    random_network: Callable[..., SameSize], target_pairs: Pairs
+) -> None:
+    schedule = FinetuneSchedule(steps=40, batch=2, crop=16, learning_rate=1e-2, decay="cosine")
+    (network, reference), pairs = (random_network(2), random_network(2)), target_pairs(2)
+    optimizer, plain = adam(network, 1e-2), adam(reference, 1e-2)
+    for step in range(3):
+        finetune_step(network, optimizer, pairs, schedule, 5, step)
+        clean, distorted = target_batch(pairs, 2, 16, generator_for(5, "finetune", step))
+        parameters = list(reference.parameters())
+        gradients = torch.autograd.grad((reference(distorted) - clean).abs().mean(), parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        plain.param_groups[0]["lr"] = schedule.rate_at(step)
+        plain.step()
+    for ours, expected in zip(network.parameters(), reference.parameters(), strict=True):
+        assert torch.allclose(ours, expected, rtol=0, atol=1e-6)
 
 
 def test_repeated_steps_learn_the_target(random_network: Callable[..., SameSize], target_pairs: Pairs) -> None:

@@ -4,6 +4,7 @@ import io
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -17,10 +18,10 @@ from PIL import Image
 from ml.image_reader import MAX_HELD_BYTES, open_image
 from ml.libvips import pyvips
 from tests.ml import image_corpus as corpus
-from tests.ml.image_corpus import HEIGHT, KINDS, PROFILE, WIDTH, from_array, noise, pillow, png, smooth, tiff
+from tests.ml.image_corpus import HEIGHT, KINDS, PROFILE, WIDTH, Pixels, from_array, noise, pillow, png, smooth, tiff
 
 
-def read(file: bytes) -> NDArray[np.uint8 | np.uint16]:
+def read(file: bytes) -> Pixels:
     with open_image(file) as reader:
         pixels = reader.read_all()
         assert pixels.shape == (reader.height, reader.width, reader.channels)
@@ -110,7 +111,7 @@ def test_a_tiff_of_separate_planes_is_read_as_it_is(channels: int, depth: int) -
     assert np.array_equal(read(tiff_of_planes(pixels)), pixels)
 
 
-def tiff_of_planes(pixels: NDArray[np.uint16], **options: object) -> bytes:
+def tiff_of_planes(pixels: Pixels, **options: Any) -> bytes:
     buffer = io.BytesIO()
     extra = ["unassalpha"] if pixels.shape[2] == 4 else None
     planes = np.ascontiguousarray(np.moveaxis(pixels, 2, 0))
@@ -195,9 +196,8 @@ def test_an_image_is_read_upright_in_strips_too(orientation: int, file_format: s
     }[orientation](upright())
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options: dict[str, object] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(
-        file_format, {}
-    )
+    faithful: dict[str, dict[str, object]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
+    options = faithful.get(file_format, {})
     with open_image(from_array(np.ascontiguousarray(stored), file_format, exif=exif, **options)) as reader:
         assert (reader.width, reader.height) == (32, 64)
         rows = np.concatenate([reader.read_rows(7) for _ in range(10)])

@@ -3,7 +3,7 @@
 import io
 import threading
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import psutil
@@ -18,7 +18,7 @@ from ml import image_writer
 from ml.image_metadata import Metadata
 from ml.image_reader import open_image
 from ml.image_writer import FileFormat, ImageCanvas, Output
-from tests.ml.image_corpus import HEIGHT, PROFILE, WIDTH, from_array, noise, png_pixels, smooth
+from tests.ml.image_corpus import HEIGHT, PROFILE, WIDTH, Pixels, from_array, noise, png_pixels, smooth
 
 Depth = Literal[8, 16]
 NOTHING = Metadata()
@@ -26,7 +26,7 @@ DPI_300 = (300 / 25.4, 300 / 25.4)
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="1" dc:title="night"/></x:xmpmeta>'
 
 
-def canvas_of(pixels: NDArray[np.uint8 | np.uint16]) -> ImageCanvas:
+def canvas_of(pixels: Pixels) -> ImageCanvas:
     height, width, channels = pixels.shape
     canvas = ImageCanvas(width, height, channels, 8 if pixels.dtype == np.uint8 else 16)
     for top in range(0, height, 10):
@@ -34,12 +34,10 @@ def canvas_of(pixels: NDArray[np.uint8 | np.uint16]) -> ImageCanvas:
     return canvas
 
 
-def written(
-    pixels: NDArray[np.uint8 | np.uint16], file_format: FileFormat, metadata: Metadata = NOTHING, **options: object
-) -> bytes:
+def written(pixels: Pixels, file_format: FileFormat, metadata: Metadata = NOTHING, **options: Any) -> bytes:
     size = options.pop("size", None)
     with canvas_of(pixels) as canvas:
-        return canvas.encode(Output(file_format, **options), metadata, size=size)  # type: ignore[arg-type]
+        return canvas.encode(Output(file_format, **options), metadata, size=size)
 
 
 def opened(file: bytes) -> Image.Image:
@@ -68,6 +66,7 @@ def test_a_tiff_holds_exactly_what_was_drawn(channels: int, depth: Depth) -> Non
         assert np.array_equal(reader.read_all(), pixels)
     with tifffile.TiffFile(io.BytesIO(written(pixels, "tiff"))) as file:
         page = file.pages[0]
+        assert isinstance(page, tifffile.TiffPage)
         assert (page.imagewidth, page.imagelength, page.samplesperpixel) == (WIDTH, HEIGHT, channels)
         assert page.bitspersample == depth
         assert page.extrasamples == ((2,) if channels in {2, 4} else ())  # not multiplied in
@@ -97,7 +96,8 @@ def test_a_jpeg_is_close_and_keeps_its_colours_at_full_size(channels: int) -> No
     image = opened(written(smooth(channels), "jpeg"))
     assert image.mode == {1: "L", 3: "RGB"}[channels]
     assert np.abs(np.asarray(image).reshape(HEIGHT, WIDTH, channels).astype(int) - smooth(channels)).max() < 6
-    assert [layer[1:3] for layer in image.layer] == [(1, 1)] * channels  # type: ignore[attr-defined]
+    layers = image.layer  # type: ignore[attr-defined]  # Only a JPEG has them.
+    assert [layer[1:3] for layer in layers] == [(1, 1)] * channels
 
 
 @pytest.mark.parametrize("channels", [2, 4])
@@ -255,7 +255,7 @@ def xmp_chunk(xmp: bytes) -> object:
 @pytest.mark.parametrize("depth", [8, 16])
 @pytest.mark.parametrize("size", [(17, 11), (62, 74), (31, 37), (1, 1), (93, 5)])
 def test_one_colour_stays_that_colour_at_any_size(channels: int, depth: Depth, size: tuple[int, int]) -> None:
-    colour = noise(channels, depth, size=(1, 1))
+    colour: NDArray[Any] = noise(channels, depth, size=(1, 1))
     file = written(np.broadcast_to(colour, (HEIGHT, WIDTH, channels)).copy(), "png", size=size)
     with open_image(file) as reader:
         assert (reader.width, reader.height, reader.depth) == (*size, depth)
@@ -343,7 +343,7 @@ def test_hundreds_of_files_leave_neither_memory_nor_open_files(tmp_path: Path) -
         for _ in range(times):
             for file_format in ("png", "jpeg", "webp", "tiff"):
                 with canvas_of(smooth(4)) as canvas:
-                    output = Output(file_format)  # type: ignore[arg-type]
+                    output = Output(file_format)
                     canvas.save(tmp_path / "image", output, Metadata(icc_profile=PROFILE), check=lambda: None)
         return process.memory_info().rss, process.num_fds()
 

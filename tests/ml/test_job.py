@@ -44,7 +44,7 @@ class Recorder:
     def __init__(self, folder: Path | None = None, stop_after: int | None = None, *, looks: bool = False) -> None:
         self.folder = folder
         self.stop_after = stop_after
-        self.said: list[tuple[str, float, dict[str, float | str]]] = []
+        self.said: list[tuple[str, float, dict[str, float | str | Tensor]]] = []
         self.graphs: list[dict[str, Any]] = []
         self.steps = 0
         self.looks = looks

@@ -19,6 +19,7 @@ from ml.pairs import PairFile, Split
 from ml.prior import Prior
 from ml.race import Race
 from ml.relation import Relation
+from tests.layers import convolution
 
 pytestmark = pytest.mark.usefixtures("tiny_jobs")
 PairFiles = Callable[..., list[PairFile]]
@@ -61,12 +62,12 @@ def test_a_scheme_lines_up_its_candidates(
 def test_candidates_start_from_what_their_name_says(lined_up: Callable[..., Race], tiny_prior: Prior) -> None:
     theta = tiny_prior.thetas["vdsr-u2"]["body.0.weight"]
     scratch, prior, guided = lined_up().candidates
-    assert torch.equal(prior.network.body[0].weight, theta)
-    assert torch.equal(guided.network.body[0].weight, theta)
-    assert not torch.equal(scratch.network.body[0].weight, theta)
+    assert torch.equal(convolution(prior.network, 0).weight, theta)
+    assert torch.equal(convolution(guided.network, 0).weight, theta)
+    assert not torch.equal(convolution(scratch.network, 0).weight, theta)
     assert (scratch.mix, prior.mix) == (None, None)
     _, from_nothing = lined_up(init="scratch").candidates
-    assert torch.equal(from_nothing.network.body[0].weight, scratch.network.body[0].weight)
+    assert torch.equal(convolution(from_nothing.network, 0).weight, convolution(scratch.network, 0).weight)
 
 
 def test_guided_transfer_is_weighted_by_the_relation_and_uniform_transfer_by_nothing(
@@ -85,12 +86,13 @@ def test_guidance_reaches_every_guided_candidate_and_no_uniform_one(
     lined_up: Callable[..., Race], relation: Relation
 ) -> None:
     chosen: dict[str, Any] = {"guidance": "sample", "temperature": 0.2, "top_k": 1}
-    expected = guided(relation, Guidance("sample", 0.2, 1))
+    expected = guided(relation, Guidance("sample", 0.2, 1)).chances
+    assert expected is not None
     for scheme in ("auto", "drtl-pretrain", "drtl-maml"):
         mix = lined_up(scheme=scheme, **chosen).candidates[-1].mix
         assert mix is not None
         assert mix.chances is not None
-        assert torch.equal(mix.chances, expected.chances)
+        assert torch.equal(mix.chances, expected)
         assert torch.equal(mix.gamma, torch.ones(3))
     for scheme in ("pretrain", "maml"):
         mix = lined_up(scheme=scheme, **chosen).candidates[-1].mix

@@ -4,6 +4,7 @@ import io
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -42,7 +43,7 @@ def alex(tmp_path: Path) -> Lpips:
 @pytest.mark.parametrize("classifier", ["alex", "vgg"])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_the_distance_is_torchmetrics(
-    classifier: str, suffix: str, tmp_path: Path, seeded: Seeded, monkeypatch: pytest.MonkeyPatch
+    classifier: Literal["alex", "vgg"], suffix: str, tmp_path: Path, seeded: Seeded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, features = weights(classifier, tmp_path, suffix)
     monkeypatch.setattr(reference, "_get_tv_model_features", lambda *_, **__: features)
@@ -60,7 +61,11 @@ def test_the_distance_is_torchmetrics(
 def test_equal_images_have_no_distance_and_more_noise_has_more(alex: Lpips, seeded: Seeded) -> None:
     clean = torch.rand(3, 61, 47, generator=seeded(0))
     noise = torch.randn(clean.shape, generator=seeded(1))
-    distances = [alex.distance((clean + sigma * noise).clamp(0, 1), clean) for sigma in (0, 0.05, 0.2, 0.5)]
+    distances = []
+    for sigma in (0, 0.05, 0.2, 0.5):
+        distance = alex.distance((clean + sigma * noise).clamp(0, 1), clean)
+        assert distance is not None
+        distances.append(distance)
     assert distances[0] == 0
     assert distances == sorted(distances)
     assert distances[1] > 0

@@ -36,7 +36,8 @@ class Tiny(nn.Module):
         self.second = nn.Conv2d(4, 3, 3, padding=1, dtype=torch.float64)
 
     def forward(self, image: Tensor) -> Tensor:
-        return image + self.second(torch.tanh(self.first(image)))
+        change: Tensor = self.second(torch.tanh(self.first(image)))
+        return image + change
 
 
 @pytest.fixture
@@ -49,6 +50,12 @@ def batch_of(samples: int, seed: int, dtype: torch.dtype = torch.float64) -> Aux
     generator = torch.Generator().manual_seed(seed)
     clean, distorted = (torch.rand(samples, 3, 7, 5, generator=generator, dtype=dtype) for _ in range(2))
     return AuxiliaryBatch(clean, distorted, torch.zeros(samples, dtype=torch.int64))
+
+
+def support_and_query(drawn: AuxiliaryBatch) -> tuple[AuxiliaryBatch, AuxiliaryBatch]:
+    """The first half of the samples for the inner step, the others for the outer one."""
+    clean, distorted, task, n = drawn.clean, drawn.distorted, drawn.task, len(drawn.task) // 2
+    return AuxiliaryBatch(clean[:n], distorted[:n], task[:n]), AuxiliaryBatch(clean[n:], distorted[n:], task[n:])
 
 
 def flat(tensors: tuple[Tensor, ...] | list[Tensor]) -> Tensor:
@@ -166,7 +173,7 @@ def test_gamma_of_one_everywhere_is_plain_maml_bit_for_bit(
     losses = []
     for place, task in enumerate(TASKS):
         drawn = auxiliary_batch(list(photographs.values()), [task], SCHEDULE.crop, samples_of(place))
-        losses.append(meta_loss(network, *drawn.halves(), META) / len(TASKS))
+        losses.append(meta_loss(network, *support_and_query(drawn), META) / len(TASKS))
     for loss in losses:
         loss.backward()
     assert equal(step_of(torch.ones(4)), [p.grad for p in network.parameters() if p.grad is not None])
@@ -191,7 +198,7 @@ def test_the_gradient_is_the_gamma_weighted_mean_of_the_tasks_gradients(
     expected = torch.zeros(())
     for place, (task, weight) in enumerate(zip(TASKS, gamma, strict=True)):
         drawn = auxiliary_batch(list(photographs.values()), [task], SCHEDULE.crop, samples_of(place))
-        loss = meta_loss(network, *drawn.halves(), META)
+        loss = meta_loss(network, *support_and_query(drawn), META)
         expected = expected + weight / gamma.sum() * flat(torch.autograd.grad(loss, list(network.parameters())))
     assert torch.allclose(flat(step_of(gamma)), expected, atol=1e-7)
 
@@ -217,7 +224,7 @@ def test_adam_undoes_a_gamma_that_stands_alone_in_its_step_and_feels_gammas_agai
         for index, weight in enumerate(gamma):
             drawn = auxiliary_batch(images, [TASKS[index]], 16, EachItsOwn([seeded(10 * index + i) for i in range(4)]))
             optimizer.zero_grad()
-            (weight * meta_loss(network, *drawn.halves(), META)).backward()
+            (weight * meta_loss(network, *support_and_query(drawn), META)).backward()
             optimizer.step()
         return flat([p.detach() for p in network.parameters()]) - before
 

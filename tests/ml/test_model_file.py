@@ -14,6 +14,7 @@ from torch import Tensor
 from ml import model_file
 from ml.backbones import SameSize, build
 from ml.model_file import pack, unpack
+from tests.layers import convolution
 
 CARD = {"backbone": "vdsr", "unshuffle": 2, "scale": 1, "gamma": {"noise": 0.5}, "sentence": "γ ≥ ½"}
 
@@ -22,7 +23,7 @@ CARD = {"backbone": "vdsr", "unshuffle": 2, "scale": 1, "gamma": {"noise": 0.5},
 def network() -> SameSize:
     network = build("vdsr", 2, seed=3)
     with torch.no_grad():
-        network.body[-1].weight.normal_(0, 0.01, generator=torch.Generator().manual_seed(0))
+        convolution(network, -1).weight.normal_(0, 0.01, generator=torch.Generator().manual_seed(0))
     return network
 
 
@@ -66,7 +67,7 @@ def test_an_unknown_backbone_is_refused(card: dict[str, object], network: SameSi
         [],
         "vdsr",
         {},
-        *({**CARD, "backbone": odd} for odd in (None, 3, ["vdsr"], {})),
+        *({**CARD, "backbone": odd} for odd in (None, 3, ["vdsr"], dict[str, Any]())),
         *({**CARD, "unshuffle": odd} for odd in (None, 0, -2, 9, 150, 2.0, True, "2", [2])),
         *({**CARD, "scale": odd} for odd in (None, 0, 5, 1.5, True, "1")),
         {"backbone": "vdsr"},
@@ -106,7 +107,10 @@ ODD_MATCHES: dict[str, list[Any]] = {
         *(None, [], {}, QUANTILES, {"4": QUANTILES}, MATCH["distances"] | {"3": QUANTILES}),
         *(
             MATCH["distances"] | {"4": odd}
-            for odd in (None, {}, [], QUANTILES[1:], QUANTILES[::-1], [None] * 33, [math.nan] * 33, [-1.0] * 33)
+            for odd in (
+                *(None, dict[str, Any](), list[Any](), QUANTILES[1:], QUANTILES[::-1]),
+                *([None] * 33, [math.nan] * 33, [-1.0] * 33),
+            )
         ),
     ],
 }
@@ -170,3 +174,9 @@ def test_nothing_that_executes_is_ever_read(path: Path, random_network: Callable
     """Weights are safetensors only: the file begins with the length of a JSON header."""
     assert path.read_bytes()[8:9] == b"{"
     assert "pickle" not in Path(str(model_file.__file__)).read_text(encoding="utf-8")
+
+
+def test_a_file_of_something_else_is_refused_without_the_parser_s_words(tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(b"something else " * 9)
+    with pytest.raises(ValueError, match=r"not a model of ours \(no safetensors file, or a damaged one\)$"):
+        unpack(tmp_path / "model")

@@ -38,7 +38,7 @@ TOLERANCE = 1e-4
 
 def trained(backbone: str, unshuffle: int) -> SameSize:
     """A network at its published size that changes its input: an untrained one's last layer is zero."""
-    network = build(backbone, unshuffle, seed=1)  # type: ignore[arg-type]
+    network = build(backbone, unshuffle, seed=1)  # type: ignore[arg-type]  # the keys of BACKBONES
     *_, tail = (module for module in network.modules() if isinstance(module, nn.Conv2d))
     with torch.no_grad():
         tail.weight.normal_(0, 0.01, generator=torch.Generator().manual_seed(2))
@@ -161,7 +161,8 @@ def test_a_network_that_looks_at_sizes_in_python_is_refused() -> None:
 def test_as_a_command_it_turns_one_file_into_another(random_network: Callable[..., SameSize], tmp_path: Path) -> None:
     network = build("vdsr", 2, seed=0)
     (tmp_path / "m.safetensors").write_bytes(pack(network, card("vdsr", 2)))
-    command = [sys.executable, "-m", "ml.onnx_export", tmp_path / "m.safetensors", tmp_path / "m.onnx"]
+    command: list[str | Path] = [sys.executable, "-m", "ml.onnx_export"]
+    command += [tmp_path / "m.safetensors", tmp_path / "m.onnx"]
     subprocess.run(command, check=True)
     assert (tmp_path / "m.onnx").read_bytes() == export_onnx(network, card("vdsr", 2))
     (tmp_path / "m.safetensors").write_bytes(b"no model")
@@ -179,7 +180,8 @@ def test_a_full_disk_and_too_little_memory_have_a_code_of_their_own(tmp_path: Pa
 
     with file.open("r+b") as sparse:
         sparse.truncate(100 << 30)
-    confined = ["sh", "-c", 'ulimit -v 67108864 && exec "$0" "$@"', *exporter, file, tmp_path / "m.onnx"]  # 64 GiB.
+    confined: list[str | Path] = ["sh", "-c", 'ulimit -v 67108864 && exec "$0" "$@"']  # 64 GiB.
+    confined += [*exporter, file, tmp_path / "m.onnx"]
     small = subprocess.run(confined, capture_output=True, text=True, check=False)
     file.unlink()  # Nobody shall come to copy it.
     assert (small.returncode, "MemoryError" in small.stderr) == (os.EX_TEMPFAIL, True)

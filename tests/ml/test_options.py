@@ -1,6 +1,7 @@
 """What a user may choose, and the schedules behind it."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
@@ -77,7 +78,11 @@ def test_values_that_no_training_can_use_are_refused(options: dict[str, float], 
 @pytest.mark.parametrize("name", ["transfer_steps", "finetune_steps"])
 def test_the_service_and_the_method_begin_to_count_steps_at_the_same_number(name: str) -> None:
     least = {"transfer_steps": 0, "finetune_steps": 1}[name]
-    for options in (partial(JobOptions, name="camera"), TrainingOptions):
+    makers: tuple[Callable[..., JobOptions | TrainingOptions], ...] = (
+        partial(JobOptions, name="camera"),
+        TrainingOptions,
+    )
+    for options in makers:
         assert getattr(options(**{name: least}), name) == least
         with pytest.raises(ValueError, match=name):
             options(**{name: least - 1})

@@ -41,7 +41,7 @@ def test_pairs_leave_with_equal_sizes_and_their_scale(pair_files: PairFiles, sca
         assert pair.clean.dtype == pair.distorted.dtype == torch.uint8
 
 
-def test_pairs_of_one_size_are_not_resampled(pair_files: PairFiles, target_pairs) -> None:
+def test_pairs_of_one_size_are_not_resampled(pair_files: PairFiles) -> None:
     (file,) = pair_files(1, sigma=0)
     ((pair,), _) = decode_pairs([file])
     assert torch.equal(pair.clean, pair.distorted)

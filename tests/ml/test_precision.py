@@ -10,16 +10,21 @@ def test_the_device_is_an_accelerator_where_there_is_one() -> None:
     assert device().type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def cudnn_allows_tf32() -> bool:
+    return torch.backends.cudnn.allow_tf32
+
+
 def test_float32_is_float32_on_an_accelerator_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """By default torch computes convolutions of float32 in TF32 where the hardware has it, with 10 bits of fraction."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     device()
-    assert torch.backends.cudnn.allow_tf32  # A machine without one is nothing that this changes.
+    assert cudnn_allows_tf32()  # A machine without one is nothing that this changes.
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert device().type == "cuda"
-    assert not torch.backends.cudnn.allow_tf32
-    assert torch.backends.cudnn.conv.fp32_precision != "tf32"
+    assert not cudnn_allows_tf32()
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # Made when torch is loaded.
+    assert convolutions.fp32_precision != "tf32"
     assert not torch.backends.cuda.matmul.allow_tf32
 
 

@@ -14,6 +14,7 @@ from ml.pairs import TargetPair
 from ml.prior import Prior, UnusablePrior, load_prior, round_to_half, save_prior
 from ml.relation import relate
 from ml.transferability import fresh_expert
+from tests.layers import convolution
 
 pytestmark = pytest.mark.usefixtures("tiny_jobs")  # The prior below fits their small backbone.
 
@@ -86,7 +87,7 @@ def test_training_a_network_leaves_the_priors_weights_alone(
     tiny_prior.start(network, "vdsr")
     before = tiny_prior.thetas["vdsr-u2"]["body.0.weight"].clone()
     with torch.no_grad():
-        network.body[0].weight.add_(1)
+        convolution(network, 0).weight.add_(1)
     assert torch.equal(tiny_prior.thetas["vdsr-u2"]["body.0.weight"], before)
 
 
@@ -173,14 +174,35 @@ def test_parts_of_prototypes_that_do_not_fit_each_other_are_refused(
         load_prior(path)
 
 
+@pytest.mark.parametrize("part", ["vectors", "samples", "psnr_db"])
+def test_prototypes_that_are_not_finite_are_refused(path: Path, part: str) -> None:
+    tensors, facts = checkpoint.load(path)
+    tensors[f"prototypes.{part}"].view(-1)[-1] = torch.nan
+    checkpoint.save(path, tensors, facts)
+    with pytest.raises(UnusablePrior, match="not finite"):
+        load_prior(path)
+
+
+@pytest.mark.parametrize("odd", [{"edges": "cosinus"}, {"affinity": "printed"}], ids=str)
+def test_a_relation_network_of_a_variant_that_there_is_not_is_refused(path: Path, odd: dict[str, str]) -> None:
+    tensors, facts = checkpoint.load(path)
+    checkpoint.save(path, tensors, facts | {"drn": facts["drn"] | odd})
+    with pytest.raises(UnusablePrior):
+        load_prior(path)
+
+
+def one_odd(name: str, *values: object) -> list[dict[str, object]]:
+    return [{name: value} for value in values]
+
+
 @pytest.mark.parametrize(
     "odd",
     [
-        *({"thetas": odd} for odd in (["rcan-u3"], [3], ["vdsr"], ["vdsr-u2", "vdsr-u2"], {}, None)),
-        *({"names": odd} for odd in ([], [3, 4, 5], ["noise"] * 3, {}, "noise")),
-        *({"experts": odd} for odd in ([3], {}, None)),
-        *({"version": odd} for odd in (None, 3)),
-        *({"card": odd} for odd in (None, ["CC0"])),
+        *one_odd("thetas", ["rcan-u3"], [3], ["vdsr"], ["vdsr-u2", "vdsr-u2"], {}, None),
+        *one_odd("names", [], [3, 4, 5], ["noise"] * 3, {}, "noise"),
+        *one_odd("experts", [3], {}, None),
+        *one_odd("version", None, 3),
+        *one_odd("card", None, ["CC0"]),
     ],
     ids=str,
 )

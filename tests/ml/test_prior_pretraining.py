@@ -9,6 +9,7 @@ import pytest
 import torch
 import typer
 from PIL import Image
+from torch import Tensor
 
 from ml import backbones, prior_training
 from ml.backbones import build, dncnn, vdsr
@@ -106,19 +107,22 @@ def test_an_interrupted_training_resumes_to_the_same_bits_and_another_one_does_n
 ) -> None:
     whole = pretrained(bundle, clean)
     monkeypatch.setattr(prior_training, "SAVE_EVERY_S", -1.0)
-    real, done = prior_training.transfer_step, []
+    done: list[int] = []
 
-    def stop(*args: Any) -> float:
+    def noted(*args: Any) -> Tensor:
+        done.append(args[-1])
+        return transfer_step(*args)
+
+    def stop(*args: Any) -> Tensor:
         if len(done) == 2:
             raise InterruptedError
-        done.append(args[-1])
-        return real(*args)
+        return noted(*args)
 
     with monkeypatch.context() as patch:
         patch.setattr(prior_training, "transfer_step", stop)
         with pytest.raises(InterruptedError):
             pretrained(bundle, clean, "resumed")
-    monkeypatch.setattr(prior_training, "transfer_step", lambda *args: (done.append(args[-1]), real(*args))[1])
+    monkeypatch.setattr(prior_training, "transfer_step", noted)
     resumed = pretrained(bundle, clean, "resumed")
     assert done == [0, 1, 2]
     assert resumed.version == whole.version

@@ -9,6 +9,7 @@ import pytest
 import torch
 import typer
 from PIL import Image
+from torch import Tensor
 
 from ml import backbones, prior_training
 from ml.backbones import dncnn, vdsr
@@ -19,6 +20,8 @@ from ml.edges import Edges
 from ml.images import to_uint8
 from ml.prior import Prior, load_prior
 from ml.prior_training import train_prior
+from ml.relation import drn_step
+from tests.layers import convolution
 
 pytestmark = pytest.mark.usefixtures("few_leaves")
 Seeded = Callable[[int], torch.Generator]
@@ -72,9 +75,9 @@ def test_an_interrupted_training_resumes_to_the_same_bits(
     monkeypatch.setattr(prior_training, "SAVE_EVERY_S", -1.0)
     interruptions = [("drn_step", 2), ("transfer_step", 1), ("transfer_step", 0)]
     for name, at in interruptions:
-        real = getattr(prior_training, name)
+        real: Callable[..., Any] = getattr(prior_training, name)
 
-        def stop(*args: object, _real=real, _at: int = at, **kwargs: object) -> float:
+        def stop(*args: object, _real: Callable[..., Any] = real, _at: int = at, **kwargs: object) -> Any:
             step = kwargs.get("step", args[-1])
             if step == _at:
                 raise InterruptedError
@@ -85,8 +88,12 @@ def test_an_interrupted_training_resumes_to_the_same_bits(
             with pytest.raises(InterruptedError):
                 train(clean, tmp_path / "resumed")
     steps: list[int] = []
-    real_step = prior_training.drn_step
-    monkeypatch.setattr(prior_training, "drn_step", lambda *a, **k: (steps.append(1), real_step(*a, **k))[1])
+
+    def counted(*args: Any, **kwargs: Any) -> Tensor:
+        steps.append(1)
+        return drn_step(*args, **kwargs)
+
+    monkeypatch.setattr(prior_training, "drn_step", counted)
     resumed = train(clean, tmp_path / "resumed")
     assert steps == []  # The DRN was whole.
     assert equal(whole, resumed)
@@ -95,7 +102,8 @@ def test_an_interrupted_training_resumes_to_the_same_bits(
 
 def test_what_was_trained_otherwise_is_not_gone_on_with(clean: Path, tmp_path: Path) -> None:
     train(clean, tmp_path / "shared")
-    for number, other in enumerate([{"seed": 3}, {"learn": "all"}, {"theta_steps": 2, "expert_steps": 2}]):
+    others: list[dict[str, Any]] = [{"seed": 3}, {"learn": "all"}, {"theta_steps": 2, "expert_steps": 2}]
+    for number, other in enumerate(others):
         shared = train(clean, tmp_path / "shared", **other)
         assert equal(shared, train(clean, tmp_path / f"alone-{number}", **other))
 
@@ -133,11 +141,11 @@ def test_training_moves_every_part_of_the_prior(clean: Path, tmp_path: Path) -> 
     assert untrained.version != trained.version
     for name, value in trained.drn.named_parameters():
         assert not torch.equal(value, untrained.drn.get_parameter(name)), name
-    for name, value in trained.thetas["vdsr-u2"].items():
-        assert not torch.equal(value, untrained.thetas["vdsr-u2"][name]) or "weight" not in name, name
+    for name, weights in trained.thetas["vdsr-u2"].items():
+        assert not torch.equal(weights, untrained.thetas["vdsr-u2"][name]) or "weight" not in name, name
     for task, expert in trained.experts.items():
-        last = untrained.experts[task].body[-1].weight
-        assert not torch.equal(expert.body[-1].weight, last), task
+        last = convolution(untrained.experts[task], -1).weight
+        assert not torch.equal(convolution(expert, -1).weight, last), task
 
 
 def test_variants_of_the_network_are_trained_and_remembered(clean: Path, tmp_path: Path) -> None:
@@ -155,7 +163,12 @@ def test_variants_of_the_network_are_trained_and_remembered(clean: Path, tmp_pat
         )
         return load_prior(output)
 
-    for edges, memory_nodes, affinity in (("cosine", 0, "scaled"), ("l1", 3, "literal"), ("l2", 3, "scaled")):
+    variants: list[tuple[Edges, int, Literal["scaled", "literal"]]] = [
+        ("cosine", 0, "scaled"),
+        ("l1", 3, "literal"),
+        ("l2", 3, "scaled"),
+    ]
+    for edges, memory_nodes, affinity in variants:
         shape = variant(edges, memory_nodes, affinity).drn.shape
         assert (shape.edges, shape.memory_nodes, shape.affinity) == (edges, memory_nodes, affinity)
 

@@ -77,7 +77,7 @@ def test_it_is_the_least_squares_solution_with_its_penalty(
     last = last_layer(network)
     torch.nn.init.normal_(last.weight, std=1e-4, generator=torch.Generator().manual_seed(3))
     own = own_read_out(network)
-    power = sum(fold.gram.diagonal() for fold in moments_of_pairs(network, pairs, seed=0))
+    power = torch.stack([fold.gram.diagonal() for fold in moments_of_pairs(network, pairs, seed=0)]).sum(dim=0)  # (f,)
     fit_last_layer(network, pairs, seed=0)
     change = own_read_out(network) - own  # (f, c)
     assert float(change.abs().max()) > 0

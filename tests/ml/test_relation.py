@@ -1,7 +1,7 @@
 """How a target is related to the known distortions (Algorithm 1)."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from ml.auxiliary import distorted_crops
-from ml.chance import EachItsOwn
+from ml.chance import Chance, EachItsOwn
 from ml.distortions import DISTORTIONS
 from ml.drn import DistortionRelationNetwork, DrnShape, residual_psnr
 from ml.edges import Edges, similarity
@@ -191,6 +191,75 @@ def test_a_prototype_is_the_mean_node_of_its_samples_at_unit_length(tiny_prior: 
     assert torch.allclose(prototypes.vectors, mean / mean.norm(dim=1, keepdim=True), atol=1e-6)
 
 
+@pytest.fixture
+def draws(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The samples that the tasks are learnt and known from, clean and distorted, of every draw from now on."""
+    seen: list[Tensor] = []
+
+    def keep(images: Sequence[Tensor], names: Sequence[str], side: int, chance: Chance, tries: int) -> Tensor:
+        seen.append(distorted_crops(images, names, side, chance, tries))
+        return seen[-1]
+
+    monkeypatch.setattr("ml.relation.distorted_crops", keep)
+    return seen
+
+
+def pairs_given_to(drn: DistortionRelationNetwork) -> list[tuple[Tensor, Tensor]]:
+    """What it embeds from now on, clean and distorted."""
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def keep(_: object, pairs: tuple[Tensor, Tensor]) -> None:
+        seen.append(pairs)
+
+    drn.register_forward_pre_hook(keep)
+    return seen
+
+
+def test_the_samples_of_a_prototype_are_the_nodes_of_what_was_drawn(
+    tiny_drn: DistortionRelationNetwork, photographs: dict[str, Tensor], draws: list[Tensor]
+) -> None:
+    """Clean and distorted are not mistaken for each other, which an untrained network's nodes hardly show."""
+    embedded = pairs_given_to(tiny_drn)
+    prototypes = compute_prototypes(tiny_drn, list(photographs.values()), ["noise", "bicubic"], 2, seed=0)
+    assert len(draws) == 2
+    for samples, given_pairs, (clean, distorted) in zip(prototypes.samples, list(embedded), draws, strict=True):
+        assert torch.equal(given_pairs[0], clean)
+        assert torch.equal(given_pairs[1], distorted)
+        with torch.no_grad():
+            assert torch.equal(samples, tiny_drn(clean, distorted))
+
+
+def test_a_target_is_embedded_the_same_way_round(tiny_prior: Prior, target_pairs: Pairs) -> None:
+    embedded = pairs_given_to(tiny_prior.drn)
+    darker = [replace(pair, distorted=pair.clean // 2) for pair in target_pairs(2)]
+    relate(tiny_prior.drn, tiny_prior.prototypes, darker, seed=0)
+    assert len(embedded) == 2
+    assert all((clean >= distorted).all() and not torch.equal(clean, distorted) for clean, distorted in embedded)
+
+
+def test_the_drn_learns_from_the_residuals_that_it_relates_by(
+    tiny_drn: DistortionRelationNetwork,
+    photographs: dict[str, Tensor],
+    draws: list[Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other way round, it would know distortions by the opposite of what they do."""
+    kind, given_residuals = tiny_drn.kind, []
+
+    def keep(residual: Tensor) -> Tensor:
+        given_residuals.append(residual)
+        return kind(residual)
+
+    monkeypatch.setattr(tiny_drn, "kind", keep)
+    drn_step(tiny_drn, adam(tiny_drn, 1e-2), list(photographs.values()), ["noise", "blur"], 1, seed=0, step=0)
+    ((clean, distorted),) = draws
+    with torch.no_grad():
+        tiny_drn(clean, distorted)
+    learnt_from, related_by_it = given_residuals
+    assert torch.equal(learnt_from, related_by_it)
+    assert torch.allclose(learnt_from, (clean - distorted) / 2 + 0.5)
+
+
 def test_prototypes_depend_on_the_seed_only(
     tiny_drn: DistortionRelationNetwork, photographs: dict[str, Tensor]
 ) -> None:
@@ -202,7 +271,8 @@ def test_prototypes_depend_on_the_seed_only(
 
 def reference_loss(support: np.ndarray, query: np.ndarray, temperature: float) -> float:
     def unit(x: np.ndarray) -> np.ndarray:
-        return x / np.linalg.norm(x, axis=-1, keepdims=True)
+        scaled: np.ndarray = x / np.linalg.norm(x, axis=-1, keepdims=True)
+        return scaled
 
     prototypes = unit(unit(support).mean(axis=1))
     losses = []

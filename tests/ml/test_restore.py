@@ -4,6 +4,7 @@ import io
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,16 +13,19 @@ from PIL import Image
 from torch import Tensor
 
 from ml import precision, restore
-from ml.backbones import SameSize, build
+from ml.backbones import Part, SameSize, build
 from ml.image_reader import ImageReader, open_image
 from ml.images import to_uint8
 from ml.match import fingerprint
 from ml.model_file import pack
+from ml.precision import Arithmetic, Computed
 from ml.restore import Restored, RestoreOptions, Restorer, describe_file, load_restorer
 from ml.tiling import Grid
+from tests.layers import convolution
 
 Encoded = Callable[..., bytes]
 Make = Callable[..., Restorer]
+Through = Callable[..., tuple[Image.Image, Restored]]
 
 
 @pytest.fixture
@@ -42,16 +46,16 @@ def overflowing(random_network: Callable[..., SameSize]) -> Restorer:
     """A restorer whose features half precision cannot hold, wherever an image is not black."""
     network = random_network(2).eval()
     with torch.no_grad():  # Beyond 65,504, and back.
-        network.body[0].weight.mul_(1e5)
-        network.body[-1].weight.div_(1e5)
+        convolution(network, 0).weight.mul_(1e5)
+        convolution(network, -1).weight.div_(1e5)
     return Restorer(network, {"scale": 1})
 
 
 @pytest.fixture
-def through(tmp_path: Path) -> Callable[..., tuple[Image.Image, Restored]]:
+def through(tmp_path: Path) -> Through:
     """Send a file through a restorer."""
 
-    def restore_bytes(restorer: Restorer, file: bytes, **options: object) -> tuple[Image.Image, Restored]:
+    def restore_bytes(restorer: Restorer, file: bytes, **options: Any) -> tuple[Image.Image, Restored]:
         (tmp_path / "in").write_bytes(file)
         restored = restorer.restore_file(tmp_path / "in", tmp_path / "out", RestoreOptions(**options))
         return Image.open(io.BytesIO((tmp_path / "out").read_bytes())), restored
@@ -61,7 +65,7 @@ def through(tmp_path: Path) -> Callable[..., tuple[Image.Image, Restored]]:
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA"])
 def test_an_untrained_model_gives_back_the_image(
-    untrained: Make, through, encoded: Encoded, odd_image: Tensor, mode: str
+    untrained: Make, through: Through, encoded: Encoded, odd_image: Tensor, mode: str
 ) -> None:
     file = encoded(to_uint8(odd_image), mode=mode)
     after, result = through(untrained(), file)
@@ -78,20 +82,22 @@ def test_an_untrained_model_gives_back_the_image(
 @pytest.mark.parametrize("outscale", [0.5, 1.0, 1.7])
 @pytest.mark.parametrize("scale", [1, 2])
 def test_the_final_size_is_relative_to_the_input(
-    untrained: Make, through, encoded: Encoded, odd_image: Tensor, scale: int, outscale: float
+    untrained: Make, through: Through, encoded: Encoded, odd_image: Tensor, scale: int, outscale: float
 ) -> None:
     image, result = through(untrained(scale), encoded(to_uint8(odd_image)), outscale=outscale)
     assert image.size == (result.width, result.height) == (round(31 * outscale), round(37 * outscale))
 
 
-def test_a_model_of_larger_pairs_enlarges(untrained: Make, through, encoded: Encoded, odd_image: Tensor) -> None:
+def test_a_model_of_larger_pairs_enlarges(
+    untrained: Make, through: Through, encoded: Encoded, odd_image: Tensor
+) -> None:
     image, _ = through(untrained(4), encoded(to_uint8(odd_image)[:, :1, :1]))
     assert image.size == (4, 4)
 
 
 @pytest.mark.parametrize("output", ["png", "jpeg", "webp", "tiff"])
 def test_the_output_has_the_format_asked_for(
-    untrained: Make, through, encoded: Encoded, photographs: dict[str, Tensor], output: str
+    untrained: Make, through: Through, encoded: Encoded, photographs: dict[str, Tensor], output: str
 ) -> None:
     pixels = photographs["chelsea"][:, 40:111, 80:143]
     image, result = through(untrained(), encoded(pixels), output=output)
@@ -134,7 +140,7 @@ def test_a_tile_that_half_precision_cannot_hold_is_computed_again_and_that_is_sa
 @pytest.mark.parametrize("options", [{}, {"ensemble": 8}, {"explain": True}, {"ensemble": 8, "explain": True}], ids=str)
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_a_tile_that_is_computed_again_counts_once_however_often_the_network_runs_for_it(
-    overflowing: Restorer, through, encoded: Encoded, odd_image: Tensor, mode: str, options: dict[str, object]
+    overflowing: Restorer, through: Through, encoded: Encoded, odd_image: Tensor, mode: str, options: dict[str, object]
 ) -> None:
     file = encoded(to_uint8(odd_image), mode=mode)
     if mode == "RGBA":  # With an alpha that goes through the network, too.
@@ -147,7 +153,7 @@ def test_a_tile_that_is_computed_again_counts_once_however_often_the_network_run
 
 
 def test_only_tiles_that_were_computed_again_count(
-    overflowing: Restorer, through, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
+    overflowing: Restorer, through: Through, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(restore, "grid_for", lambda radius, align: Grid(32, radius, align))
     pixels = torch.zeros(3, 64, 96, dtype=torch.uint8)
@@ -162,7 +168,7 @@ def test_tiles_that_are_done_again_for_want_of_memory_do_not_count_twice(
     """Of a band of large tiles the last, which has no room, comes after one that was computed again."""
     runs = 0
 
-    def little_memory(network, batch, part, arithmetic, whole):
+    def little_memory(network: SameSize, batch: Tensor, part: Part, arithmetic: Arithmetic, whole: bool) -> Computed:
         nonlocal runs
         runs += 1
         if runs == 2:
@@ -195,7 +201,7 @@ def test_memory_that_runs_out_halves_the_tiles_and_the_image_is_the_same(
 ) -> None:
     network, sides = random_network(2).eval(), []
 
-    def little_memory(network, batch, part, arithmetic, whole):
+    def little_memory(network: SameSize, batch: Tensor, part: Part, arithmetic: Arithmetic, whole: bool) -> Computed:
         sides.append(max(part.height, part.width))
         if max(batch.shape[2:]) > 120:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -214,7 +220,7 @@ def test_memory_that_runs_out_halves_the_tiles_and_the_image_is_the_same(
 
 
 def test_opening_a_file_counts_as_reading_alone(
-    untrained: Make, through, encoded: Encoded, odd_image: Tensor, monkeypatch: pytest.MonkeyPatch
+    untrained: Make, through: Through, encoded: Encoded, odd_image: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slowly(source: Path) -> ImageReader:
         time.sleep(0.5)
@@ -227,7 +233,7 @@ def test_opening_a_file_counts_as_reading_alone(
 
 
 def test_a_network_without_finite_results_is_said_to_have_none(
-    random_network: Callable[..., SameSize], through, encoded: Encoded, odd_image: Tensor
+    random_network: Callable[..., SameSize], through: Through, encoded: Encoded, odd_image: Tensor
 ) -> None:
     network = random_network(2).eval()
     with torch.no_grad():
@@ -249,7 +255,7 @@ def test_an_explained_image_comes_with_its_trust_map(
 
 
 def test_a_model_that_knows_its_training_images_says_how_close_an_image_is(
-    untrained: Make, through, encoded: Encoded, photographs: dict[str, Tensor]
+    untrained: Make, through: Through, encoded: Encoded, photographs: dict[str, Tensor]
 ) -> None:
     own = [photographs[name][:, 40:240, 60:260] for name in ("astronaut", "chelsea", "coffee")]
     reference = fingerprint(own)
@@ -257,13 +263,17 @@ def test_a_model_that_knows_its_training_images_says_how_close_an_image_is(
     restorer = untrained()
     known = Restorer(restorer.network, {**restorer.card, "match": vars(reference)})
     noise = torch.randint(0, 256, (3, 200, 200), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
-    matches = [through(known, encoded(pixels))[1].match for pixels in (own[0], noise)]
-    assert matches[0].word == "close"
-    assert matches[1].word == "far"
-    assert matches[0].score > matches[1].score
+    near, distant = (through(known, encoded(pixels))[1].match for pixels in (own[0], noise))
+    assert near is not None
+    assert distant is not None
+    assert near.word == "close"
+    assert distant.word == "far"
+    assert near.score > distant.score
 
 
-def test_a_look_at_a_file_says_what_the_restoration_would(encoded: Encoded, photographs, tmp_path: Path) -> None:
+def test_a_look_at_a_file_says_what_the_restoration_would(
+    encoded: Encoded, photographs: dict[str, Tensor], tmp_path: Path
+) -> None:
     path = tmp_path / "in"
     path.write_bytes(encoded(photographs["rocket"][:, :400, :300]))
     assert describe_file(path) is not None

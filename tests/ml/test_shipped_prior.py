@@ -59,7 +59,7 @@ def test_every_number_is_finite_and_every_prototype_a_unit_vector() -> None:
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_a_known_distortion_of_unseen_photographs_is_found_again(
-    name: str, photographs: dict[str, Tensor], seeded
+    name: str, photographs: dict[str, Tensor], seeded: Seeded
 ) -> None:
     """Of four photographs distorted at random strengths, the own kind is ranked first or second, or all but ties."""
     pairs = []

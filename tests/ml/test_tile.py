@@ -1,12 +1,14 @@
 """A tile between the file's pixels and the network: grey, alpha, enlargement, depth, ensembles; tiled as whole."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ml.backbones import Part, SameSize
@@ -15,8 +17,10 @@ from ml.images import from_uint8, to_uint8
 from ml.precision import compute
 from ml.tile import FILL, TileRestorer, fill_transparent
 from ml.tiling import Grid, RowBuffer, Rows, restore_bands
+from tests.layers import convolution
 
 Network = Callable[..., SameSize]
+Depth = type[np.uint8] | type[np.uint16]
 
 
 def restored(network: SameSize, image: Rows, *, side: int = 1000, scale: int = 1, **options: bool) -> Rows:
@@ -47,11 +51,11 @@ def restored(network: SameSize, image: Rows, *, side: int = 1000, scale: int = 1
     return np.concatenate([rows, np.concatenate([band.spread for band in bands])], axis=2)
 
 
-def picture(height: int, width: int, channels: int, dtype: type = np.uint8, seed: int = 0) -> Rows:
+def picture(height: int, width: int, channels: int, dtype: Depth = np.uint8, seed: int = 0) -> Rows:
     """Noise, with an alpha of areas that are empty, opaque and in between."""
     generator = np.random.default_rng(seed)
     brightest = np.iinfo(dtype).max
-    image = generator.integers(0, brightest, (height, width, channels), dtype=dtype, endpoint=True)
+    image: NDArray[Any] = generator.integers(0, brightest, (height, width, channels), dtype=dtype, endpoint=True)
     if channels in {2, 4}:
         alpha = np.zeros((height, width), dtype)
         alpha[height // 3 :, width // 4 :] = brightest
@@ -73,11 +77,20 @@ def picture(height: int, width: int, channels: int, dtype: type = np.uint8, seed
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_tiled_is_whole_for_every_kind_of_image(
-    random_network: Network, height, width, channels, dtype, unshuffle, scale, side, averaged, explained
+    random_network: Network,
+    height: int,
+    width: int,
+    channels: int,
+    dtype: Depth,
+    unshuffle: int,
+    scale: int,
+    side: int,
+    averaged: bool,
+    explained: bool,
 ) -> None:
     network = random_network(max(unshuffle, scale), depth=2, width=4, seed=side).eval()
     image = picture(height, width, channels, dtype, seed=width)
-    options = {"scale": scale, "averaged": averaged, "explained": explained}
+    options: dict[str, Any] = {"scale": scale, "averaged": averaged, "explained": explained}
     side = max(side, scale * max(height, width) // 4)  # Some 25 tiles at most, for the time it takes.
     tiled, whole = (restored(network, image, side=at, **options) for at in (side, 1000))
     assert tiled.dtype == whole.dtype == dtype
@@ -90,10 +103,10 @@ def test_tiled_is_whole_for_every_kind_of_image(
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_a_network_that_changes_nothing_gives_back_every_visible_value(
-    random_network: Network, channels: int, dtype: type
+    random_network: Network, channels: int, dtype: Depth
 ) -> None:
     network = random_network(2)
-    torch.nn.init.zeros_(network.body[-1].weight)
+    torch.nn.init.zeros_(convolution(network, -1).weight)
     image = picture(37, 31, channels, dtype)
     result = restored(network.eval(), image, side=16)
     visible = image[..., -1] > 0 if channels in {2, 4} else np.ones((37, 31), bool)
@@ -175,7 +188,7 @@ def test_a_network_meets_the_enlarged_image_as_in_training(
 def test_sixteen_bits_are_judged_by_type_and_never_by_content(random_network: Network) -> None:
     """A dark 16-bit image whose values would fit 8 bits stays dark."""
     network = random_network(2)
-    torch.nn.init.zeros_(network.body[-1].weight)
+    torch.nn.init.zeros_(convolution(network, -1).weight)
     dark = picture(9, 11, 3).astype(np.uint16)
     assert dark.max() < 256
     assert np.array_equal(restored(network.eval(), dark), dark)
@@ -184,7 +197,7 @@ def test_sixteen_bits_are_judged_by_type_and_never_by_content(random_network: Ne
 def test_where_eight_turned_results_agree_the_map_is_black_and_elsewhere_not(random_network: Network) -> None:
     network, image = random_network(2).eval(), picture(37, 31, 3)
     assert restored(network, image, explained=True)[..., 3].max() > 0
-    torch.nn.init.zeros_(network.body[-1].weight)
+    torch.nn.init.zeros_(convolution(network, -1).weight)
     assert restored(network, image, explained=True)[..., 3].max() == 0
 
 

@@ -64,7 +64,8 @@ def test_spans_cover_every_pixel_once_and_read_a_radius_further_from_aligned_pla
 def test_bands_put_together_what_tiles_made_and_read_every_row_once(
     height: int, width: int, grid: Grid, at_once: int
 ) -> None:
-    image, shares = picture(height, width), []
+    image = picture(height, width)
+    shares: list[float] = []
 
     def negative(rows: RowBuffer, band: Span, columns: list[Span]) -> list[Piece]:
         assert 1 <= len(columns) <= at_once

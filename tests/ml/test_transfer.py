@@ -50,7 +50,8 @@ def task_gradient(network: nn.Module, batch: AuxiliaryBatch, task: int) -> Tenso
 def test_with_equal_counts_the_gradient_is_the_gamma_weighted_mean_of_the_tasks_gradients(network: nn.Conv2d) -> None:
     """Σ γ_i g_i / Σ γ_i."""
     batch = batch_of([0, 1, 2, 0, 1, 2])
-    expected = sum(float(GAMMA[i]) * task_gradient(network, batch, i) for i in range(3)) / float(GAMMA.sum())
+    weighted = [float(GAMMA[i]) * task_gradient(network, batch, i) for i in range(3)]
+    expected = torch.stack(weighted).sum(dim=0) / float(GAMMA.sum())
     loss, total = loss_of(network, batch, GAMMA)
     assert torch.allclose(gradient(network, loss), expected, atol=1e-6)
     assert float(total) == pytest.approx(2.0)
@@ -60,7 +61,8 @@ def test_with_unequal_counts_each_task_weighs_gamma_times_its_samples(network: n
     """Σ n_i γ_i g_i, over what that sum of weights is on average."""
     batch, counts = batch_of([0, 2, 2, 1, 2]), [1, 1, 3]
     share = [n * float(g) for n, g in zip(counts, GAMMA, strict=True)]
-    expected = sum(share[i] * task_gradient(network, batch, i) for i in range(3)) / (5 * float(GAMMA.mean()))
+    weighted = [share[i] * task_gradient(network, batch, i) for i in range(3)]
+    expected = torch.stack(weighted).sum(dim=0) / (5 * float(GAMMA.mean()))
     assert torch.allclose(gradient(network, loss_of(network, batch, GAMMA)[0]), expected, atol=1e-6)
 
 

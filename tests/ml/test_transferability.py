@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ml import transferability
 from ml.backbones import SameSize
@@ -20,6 +20,7 @@ from ml.read_out import CROP, CROPS_PER_PAIR
 from ml.relation import Relation, relate
 from ml.sampling import crop, generator_for
 from ml.transferability import BACKBONE, RIDGE, assessed, fresh_expert, read_out_gain
+from tests.layers import convolution
 
 Pairs = Callable[..., list[TargetPair]]
 Seeded = Callable[[int], torch.Generator]
@@ -29,12 +30,14 @@ Seeded = Callable[[int], torch.Generator]
 def expert(tiny_jobs: None) -> SameSize:
     """Of a backbone of four layers; random to the last of them."""
     made = fresh_expert(seed=5).eval()
-    torch.nn.init.normal_(made.body[-1].weight, std=0.01, generator=torch.Generator().manual_seed(5))
+    torch.nn.init.normal_(convolution(made, -1).weight, std=0.01, generator=torch.Generator().manual_seed(5))
     return made
 
 
 def by_the_book(expert: SameSize, pairs: Sequence[TargetPair], seed: int) -> list[float]:
     """Least squares with the penalty as further equations, one fit for each pair that is left out."""
+    body = expert.body
+    assert isinstance(body, nn.Sequential)
     features, missing = [], []
     for pair in pairs:
         generator = generator_for(seed, f"transferability/{pair.name}", 0)
@@ -42,7 +45,7 @@ def by_the_book(expert: SameSize, pairs: Sequence[TargetPair], seed: int) -> lis
         for _ in range(CROPS_PER_PAIR):
             clean, distorted = (from_uint8(part) for part in crop([pair.clean, pair.distorted], CROP, generator))
             with torch.no_grad():
-                seen = expert.body[:-1](F.pixel_unshuffle(distorted[None], 4))
+                seen = body[:-1](F.pixel_unshuffle(distorted[None], 4))
             padded = np.pad(seen[0].double().numpy(), ((0, 0), (1, 1), (1, 1)))
             height, width = seen.shape[2:]
             shifted = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
@@ -51,7 +54,8 @@ def by_the_book(expert: SameSize, pairs: Sequence[TargetPair], seed: int) -> lis
             y.append(F.pixel_unshuffle((clean - distorted)[None], 4)[0].double().flatten(1).numpy().T)
         features.append(np.concatenate(x))
         missing.append(np.concatenate(y))
-    last = expert.body[-1]
+    last = convolution(expert, -1)
+    assert last.bias is not None
     before = torch.cat([last.weight.flatten(1), last.bias[:, None]], dim=1).T.double().detach().numpy()
     gains = []
     for left_out in range(len(pairs)):
@@ -119,7 +123,7 @@ def test_an_expert_is_the_default_backbone_and_starts_at_the_identity(tiny_jobs:
     again, another = fresh_expert(5), fresh_expert(6)
     for name, value in expert.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
-    assert not torch.equal(another.body[0].weight, again.body[0].weight)
+    assert not torch.equal(convolution(another, 0).weight, convolution(again, 0).weight)
 
 
 def test_the_less_the_last_layer_may_move_the_more_its_own_gain_counts(

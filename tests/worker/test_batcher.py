@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from torch import Tensor
 
 from ml.backbones import Part, SameSize, build
-from ml.precision import NotFinite, compute
+from ml.precision import Arithmetic, Computed, NotFinite, compute
+from tests.layers import convolution
 from worker import batcher as module
 from worker.batcher import Batcher
 
@@ -16,7 +18,7 @@ from worker.batcher import Batcher
 @pytest.fixture
 def network() -> SameSize:
     network = build("vdsr", 2, 0)
-    torch.nn.init.normal_(network.body[-1].weight, std=0.05)
+    torch.nn.init.normal_(convolution(network, -1).weight, std=0.05)
     return network.eval()
 
 
@@ -31,10 +33,11 @@ class Gate:
     """Holds the network's first call until it is opened, and notes the size of every batch."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.entered, self.open, self.batches = threading.Event(), threading.Event(), []
+        self.entered, self.open = threading.Event(), threading.Event()
+        self.batches: list[tuple[int, ...]] = []
         monkeypatch.setattr(module, "compute", self._compute)
 
-    def _compute(self, network, batch, part, arithmetic):
+    def _compute(self, network: SameSize, batch: Tensor, part: Part, arithmetic: Arithmetic) -> Computed:
         self.batches.append(tuple(batch.shape))
         self.entered.set()
         assert self.open.wait(20)
@@ -45,21 +48,23 @@ def whole(height: int, width: int) -> Part:
     return Part(0, height, 0, width)
 
 
-def started(*calls) -> list[threading.Thread]:
+def started(*calls: Callable[[], object]) -> list[threading.Thread]:
     threads = [threading.Thread(target=call) for call in calls]
     for thread in threads:
         thread.start()
     return threads
 
 
-def waiting_for(condition) -> None:
+def waiting_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_images_that_go_together_come_back_as_if_alone(network: SameSize, batcher: Batcher, monkeypatch) -> None:
+def test_images_that_go_together_come_back_as_if_alone(
+    network: SameSize, batcher: Batcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate = Gate(monkeypatch)
     images = [torch.rand(1, 3, 20, 24, generator=torch.Generator().manual_seed(seed)) for seed in range(6)]
     results = {}
@@ -81,7 +86,7 @@ def test_images_that_go_together_come_back_as_if_alone(network: SameSize, batche
 
 
 def test_a_small_image_waits_for_no_more_than_the_batch_at_hand(
-    network: SameSize, batcher: Batcher, monkeypatch
+    network: SameSize, batcher: Batcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, order = Gate(monkeypatch), []
 
@@ -102,7 +107,7 @@ def test_a_small_image_waits_for_no_more_than_the_batch_at_hand(
 
 
 def test_a_small_image_is_next_however_long_the_large_ones_have_waited(
-    network: SameSize, batcher: Batcher, monkeypatch
+    network: SameSize, batcher: Batcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LONGEST_WAIT_S", 0.0)
     gate = Gate(monkeypatch)
@@ -120,7 +125,7 @@ def test_a_small_image_is_next_however_long_the_large_ones_have_waited(
 
 
 def test_a_large_image_goes_on_although_small_ones_keep_coming(
-    network: SameSize, batcher: Batcher, monkeypatch
+    network: SameSize, batcher: Batcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LONGEST_WAIT_S", 0.0)
     gate = Gate(monkeypatch)
@@ -137,10 +142,12 @@ def test_a_large_image_goes_on_although_small_ones_keep_coming(
     assert [shape[2] for shape in gate.batches] == [6, 16, 8]
 
 
-def test_an_image_without_a_result_takes_no_other_with_it(network: SameSize, batcher: Batcher, monkeypatch) -> None:
+def test_an_image_without_a_result_takes_no_other_with_it(
+    network: SameSize, batcher: Batcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entered, go_on, ended = threading.Event(), threading.Event(), []
 
-    def waiting(network, batch, part, arithmetic):
+    def waiting(network: SameSize, batch: Tensor, part: Part, arithmetic: Arithmetic) -> Computed:
         entered.set()
         assert go_on.wait(20)
         return compute(network, batch, part, arithmetic)
@@ -167,11 +174,11 @@ def test_an_image_without_a_result_takes_no_other_with_it(network: SameSize, bat
 
 
 def test_where_memory_does_not_suffice_for_several_they_go_one_by_one(
-    network: SameSize, batcher: Batcher, monkeypatch
+    network: SameSize, batcher: Batcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes, entered, go_on = [], threading.Event(), threading.Event()
 
-    def little_memory(network, batch, part, arithmetic):
+    def little_memory(network: SameSize, batch: Tensor, part: Part, arithmetic: Arithmetic) -> Computed:
         sizes.append(len(batch))
         entered.set()
         assert go_on.wait(20)
@@ -197,9 +204,9 @@ def test_where_memory_does_not_suffice_for_several_they_go_one_by_one(
 
 
 def test_an_error_reaches_the_image_it_belongs_to_and_the_next_one_is_served(
-    network: SameSize, batcher: Batcher, monkeypatch
+    network: SameSize, batcher: Batcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(network, batch, part, arithmetic):
+    def broken(network: SameSize, batch: Tensor, part: Part, arithmetic: Arithmetic) -> Computed:
         if batch.shape[2] == 8:
             raise ArithmeticError("eight")
         return compute(network, batch, part, arithmetic)
@@ -210,11 +217,11 @@ def test_an_error_reaches_the_image_it_belongs_to_and_the_next_one_is_served(
     assert batcher.run(network, torch.rand(1, 3, 9, 8), whole(9, 8), "fp32", True).result.shape == (1, 3, 9, 8)
 
 
-def test_the_network_has_its_threads_whatever_others_set(network: SameSize, monkeypatch) -> None:
+def test_the_network_has_its_threads_whatever_others_set(network: SameSize, monkeypatch: pytest.MonkeyPatch) -> None:
     """New threads take on the number that was set last; a network that ran on one core of many would not be noticed."""
     seen = []
 
-    def noting(network, batch, part, arithmetic):
+    def noting(network: SameSize, batch: Tensor, part: Part, arithmetic: Arithmetic) -> Computed:
         seen.append(torch.get_num_threads())
         return compute(network, batch, part, arithmetic)
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Self
 
 import pytest
 from sqlalchemy import func, select
@@ -22,8 +23,8 @@ def clock_off_by(error: timedelta) -> Iterator[None]:
 
     class Wrong(datetime):
         @classmethod
-        def now(cls, tz: object = None) -> datetime:
-            return datetime.now(UTC) + error
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + error
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tables, "datetime", Wrong)

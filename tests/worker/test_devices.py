@@ -56,7 +56,7 @@ def shared_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder for files of all users, as /tmp is. pytest's own are closed to others."""
     folder = Path(tempfile.mkdtemp(prefix="drtl-devices-"))
     folder.chmod(0o1777)
-    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(folder))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(folder))
     monkeypatch.setenv(VISIBLE, "as before")
     yield folder
     shutil.rmtree(folder)
@@ -72,7 +72,7 @@ def hold(free: list[Slot], channel: Connection) -> None:
 def test_trainings_at_once_see_devices_of_their_own_and_the_next_waits_for_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     free = slots(["0", "1", "2", "3"], per_job=2, jobs_per_device=1)
     channels, processes = [], []
     for _ in range(3):
@@ -94,7 +94,7 @@ def test_trainings_at_once_see_devices_of_their_own_and_the_next_waits_for_one(
 
 
 def test_a_worker_that_stops_waits_for_no_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setenv(VISIBLE, "as before")
     held = devices.take([("0",)], lambda: False)
     assert held is not None

@@ -47,7 +47,7 @@ def test_many_workers_claim_each_job_once(
 
     def work(worker: int) -> list[str]:
         start.wait()
-        mine = []
+        mine: list[str] = []
         while True:
             with database.begin() as session:
                 lease = jobs.claim_next(session, f"task-{worker}", 60.0)

@@ -53,7 +53,7 @@ def test_many_workers_claim_each_operation_once(database: Database, make_operati
 
     def work(_: int) -> list[str]:
         start.wait()
-        mine = []
+        mine: list[str] = []
         while True:
             with database.begin() as session:
                 lease = operations.claim_next(session, 60.0)

@@ -15,10 +15,10 @@ from typing import Any, BinaryIO
 import pytest
 import torch
 from safetensors.torch import load
-from sqlalchemy import select
+from sqlalchemy import select, update
 from torch import Tensor
 
-from app.core import jobs, repository
+from app.core import jobs, repository, telemetry
 from app.core.folder_storage import FolderStorage
 from app.core.settings import Settings
 from app.core.tables import PHASES, Dataset, Job, JobEvent, ModelVersion, Operation, Pair
@@ -26,11 +26,13 @@ from ml import checkpoint
 from ml.images import UnusableCleanImages
 from ml.preview import Preview
 from ml.prior import UnusablePrior
+from ml.report import Outcome
 from tests.images import image_pairs
 from tests.worker.conftest import MakeJob
 from worker import follower, training
 from worker.failures import diagnose
 from worker.follower import JobFollower, finite
+from worker.inference import Inference
 from worker.lease import Heartbeat, ShutdownFlag
 from worker.own_blobs import sign_png
 from worker.service import Service
@@ -156,7 +158,12 @@ def test_a_job_of_many_pairs_computes_no_longer_than_a_second_without_looking_wh
     gc.freeze()
     looked: list[float] = []
     check = Heartbeat.check
-    monkeypatch.setattr(Heartbeat, "check", lambda self: (looked.append(time.process_time()), check(self))[1])
+
+    def noted(self: Heartbeat) -> None:
+        looked.append(time.process_time())
+        check(self)
+
+    monkeypatch.setattr(Heartbeat, "check", noted)
     make_job(make_dataset(12), transfer_steps=1, finetune_steps=3, unshuffle=4)
     looked.append(time.process_time())
     training.run_next(service, "task")
@@ -184,6 +191,19 @@ def test_mistakes_in_the_pairs_are_told_and_not_tried_again(service: Service, ma
     job = read(service, job_id)
     assert (job.state, job.error_code) == ("failed", "bad-input")
     assert name in (job.error_message or "")
+
+
+@pytest.mark.parametrize("side", ["clean", "distorted"])
+def test_a_lost_image_is_named_and_the_job_not_tried_again(service: Service, make_job: MakeJob, side: str) -> None:
+    job_id = make_job(**SHORT)
+    with service.sessions() as session:
+        pair = session.get_one(Dataset, session.get_one(Job, job_id).dataset_id).pairs[1]
+        name, blob = pair.name, pair.clean_blob if side == "clean" else pair.distorted_blob
+    service.storage.delete(blob)
+    training.run_next(service, "task")
+    job = read(service, job_id)
+    assert (job.state, job.error_code) == ("failed", "file-lost")
+    assert f"The {side} image of the pair {name!r}" in (job.error_message or "")
 
 
 def test_an_unforeseen_error_fails_the_job_with_a_reference_and_reaches_the_log(
@@ -232,9 +252,9 @@ class FullStorage(FolderStorage):
 
     refused = 0
 
-    def put(self, stream: BinaryIO) -> str:
+    def put(self, stream: BinaryIO, *, durable: bool = True) -> str:
         if isinstance(stream, io.BytesIO):
-            return super().put(stream)
+            return super().put(stream, durable=durable)
         self.refused += 1
         raise OSError(28, "No space left on device")
 
@@ -262,7 +282,12 @@ def test_checkpoints_take_no_more_than_their_share_of_the_time(
     opened = Service.open(service_settings.model_copy(update={"checkpoint_every_s": 0.0, "checkpoint_share": share}))
     written: list[Path] = []
     store = JobFollower._store
-    monkeypatch.setattr(JobFollower, "_store", lambda self, write: (written.append(self.scratch), store(self, write)))
+
+    def noted(self: JobFollower, write: Callable[[Path], None]) -> None:
+        written.append(self.scratch)
+        store(self, write)
+
+    monkeypatch.setattr(JobFollower, "_store", noted)
     job_id = make_job(**SHORT | {"finetune_steps": 2})
     training.run_next(opened, "task")
     assert read(opened, job_id).state == "succeeded"
@@ -451,3 +476,44 @@ def test_lpips_weights_that_cannot_be_used_cost_a_job_that_metric_alone(
     assert job.metrics is not None
     assert job.metrics["result"]["lpips"] is None
     assert "alexnet.pth" in caplog.text
+
+
+def taken_over(service: Service, table: type[Job | Operation]) -> None:
+    """As if the reconciler had given the work to another worker."""
+    with service.sessions.begin() as session:
+        session.execute(update(table).values(lease_token="another's", attempt=2))
+
+
+def test_a_lease_that_is_lost_before_a_failed_job_can_say_so_is_counted_and_nothing_else(
+    service: Service, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, counted = make_job(**SHORT), list[tuple[object, str]]()
+    monkeypatch.setattr(service.numbers, "add", lambda total, label="", amount=1.0: counted.append((total, label)))
+
+    def method(*args: object, **options: object) -> Outcome:
+        taken_over(service, Job)
+        raise ValueError("pairs: bad")
+
+    training.run_next(service, "task", method)
+    assert (read(service, job_id).state, read(service, job_id).error_code) == ("running", None)
+    assert counted == [(telemetry.LEASES_LOST, "job")]
+
+
+def test_a_lease_that_is_lost_before_a_failed_image_can_say_so_is_counted_and_the_next_is_restored(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service.sessions.begin() as session:
+        session.add(Operation(id="op_00", model_name="m", model_version=1, input_blob="0" * 64, options={}))
+    counted = list[tuple[object, str]]()
+    monkeypatch.setattr(service.numbers, "add", lambda total, label="", amount=1.0: counted.append((total, label)))
+
+    def restore(*args: object) -> None:
+        taken_over(service, Operation)
+        raise ValueError("image: bad")
+
+    monkeypatch.setattr(Inference, "_restore", restore)
+    Inference(service).run_waiting()
+    with service.sessions() as session:
+        operation = session.get_one(Operation, "op_00")
+    assert (operation.state, operation.error_code) == ("running", None)
+    assert (telemetry.LEASES_LOST, "operation") in counted

@@ -29,7 +29,8 @@ def test_every_backbone_is_tested_here() -> None:
 
 def whole(network: SameSize, image: Tensor) -> Tensor:
     with torch.no_grad():
-        return network(image[None])[0]
+        restored: Tensor = network(image[None])
+    return restored[0]
 
 
 @pytest.mark.parametrize("name", SMALL)

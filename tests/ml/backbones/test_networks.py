@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from app.api.schemas.jobs import JobOptions
 from ml.backbones import BACKBONES, BackboneName, SameSize, build, dncnn, parameter_count, rcan, rdn, vdsr
+from ml.backbones.rcan import ChannelAttention
+from ml.backbones.rdn import Rdn
 
 Seeded = Callable[[int], torch.Generator]
 every_backbone = pytest.mark.parametrize("name", BACKBONES)
@@ -100,7 +102,9 @@ def test_features_neither_vanish_nor_explode_from_block_to_block(seeded: Seeded)
     values = torch.randn(1, 3, 40, 40, generator=seeded(0))
     torch.manual_seed(0)
     power = []
-    for module in list(vdsr(1).body)[:-1]:
+    body = vdsr(1).body
+    assert isinstance(body, nn.Sequential)
+    for module in list(body)[:-1]:
         values = module(values)
         power.append(values.square().mean().item())
     assert 0.5 < power[-1] / power[0] < 2
@@ -151,6 +155,7 @@ def test_the_fusion_of_dense_blocks_is_that_of_their_joined_results(seeded: Seed
     """The network adds them up one by one, for the memory."""
     torch.manual_seed(0)
     body = rdn(1, blocks=3, layers=2, growth=4, width=8).body
+    assert isinstance(body, Rdn)
     torch.nn.init.normal_(body.tail.weight)
     image = torch.rand(1, 3, 9, 7, generator=seeded(0))
     shallow = body.head(image)
@@ -163,7 +168,9 @@ def test_the_fusion_of_dense_blocks_is_that_of_their_joined_results(seeded: Seed
 
 
 def test_channel_attention_weighs_each_channel_by_means_over_the_image(seeded: Seeded) -> None:
-    attention = rcan(1, groups=1, blocks=1, width=4, reduction=2).body.groups[0].body[0].attention
+    network = rcan(1, groups=1, blocks=1, width=4, reduction=2)
+    attention = network.get_submodule("body.groups.0.body.0.attention")
+    assert isinstance(attention, ChannelAttention)
     features = torch.rand(2, 4, 5, 3, generator=seeded(0))
     for sample, weighted in zip(features, attention(features), strict=True):
         hidden = (attention.squeeze.weight[:, :, 0, 0] @ sample.mean(dim=(1, 2)) + attention.squeeze.bias).clamp(min=0)

@@ -22,7 +22,7 @@ def network() -> SameSize:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = rcan(2, groups=1, blocks=2, width=8, reduction=2, window=WINDOW)
-        torch.nn.init.normal_(network.body.tail.weight, std=0.1)
+        torch.nn.init.normal_(network.get_parameter("body.tail.weight"), std=0.1)
     return network
 
 

@@ -12,9 +12,9 @@ from scipy.ndimage import convolve as scipys_convolve
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from ml.chance import uniform
 from ml.distortions import DISTORTIONS
 from ml.distortions.blurs import convolve, disc_kernel, gaussian_blur, gaussian_kernel, motion_kernel
-from ml.distortions.kinds import uniform
 
 Seeded = Callable[[int], torch.Generator]
 

@@ -13,7 +13,8 @@ from skimage.color import rgb2ycbcr
 from torch import Tensor
 
 from ml.distortions import DISTORTIONS
-from ml.distortions.coding import YCBCR, coarse_colour, quantized
+from ml.distortions.coding import coarse_colour, quantized
+from ml.distortions.jpeg_arithmetic import YCBCR
 from ml.images import from_uint8, to_uint8
 
 Seeded = Callable[[int], torch.Generator]

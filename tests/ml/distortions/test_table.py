@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ml.chance import uniform
 from ml.distortions import DISTORTIONS, PAPERS, distort
-from ml.distortions.kinds import uniform
 from ml.images import from_uint8
 
 Seeded = Callable[[int], torch.Generator]
