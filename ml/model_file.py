@@ -27,7 +27,11 @@ def unpack(path: Path) -> tuple[SameSize, dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             card = _judged(json.loads((file.metadata() or {})["card"]))
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, KeyError, ValueError, RecursionError, SafetensorError) as error:
+    except SafetensorError as error:  # Its own words are those of a parser.
+        raise ValueError(f"path: {path} is not a model of ours (no safetensors file, or a damaged one)") from error
+    except KeyError as error:
+        raise ValueError(f"path: {path} is not a model of ours (it has no card)") from error
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"path: {path} is not a model of ours ({error})") from error
     try:
         network = build(card["backbone"], card["unshuffle"], seed=0)

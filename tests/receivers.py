@@ -41,7 +41,7 @@ class Message:
         return dict(json.loads(self.body)["data"])
 
     def is_signed_with(self, secret: str) -> bool:
-        return verify(self.body, self.headers, secret) == json.loads(self.body)
+        return bool(verify(self.body, self.headers, secret) == json.loads(self.body))
 
 
 Respond = Callable[[Message, BaseHTTPRequestHandler], None]

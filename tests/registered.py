@@ -17,11 +17,12 @@ def model_file(**card: Any) -> bytes:
 
     from ml.backbones import build
     from ml.model_file import pack
+    from tests.layers import convolution
 
     described = CARD | card
     network = build(described["backbone"], described["unshuffle"], seed=0)
     with torch.no_grad():
-        network.body[-1].weight.normal_(0, 0.01, generator=torch.Generator().manual_seed(0))
+        convolution(network, -1).weight.normal_(0, 0.01, generator=torch.Generator().manual_seed(0))
     return pack(network, described)
 
 

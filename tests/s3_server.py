@@ -45,7 +45,7 @@ class S3Server:
         options += ["--etag-hash", ""]
         # What a test changes in the folder is to be seen soon; with a time of 0 the server spins.
         options += ["--dir-cache-time", "10ms"]
-        command = [Path(sys.executable).with_name("rclone"), "serve", "s3", *options]
+        command: list[str | Path] = [Path(sys.executable).with_name("rclone"), "serve", "s3", *options]
         with (self.folder / "log").open("ab") as log:
             self.process = start([*command, self.folder / "data"], stdout=log, stderr=log)
         eventually(self._answers, what="the S3 server")

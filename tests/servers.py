@@ -32,7 +32,7 @@ T = TypeVar("T")
 NOBODY = 65534
 
 
-def eventually(look: Callable[[], T], timeout_s: float = 30.0, every_s: float = 0.05, what: str = "") -> T:
+def eventually(look: Callable[[], T | None], timeout_s: float = 30.0, every_s: float = 0.05, what: str = "") -> T:
     """The first true answer of `look`; fails the test where none comes in time."""
     deadline = time.monotonic() + timeout_s
     while not (seen := look()):
@@ -40,6 +40,10 @@ def eventually(look: Callable[[], T], timeout_s: float = 30.0, every_s: float = 
             raise AssertionError(f"{what or 'it'} did not come true within {timeout_s} s; last seen: {seen!r}")
         time.sleep(every_s)
     return seen
+
+
+def until_gone(pid: int, timeout_s: float, every_s: float = 0.05) -> None:
+    eventually(lambda: not is_alive(pid), timeout_s, every_s, what=f"the end of process {pid}")
 
 
 def start(command: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]:
@@ -132,7 +136,8 @@ def postgres_installation() -> Iterator[PostgresInstallation]:
                 shutil.copytree(libraries, root / "wheel" / libraries.name, symlinks=True)
             root.chmod(0o755)
             os.chown(data, user, user)
-        initdb = [installation / "bin/initdb", "--no-sync", "-A", "trust", "-U", "postgres", "-E", "utf8", "-D", data]
+        initdb: list[str | Path] = [installation / "bin/initdb", "--no-sync", "-D", data]
+        initdb += ["-A", "trust", "-U", "postgres", "-E", "utf8"]
         subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, cwd="/", **as_user(user))
         port = free_port()
         command = [

@@ -22,6 +22,7 @@ from app.api.schemas.wire import DatasetId, Page
 from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, receive_text, spooled
 from app.core import repository
 from app.core.errors import (
+    BadArchive,
     BadImage,
     BadPairs,
     BadRequest,
@@ -39,7 +40,7 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 ARCHIVE_FIELD: Final = "archive"
 BODY_TYPES: Final = ("multipart/form-data", "application/zip")
 ZIP_TYPES: Final = ("application/zip", "application/x-zip-compressed")
-UPLOAD_REFUSALS: Final = (BadRequest, TooLarge, UnsupportedMedia, BadPairs, BadImage)
+UPLOAD_REFUSALS: Final = (BadRequest, TooLarge, UnsupportedMedia, BadPairs, BadArchive, BadImage)
 
 FILES: Final[dict[str, Any]] = {
     "type": "array",
@@ -111,10 +112,11 @@ async def receive_pairs(request: Request, services: ServicesDep) -> AsyncIterato
                 yield await receive_text(request, spool)
                 return
             case other:
-                raise UnsupportedMedia(
-                    f"A body of type {other or 'unknown'} is not understood; send {' or '.join(BODY_TYPES)}.",
-                    pointer="Content-Type",
-                )
+                accepted = " or ".join(BODY_TYPES)
+                if request.url.path.endswith("/jobs"):  # A dataset is made of files alone.
+                    accepted += ", or application/json that names a dataset"
+                detail = f"A body of type {other or 'unknown'} is not understood; send {accepted}."
+                raise UnsupportedMedia(detail, pointer="Content-Type")
         async with services.examiners.turns:
             yield upload
 
@@ -144,7 +146,7 @@ def archive_rules(settings: Settings) -> ArchiveRules:
         max_files=2 * settings.max_pairs,
         max_file_bytes=settings.max_pair_bytes,
         max_total_bytes=settings.max_upload_bytes,
-        unusable=BadPairs,
+        unusable=BadArchive,
         too_many=lambda count: BadPairs(f"The zip holds {count} files; {accepted}"),
         field_of=side_of,
         misplaced="The file is in neither clean/ nor distorted/.",

@@ -25,6 +25,8 @@ MAX_TIFF_TILE_PIXELS: Final = 1 << 24  # A tile is decoded whole, however small 
 MAX_TIFF_PLANES_BYTES: Final = 768 << 20  # Of separate planes a worker holds a strip each, however long it is.
 TIFF_DEPTHS: Final = {1, 2, 4, 8, 16}  # Bits; others a worker does not read.
 SIGNED: Final = 2  # as a sample format of a TIFF
+FLOATING: Final = 3
+DNG_VERSION: Final = 50706  # The tag of a camera's raw file, whose first image is often but a small preview.
 YCBCR: Final = 6  # as a photometric interpretation of a TIFF
 JPEG_COMPRESSIONS: Final = {6, 7}  # of a TIFF
 TIFF_COLOURS: Final = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # Channels of each photometric interpretation
@@ -41,6 +43,19 @@ SIGNATURES: Final = {
     b"%PDF": "PDF",
     b"PK\x03\x04": "zip",
 }
+
+TO_CONVERT: Final = (  # Images of formats that are not decoded here: where the signature begins, and the name.
+    (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\x00\x00\x01\x00", "ICO"),
+    *((0, b"P%d%c" % (kind, space), "PNM") for kind in range(1, 7) for space in b"\n\r\t "),
+    *((4, b"ftyp" + brand, "AVIF") for brand in (b"avif", b"avis")),
+    *((4, b"ftyp" + brand, "HEIC") for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")),
+    *((4, b"ftyp" + brand, "HEIF") for brand in (b"mif1", b"msf1")),
+    *((0, start, "raw") for start in (b"II*\x00\x10\x00\x00\x00CR", b"FUJIFILMCCD-RAW", b"IIU\x00", b"IIRO")),
+)
 
 # The limits are settings, judged below; Pillow's own would warn or raise at another number.
 Image.MAX_IMAGE_PIXELS = None
@@ -199,6 +214,8 @@ def _length(file: BinaryIO) -> int:
 
 def _judge(image: Image.Image, file: BinaryIO, max_pixels: int) -> None:
     _judge_size(*image.size, max_pixels)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _judge_tiff_pixels(image.tag_v2)
     if image.mode not in PIXEL_TYPES:
         raise BadImage(f"The pixel type {image.mode} is not supported.")
     match image.format:
@@ -233,11 +250,6 @@ def _judge_tiff(image: Image.Image) -> None:
             f"The TIFF has its colours in separate planes, of which {held} bytes would have to be held at once; "
             f"at most {MAX_TIFF_PLANES_BYTES} are accepted."
         )
-    bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
-    signed = SIGNED in tags.get(TiffImagePlugin.SAMPLEFORMAT, ())
-    if signed or bits not in TIFF_DEPTHS:
-        kind = f"{bits} bits{' with sign' if signed else ''}"
-        raise BadImage(f"The TIFF has pixels of {kind}; 8 or 16 bits without sign are needed.")
     photometric = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION)
     if photometric == YCBCR and tags.get(TiffImagePlugin.COMPRESSION) not in JPEG_COMPRESSIONS:
         raise BadImage("The TIFF holds YCbCr that is not compressed as JPEG; grey, RGB or CMYK is needed.")
@@ -255,6 +267,33 @@ def _judge_tiff(image: Image.Image) -> None:
         raise BadImage("The TIFF has several pages; a single image is needed.")
 
 
+def _judge_tiff_pixels(tags: Any) -> None:
+    if DNG_VERSION in tags:
+        raise _to_be_converted("DNG")
+    bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    sample_format = tags.get(TiffImagePlugin.SAMPLEFORMAT, ())
+    if FLOATING in sample_format:
+        raise BadImage(f"The TIFF has pixels of {bits}-bit floating point; export it with 8 or 16 bits.")
+    if SIGNED in sample_format or bits not in TIFF_DEPTHS:
+        kind = f"{bits} bits{' with sign' if SIGNED in sample_format else ''}"
+        raise BadImage(f"The TIFF has pixels of {kind}; 8 or 16 bits without sign are needed.")
+
+
+def _judge_strange_tiff(file: BinaryIO) -> None:
+    """Raise what can be said of a TIFF that Pillow cannot open, if its tags can be read at least."""
+    file.seek(0)
+    start = cast("BinaryIO", _Start(file))
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(start.read(8))
+        start.seek(tags.next)
+        tags.load(start)
+        _judge_tiff_pixels(tags)
+    except ServiceError:
+        raise
+    except Exception:  # noqa: BLE001 - a hostile file can make the reader raise anything, and it is refused anyway
+        return
+
+
 def _held_of_planes(tags: Any, width: int, height: int) -> int:
     """The bytes of one strip of every plane, 0 where the colours stand together or in tiles."""
     if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) != 2 or TiffImagePlugin.TILEWIDTH in tags:
@@ -268,10 +307,23 @@ def _unidentified(file: BinaryIO) -> ServiceError:
     """What to say about a file that no accepted decoder knows."""
     file.seek(0)
     head = file.read(16)
+    for place, signature, name in TO_CONVERT:
+        if head.startswith(signature, place):
+            return _to_be_converted(name)
     kind = next((name for signature, name in SIGNATURES.items() if head.startswith(signature)), None)
     if not head:
         return BadImage("The file is empty.")
+    if kind == "TIFF":
+        try:
+            _judge_strange_tiff(file)
+        except ServiceError as refusal:
+            return refusal
     if kind is not None and kind.upper() in FORMATS:
         return BadImage(f"The {kind} is damaged or incomplete: its header cannot be read.")
     found = f"It is a {kind} file" if kind else "It is not an image"
     return UnsupportedMedia(f"{found}; accepted are {', '.join(FORMATS)}.")
+
+
+def _to_be_converted(kind: str) -> UnsupportedMedia:
+    article = "an" if kind[0] in "AI" else "a"
+    return UnsupportedMedia(f"It is {article} {kind} file; convert it to PNG, TIFF or JPEG.")

@@ -57,6 +57,11 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 SVG: Final = "image/svg+xml"
 PNG: Final = "image/png"
 EVENT_STREAM: Final = "text/event-stream"
+ENDED_IN_WORDS: Final = {
+    "succeeded": "The job has ended",
+    "failed": "The job has failed",
+    "cancelled": "The job was cancelled",
+}
 JSON: Final = "application/json"
 
 # One event of the stream, as the framework describes its own.
@@ -255,7 +260,7 @@ def get_graph(
     job = repository.get_job(session, job_id)
     if job.graph is None:
         if job.state in ENDED:
-            raise Conflict(f"The job has {job.state} before it had a relation graph.")
+            raise Conflict(f"{ENDED_IN_WORDS[job.state]} before it had a relation graph.")
         raise NotReady("The job has no relation graph yet.", retry_after_s=2)
     headers = {"Vary": "Accept"}
     if media_type == SVG:
@@ -292,7 +297,7 @@ def get_preview(
     job = repository.get_job(session, job_id)
     if job.preview_blob is None:
         if job.state in ENDED:
-            raise Conflict(f"The job has {job.state} before it had a preview.")
+            raise Conflict(f"{ENDED_IN_WORDS[job.state]} before it had a preview.")
         raise NotReady("The job has no preview yet.", retry_after_s=2)
     headers = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from app.api.deps import Services
 from app.api.examiners import Examined, Refused
-from app.api.file_names import is_plain
+from app.api.file_names import is_plain, with_side
 from app.api.schemas.datasets import Fix, PairOut
 from app.api.uploads import Spool, UploadedFile
 from app.core.errors import BadPairs, RefusedFile
@@ -43,8 +43,8 @@ def pair_up(files: Sequence[UploadedFile], settings: Settings) -> list[FilePair]
     clean = [file for file in files if file.field == "clean"]
     distorted = [file for file in files if file.field == "distorted"]
     strange = [file for file in files if file.field not in {"clean", "distorted"}]
-    refused = [RefusedFile(file.name, "The file is in neither `clean` nor `distorted`.") for file in strange]
-    refused += [RefusedFile(file.name, reason) for file in clean + distorted if (reason := _bad_name(file.name))]
+    refused = [_refused(file, "The file is in neither `clean` nor `distorted`.") for file in strange]
+    refused += [_refused(file, reason) for file in clean + distorted if (reason := _bad_name(file.name))]
     refused += [*_twice(clean, "clean"), *_twice(distorted, "distorted")]
     if refused:
         raise BadPairs("The files cannot be paired.", pointer=refused[0].name, files=refused)
@@ -53,8 +53,8 @@ def pair_up(files: Sequence[UploadedFile], settings: Settings) -> list[FilePair]
     common = [file for file in distorted if _stem(file) in by_stem]
     if common or len(clean) != len(distorted):
         stems = {_stem(file) for file in distorted}
-        alone = [RefusedFile(file.name, "It has no clean partner.") for file in distorted if file not in common]
-        alone += [RefusedFile(file.name, "It has no distorted partner.") for file in clean if _stem(file) not in stems]
+        alone = [_refused(file, "It has no clean partner.") for file in distorted if file not in common]
+        alone += [_refused(file, "It has no distorted partner.") for file in clean if _stem(file) not in stems]
         if common and alone:
             raise BadPairs("Some files have no partner of the same name.", pointer=alone[0].name, files=alone)
         if alone:
@@ -64,12 +64,17 @@ def pair_up(files: Sequence[UploadedFile], settings: Settings) -> list[FilePair]
     else:
         pairs = [FilePair(_stem(one), one, other) for one, other in zip(clean, distorted, strict=True)]
     if not settings.min_pairs <= len(pairs) <= settings.max_pairs:
-        raise wrong_count(f"There are {len(pairs)} pairs", settings)
+        found = "There is 1 pair" if len(pairs) == 1 else f"There are {len(pairs)} pairs"
+        raise wrong_count(found, settings)
     return sorted(pairs, key=lambda pair: pair.name) if common else pairs
 
 
 def wrong_count(found: str, settings: Settings) -> BadPairs:
     return BadPairs(f"{found}; between {settings.min_pairs} and {settings.max_pairs} are accepted.")
+
+
+def _refused(file: UploadedFile, reason: str) -> RefusedFile:
+    return RefusedFile(with_side(file.field, file.name), reason)
 
 
 def _stem(file: UploadedFile) -> str:
@@ -86,7 +91,7 @@ def _twice(files: Sequence[UploadedFile], side: str) -> Iterable[RefusedFile]:
     count = Counter(map(_stem, files))
     for file in files:
         if count[_stem(file)] > 1:
-            yield RefusedFile(file.name, f"{count[_stem(file)]} {side} files have the name {_stem(file)!r}.")
+            yield _refused(file, f"{count[_stem(file)]} {side} files have the name {_stem(file)!r}.")
 
 
 def examine(
@@ -106,7 +111,7 @@ def examine(
     with ThreadPoolExecutor(services.examiners.count) as threads:
         answers = list(threads.map(one, pairs))
     refusals = [
-        (RefusedFile((pair.clean if side == "clean" else pair.distorted).name, reason), kind)
+        (_refused(pair.clean if side == "clean" else pair.distorted, reason), kind)
         for pair, answer in zip(pairs, answers, strict=True)
         if isinstance(answer, Refused)
         for side, reason, kind in answer.refusals
@@ -141,7 +146,7 @@ def _require_one_scale(examined: Sequence[ExaminedPair]) -> None:
     others = [pair for pair in examined if pair.scale != common]
     if others:
         files = [
-            RefusedFile(pair.files.distorted.name, f"Its scale is {pair.scale}, that of most others {common}.")
+            _refused(pair.files.distorted, f"Its scale is {pair.scale}, that of most others {common}.")
             for pair in others
         ]
         raise BadPairs("All pairs of a dataset must have the same scale.", pointer=files[0].name, files=files)

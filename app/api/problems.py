@@ -193,6 +193,8 @@ def _in_words(error: ErrorDetails) -> str:
             return PATTERNS_IN_WORDS.get(error["ctx"]["pattern"], error["msg"])
         case "model_attributes_type":  # What is sent as another type is not read as JSON.
             return "a JSON object is needed, sent as application/json"
+        case "value_error":  # Of ours, before which the framework puts what it is.
+            return str(error["ctx"]["error"])
     return error["msg"]
 
 

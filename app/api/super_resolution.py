@@ -45,7 +45,8 @@ log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v1", tags=["super-resolution"])
 
-RAW_TYPES: Final = (*IMAGE_TYPES, "image/jpg", "image/x-ms-bmp", "application/octet-stream")
+OCTET_STREAM: Final = "application/octet-stream"
+RAW_TYPES: Final = (OCTET_STREAM, "binary/octet-stream")  # Beside all that is called an image; the decoder decides.
 FIELD: Final = "image"
 BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}, "example": "…"}
 IMAGE_IN: Final[dict[str, Any]] = {
@@ -92,11 +93,14 @@ async def receive_image(request: Request, services: ServicesDep) -> AsyncIterato
                 for name in upload.fields:
                     raise Unprocessable("The form takes no fields; options go into the query.", pointer=f"/{name}")
                 yield upload
-            case kind if kind in RAW_TYPES:
+            case kind if kind in RAW_TYPES or kind.startswith("image/"):
                 yield await receive_raw(request, spool, limits)
             case other:
-                accepted = ", ".join((*IMAGE_TYPES, "multipart/form-data"))
-                detail = f"A body of type {other or 'unknown'} is not understood; send {accepted}."
+                accepted = f"{', '.join((*IMAGE_TYPES, OCTET_STREAM))} or multipart/form-data"
+                detail = (
+                    f"A body of type {other or 'unknown'} is not understood; send {accepted}. "
+                    "With curl: -H 'Content-Type: image/png'."
+                )
                 raise UnsupportedMedia(detail, pointer="Content-Type")
 
 

@@ -15,6 +15,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 
+from app.api.file_names import with_side
 from app.api.slices import Slice
 from app.core.errors import BadRequest, RefusedFile, ServiceError, TooLarge, Unprocessable
 
@@ -106,7 +107,8 @@ class FileSink:
         self.spool.append(chunk)
         if self.spool.size - self.start > self.max_bytes:
             reason = f"The file has more than {self.max_bytes} bytes."
-            raise TooLarge(reason, pointer=self.name, files=[RefusedFile(self.name, reason)])
+            shown = with_side(self.field, self.name)
+            raise TooLarge(reason, pointer=shown, files=[RefusedFile(shown, reason)])
 
     def done(self) -> UploadedFile:
         size = self.spool.size - self.start

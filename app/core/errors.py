@@ -106,7 +106,7 @@ class TooLarge(ServiceError):
 
 
 class UnsupportedMedia(ServiceError):
-    status, code, title = 415, "unsupported-media", "The file is not an image in an accepted format"
+    status, code, title = 415, "unsupported-media", "What was sent is not of an accepted format"
 
 
 class Unprocessable(ServiceError):

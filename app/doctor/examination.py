@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from scipy import ndimage
 
-from app.doctor.colour import compare_colour
+from app.doctor.colour import colourless_side, compare_colour
 from app.doctor.content import clipping, texture
 from app.doctor.fingerprint import fingerprint
 from app.doctor.measurements import Measurements, Registration, Similarity
@@ -44,6 +44,7 @@ def examine(clean: Pixels, distorted: Pixels) -> Measurements:
         registration=found,
         radius=hypot(height, width) / 2,
         colour=colour,
+        colourless=colourless_side(clean, distorted),
         sharpness=compare_sharpness(even, other[..., 0]),
         texture=texture(grey_clean),
         clipping=clipping(clean, distorted),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Channels = tuple[float, float, float]
 Order = Literal["right", "swapped", "equal"]
+Side = Literal["clean", "distorted"]
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,17 @@ class Clipping:
 
 @dataclass(frozen=True)
 class Measurements:
-    """All that is measured of one pair, PSNR in dB (None for equal images). `radius` is half the diagonal in pixels."""
+    """All that is measured of one pair, PSNR in dB (None for equal images). `radius` is half the diagonal in pixels.
+
+    `colourless` is the side that is grey where the other has colours.
+    """
 
     psnr_db: float | None
     aligned_psnr_db: float | None
     registration: Registration
     radius: float
     colour: Colour
+    colourless: Side | None
     sharpness: Sharpness
     texture: float
     clipping: Clipping

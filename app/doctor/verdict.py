@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import hypot, radians
 from typing import Final, Literal
 
-from app.doctor.measurements import Colour, Measurements
+from app.doctor.measurements import Measurements
 
 Code = Literal[
     "identical",
@@ -20,6 +20,8 @@ Code = Literal[
     "rotated",
     "scaled",
     "colour",
+    "grey_clean",
+    "grey_distorted",
     "little_texture",
     "clipped",
     "duplicate",
@@ -56,7 +58,7 @@ def findings(measured: Measurements) -> list[Finding]:
     if measured.registration.correlation < LEAST_CORRELATION:
         sentence = "The images hardly resemble each other; do they show the same scene?"
         return [Finding("unrelated", "error", sentence)]
-    return [*_swapped(measured), *_misaligned(measured), *_colours(measured.colour), *_content(measured)]
+    return [*_swapped(measured), *_misaligned(measured), *_colours(measured), *_content(measured)]
 
 
 def _swapped(measured: Measurements) -> list[Finding]:
@@ -90,7 +92,20 @@ def _misaligned(measured: Measurements) -> list[Finding]:
     return found
 
 
-def _colours(colour: Colour) -> list[Finding]:
+def _colours(measured: Measurements) -> list[Finding]:
+    if measured.colourless == "clean":
+        sentence = (
+            "The clean image is grey and the distorted one has colour: nothing can be learnt about colours; "
+            "send both in grey or both in colour."
+        )
+        return [Finding("grey_clean", "error", sentence)]
+    if measured.colourless == "distorted":
+        sentence = (
+            "The distorted image is grey and the clean one has colour, which the model can only guess; "
+            "send both in grey unless that is meant."
+        )
+        return [Finding("grey_distorted", "warning", sentence)]
+    colour = measured.colour
     if colour.difference < COLOUR_MATTERS_LEVELS:
         return []
     mean = sum(colour.gain) / 3

@@ -20,14 +20,15 @@ def blob(text: str) -> str:
 
 def ended(state: str) -> Row:
     """What goes with a state."""
-    return {
+    rows: dict[str, Row] = {
         "queued": {},
         "running": {"lease_token": "t1", "lease_until": 1.0, "started_at": LONG_AGO},
         "cancelling": {"lease_token": "t2", "lease_until": 2e9, "cancel_requested": 1.0, "started_at": LONG_AGO},
         "succeeded": {"started_at": LONG_AGO, "finished_at": LONG_AGO},
         "failed": {"finished_at": LONG_AGO, "error_code": "internal", "error_message": "Something failed."},
         "cancelled": {"finished_at": LONG_AGO, "cancel_requested": 1.0},
-    }[state]
+    }
+    return rows[state]
 
 
 def realistic(*, cancellable_operations: bool = True) -> dict[str, list[Row]]:

@@ -19,6 +19,7 @@ from app.core.consistency import Holdings, examine
 from app.core.database import open_database, read_sessions, sessions
 from app.core.folder_storage import FolderStorage
 from app.core.settings import Settings
+from app.core.storage import Storage
 from app.core.tables import Dataset, Job, ModelVersion, Pair
 from tests.servers import create_postgres_database, eventually, postgres_programs
 
@@ -31,7 +32,7 @@ def holdings_of(database_url: str, blob_dir: Path) -> Iterator[Holdings]:
     engine.dispose()
 
 
-def train(database: sessionmaker[Session], storage: FolderStorage, name: str) -> None:
+def train(database: sessionmaker[Session], storage: Storage, name: str) -> None:
     """A job from its upload to its model, with checkpoints that replace each other: blob first, row second."""
 
     def put(what: str) -> str:

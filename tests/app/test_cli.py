@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -235,10 +236,15 @@ def posted(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> di
             message = message_from_bytes(
                 f"Content-Type: {request.headers['Content-Type']}\n\n".encode() + request.read()
             )
-            for part in message.get_payload():
+            parts = message.get_payload()
+            assert isinstance(parts, list)
+            for part in parts:
+                assert isinstance(part, Message)
                 if part.get_filename() is None:
-                    name = part.get_param("name", header="Content-Disposition")
-                    fields[name] = part.get_payload(decode=True).decode()
+                    name, content = part.get_param("name", header="Content-Disposition"), part.get_payload(decode=True)
+                    assert isinstance(name, str)
+                    assert isinstance(content, bytes)
+                    fields[name] = content.decode()
             return httpx.Response(202, json=examples.JOB)
         return httpx.Response(200, json=examples.DATASET)
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core import consistency, jobs, repository, retention
 from app.core.consistency import Holdings
 from app.core.database import read_sessions
+from app.core.errors import LeaseLost
 from app.core.finding import Finding
 from app.core.folder_storage import FolderStorage
 from app.core.lost_blobs import LOSSES
@@ -239,6 +240,7 @@ def test_old_blobs_without_a_row_are_removed_and_young_and_named_ones_stay(house
     found = house.wrong()
     assert set(found) == {"orphan-blobs", "broken-uploads"}
     assert found["orphan-blobs"].items == (old,)
+    assert found["broken-uploads"].items == ()
     assert found["orphan-blobs"].mend is not None
     assert found["orphan-blobs"].mend() == "2 files removed"
     assert house.wrong() == {}
@@ -252,7 +254,7 @@ def test_a_job_whose_worker_has_gone_is_taken_back_and_its_worker_is_shut_out(ho
     assert mended(house, "stuck-jobs") == "1 job queued again, 0 cancelled, 0 failed"
     with house.holdings.sessions.begin() as session:
         assert session.get_one(Job, job.id).state == "queued"
-        with pytest.raises(jobs.LeaseLost):
+        with pytest.raises(LeaseLost):
             jobs.renew(session, jobs.Lease(job.id, "t", 1), 60)
 
 

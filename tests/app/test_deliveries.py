@@ -3,7 +3,6 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import pairwise
@@ -28,7 +27,7 @@ GOOD, BAD = Answer(0.1, status=204), Answer(0.1, status=500, excerpt="oh no")
 
 
 @pytest.fixture
-def rows(database: sessionmaker[Session]) -> Iterator[sessionmaker[Session]]:
+def rows(database: sessionmaker[Session]) -> sessionmaker[Session]:
     with database.begin() as session:
         session.add(Dataset(id="ds_1", scale=1))
     return database

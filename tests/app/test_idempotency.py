@@ -152,9 +152,7 @@ def test_the_key_row_of_a_job_names_it(client: httpx.Client, rows: sessionmaker[
 # Images
 
 
-def keyed(
-    client: httpx.Client, key: str, body: bytes, prefer: str = "respond-async", **options: object
-) -> httpx.Response:
+def keyed(client: httpx.Client, key: str, body: bytes, prefer: str = "respond-async", **options: int) -> httpx.Response:
     headers = {**PNG, "Prefer": prefer, "Idempotency-Key": key}
     return client.post(PATH, content=body, headers=headers, params=options)
 

@@ -173,6 +173,46 @@ def test_a_tiff_of_other_depths_or_with_sign_is_refused(bits: int, sample_format
     assert "8 or 16 bits without sign are needed" in error.detail
 
 
+@pytest.mark.parametrize(("channels", "kind"), [(1, np.float32), (3, np.float32), (3, np.float16), (3, np.float64)])
+def test_a_tiff_of_floating_point_is_told_how_to_export_it(channels: int, kind: type[np.floating]) -> None:
+    buffer = io.BytesIO()
+    colours = "rgb" if channels == 3 else "minisblack"
+    tifffile.imwrite(buffer, np.zeros((37, 31, channels), kind).squeeze(), photometric=colours)
+    error = refusal(buffer.getvalue())
+    assert isinstance(error, BadImage)
+    bits = np.dtype(kind).itemsize * 8
+    assert error.detail == f"The TIFF has pixels of {bits}-bit floating point; export it with 8 or 16 bits."
+
+
+def test_a_camera_s_dng_is_not_taken_for_its_preview() -> None:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels(), photometric="rgb", extratags=[(50706, "B", 4, (1, 4, 0, 0), True)])
+    error = refusal(buffer.getvalue())
+    assert isinstance(error, UnsupportedMedia)
+    assert error.detail == "It is a DNG file; convert it to PNG, TIFF or JPEG."
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "a HEIF"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1", "an AVIF"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000"),
+        (b"\xff\x4f\xff\x51\0\x2f", "a JPEG 2000"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL"),
+        (b"P6\n31 37\n255\n", "a PNM"),
+        (b"\0\0\1\0\1\0 ", "an ICO"),
+        (b"FUJIFILMCCD-RAW 0201", "a raw"),
+        (b"II*\0\x10\0\0\0CR\2\0", "a raw"),
+    ],
+)
+def test_an_image_of_another_format_is_named_with_the_remedy(start: bytes, name: str) -> None:
+    error = refusal(start + bytes(500))
+    assert isinstance(error, UnsupportedMedia)
+    assert error.detail == f"It is {name} file; convert it to PNG, TIFF or JPEG."
+
+
 @pytest.mark.parametrize("bits", [1, 4, 8, 16])
 def test_a_tiff_of_up_to_sixteen_bits_without_sign_is_accepted(bits: int) -> None:
     assert refusal(grey_tiff(bits, 1)) is None

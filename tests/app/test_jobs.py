@@ -105,8 +105,8 @@ def test_every_network_may_be_asked_for_at_every_resolution(client: httpx.Client
 
 
 def test_how_gamma_acts_and_how_meta_learning_looks_ahead_may_be_asked_for(client: httpx.Client) -> None:
-    chosen = {"scheme": "drtl-maml", "prefer": "likeness", "guidance": "weight", "temperature": 0.1, "top_k": 3}
-    chosen |= {"maml_order": "first", "inner_rate": 0.02, "linear_probe": False}
+    chosen: dict[str, Any] = {"scheme": "drtl-maml", "prefer": "likeness", "guidance": "weight"}
+    chosen |= {"temperature": 0.1, "top_k": 3, "maml_order": "first", "inner_rate": 0.02, "linear_probe": False}
     options = accepted(post_job(client, **chosen))["options"]
     assert {name: options[name] for name in chosen} == chosen
     assert accepted(post_job(client, name="plain"))["options"].items() >= {"guidance": "sample", "top_k": None}.items()
@@ -471,13 +471,18 @@ def test_the_preview_is_served_once_there_is_one(
     with rows.begin() as session:
         lease = jobs.claim_next(session, "task", 60.0)
     assert lease is not None
-    for text in (b"first", b"second"):
+
+    def shown(text: bytes) -> str:
         blob = storage.put(io.BytesIO(text))
         with rows.begin() as session:
             jobs.save_preview(session, lease, blob, psnr_db=30.0, improved=True)
         answer = client.get(path)
         assert (answer.status_code, answer.content) == (200, text)
         assert answer.headers["content-type"] == "image/png"
+        return blob
+
+    shown(b"first")
+    blob = shown(b"second")
     told = [event for event in client.get(f"/v1/jobs/{job_id}/events").json()["items"] if event["kind"] == "preview"]
     assert len({event["payload"]["url"] for event in told}) == 2
     assert client.get(told[-1]["payload"]["url"]).content == b"second"
@@ -510,4 +515,13 @@ def test_the_preview_that_a_client_has_is_not_sent_again_but_the_next_is(
 def test_a_job_that_ended_without_a_preview_says_so(client: httpx.Client) -> None:
     job_id = client.post("/v1/jobs", files=pair_files(2), data={"name": "unseen"}).json()["id"]
     client.post(f"/v1/jobs/{job_id}/cancel")
-    assert "cancelled" in problem(client.get(f"/v1/jobs/{job_id}/preview"), 409, "conflict")["detail"]
+    for what, name in (("preview", "preview"), ("graph", "relation graph")):
+        detail = problem(client.get(f"/v1/jobs/{job_id}/{what}"), 409, "conflict")["detail"]
+        assert detail == f"The job was cancelled before it had a {name}."
+
+
+def test_a_reserved_name_is_refused_in_the_service_s_own_words(client: httpx.Client) -> None:
+    answer = client.post("/v1/jobs", files=pair_files(2), data={"name": "auto"})
+    detail = problem(answer, 422, "unprocessable")["detail"]
+    assert "'auto' is reserved" in detail
+    assert "Value error" not in detail

@@ -200,7 +200,7 @@ def test_many_scrapes_at_once_ask_the_database_once(database: sessionmaker[Sessi
         asked += 1
         return database()
 
-    taker = CensusTaker(counting)  # type: ignore[arg-type]
+    taker = CensusTaker(counting)  # type: ignore[arg-type]  # A maker of sessions, without its options.
     for _ in range(50):
         taker.take()
     assert asked == 1

@@ -12,6 +12,7 @@ from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, func, inspect, select, text
+from sqlalchemy import Table as Stored
 from sqlalchemy.exc import IntegrityError
 
 from app.core import jobs, operations, repository
@@ -86,6 +87,7 @@ def read_as_the_service_does(engine: Engine, before: dict[str, list[dict[str, ob
     with sessions(engine)() as session:
         for mapper in Table.registry.mappers:
             held = len(session.scalars(select(mapper.class_)).all())
+            assert isinstance(mapper.local_table, Stored)
             assert held == len(before.get(mapper.local_table.name, [])), mapper.class_
         assert {job.id for job in repository.list_jobs(session, 10, None, None)} == {f"job_{state}" for state in STATES}
         assert [pair.report["shift"] for pair in repository.get_dataset(session, "ds_used").pairs] == [[0.5, -1]] * 2

@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.core.tables import Batch, Job, Operation
+from app.core import keys
+from app.core.settings import Settings
+from app.core.tables import ApiKey, Batch, Job, Operation
 from app.main import create_app
 from drtl_client import documents
 from tests.app.conftest import problem
@@ -24,7 +27,11 @@ NEWER = {
     "a kind of value": {"seed": "by the clock", "quality": [80, 90], "priority": 7},
 }
 LISTS = {"jobs": Job, "operations": Operation, "batches": Batch}
-CLIENTS = {"jobs": documents.Job, "operations": documents.Operation, "batches": documents.Batch}
+CLIENTS: dict[str, type[documents.Job | documents.Operation | documents.Batch]] = {
+    "jobs": documents.Job,
+    "operations": documents.Operation,
+    "batches": documents.Batch,
+}
 written_newer = pytest.mark.parametrize("newer", NEWER.values(), ids=NEWER)
 everywhere = pytest.mark.parametrize("kind", LISTS)
 
@@ -46,7 +53,9 @@ def rewrite(made: Made, rows: sessionmaker[Session]) -> Callable[..., None]:
 
     def write(kind: str, options: dict[str, Any]) -> None:
         with rows.begin() as session:
-            session.get_one(LISTS[kind], made[kind]["id"]).options = options
+            row = session.get_one(LISTS[kind], made[kind]["id"])
+            assert isinstance(row, Job | Operation | Batch)
+            row.options = options
 
     return write
 
@@ -85,6 +94,14 @@ def test_such_options_are_still_refused_in_requests(
     name = next(iter(newer))
     body = {"dataset_id": dataset, "name": "other", name: newer[name]}
     assert problem(client.post("/v1/jobs", json=body), 422, "unprocessable")["pointer"] == f"/{name}"
+
+
+def test_a_key_with_a_limit_of_a_newer_release_works_with_those_that_are_known(rows: sessionmaker[Session]) -> None:
+    with rows.begin() as session:
+        key, _ = keys.create(session, "newer", ["read"], limits={"pairs": 7})
+        key.limits = {**key.limits, "gpu_hours": 3}
+        limits = keys.Limits.of(key, Settings())
+    assert limits == replace(keys.Limits.of(ApiKey(limits={}), Settings()), pairs=7)
 
 
 @pytest.mark.parametrize("schema", ["JobOut", "OperationOut", "BatchOut", "BatchWithItems"])

@@ -269,7 +269,7 @@ def is_whole(engine: Engine) -> bool:
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         left_over = connection.scalar(text("SELECT count(*) FROM pg_index WHERE NOT indisvalid"))
-        return compare_metadata(context, schema.Table.metadata) == [] and left_over == 0
+        return compare_metadata(context, schema.Table.metadata) == [] and bool(left_over == 0)
 
 
 class Killed(BaseException):

@@ -14,8 +14,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.api import super_resolution
-from app.core import operations
+from app.core import operations, repository
 from app.core.folder_storage import FolderStorage
 from app.core.settings import Settings
 from app.core.storage import StorageDown
@@ -46,7 +45,7 @@ def hands(rows: sessionmaker[Session], api_settings: Settings, register: Registe
 def queued(client: httpx.Client, hands: Hands) -> Callable[..., dict[str, Any]]:
     """Sends an image that waits; returns its operation."""
 
-    def send(model: str = "scanner", **options: object) -> dict[str, Any]:
+    def send(model: str = "scanner", **options: str | float) -> dict[str, Any]:
         path = f"/v1/models/{model}/super-resolve"
         answer = client.post(path, content=encoded(pixels()), headers=LATER, params=options)
         assert answer.status_code == 202, answer.text
@@ -144,7 +143,7 @@ def test_an_image_that_is_taken_in_is_not_asked_for_again_where_the_database_the
     def fail(*_: object) -> NoReturn:
         raise failure
 
-    monkeypatch.setattr(super_resolution.repository, "get_operation", fail)
+    monkeypatch.setattr(repository, "get_operation", fail)
     answer = client.post(PATH, content=encoded(pixels()), headers={**PNG, "Prefer": "wait=2"})
     monkeypatch.undo()
     assert answer.status_code == 202

@@ -9,11 +9,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from click.testing import Result
 from PIL import Image
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from app.cli import app as cli
 from app.core.folder_storage import FolderStorage
@@ -291,3 +290,15 @@ def test_the_command_says_where_it_cannot_write_and_leaves_nothing_there(tmp_pat
         assert isinstance(refused.exception, CommandFailed)
         assert str(refused.exception).startswith(f"{where} cannot be written: ")
     assert contents(tmp_path) == before
+
+
+def test_a_grey_clean_image_of_coloured_ones_is_rejected_and_no_fix_is_offered(client: httpx.Client) -> None:
+    files: Files = []
+    for number in range(2):
+        scene = pixels(150, 140, seed=number)
+        files.append(("clean", (f"{number}.png", encoded(Image.fromarray(scene).convert("L")))))
+        files.append(("distorted", (f"{number}.png", encoded(noisy(scene)))))
+    pair = created(client.post("/v1/datasets", files=files))["pairs"][0]
+    assert pair["verdict"] == "reject"
+    assert "grey_clean" in {finding["code"] for finding in pair["findings"]}
+    assert "match_colour" not in {finding["fix"] for finding in pair["findings"]}

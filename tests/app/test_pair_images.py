@@ -1,17 +1,22 @@
 """Images of pairs as a browser can show them."""
 
 import io
+import threading
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, BinaryIO
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
+from app.api.examiners import MOST_REQUESTS, Examiners
+from app.api.uploads import Spool, UploadedFile
 from app.core.folder_storage import FolderStorage
 from app.core.settings import Settings
 from tests.app.material import encoded, noisy, pair_files, pixels
+from tests.servers import eventually
 
 Problem = Callable[[httpx.Response, int, str], dict[str, Any]]
 
@@ -81,6 +86,38 @@ def test_an_image_that_the_client_has_is_not_even_opened(
     problem(client.get(missing, headers={"If-None-Match": "*"}), 404, "not-found")
     # A storage that works and does not have it has lost it: no use in trying again.
     problem(client.get(f"{path}/clean"), 410, "file-lost")
+
+
+def test_whoever_waits_for_an_examiner_holds_no_connection_and_who_has_the_image_does_not_wait(
+    client: httpx.Client, api_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = upload(client, encoded(pixels()), encoded(noisy(pixels())))
+    tag = client.get(f"{path}/clean").headers["etag"]
+    examining, done = threading.Event(), threading.Event()
+    render = Examiners.render
+
+    def slow(self: Examiners, file: BinaryIO, max_side: int | None, spool: Spool) -> UploadedFile:
+        examining.set()
+        assert done.wait(20)
+        return render(self, file, max_side, spool)
+
+    monkeypatch.setattr(Examiners, "render", slow)
+    monkeypatch.setattr("app.api.pair_images.open_blob", lambda storage, key: counted(storage.open(key)))
+    opened: list[BinaryIO] = []
+
+    def counted(file: BinaryIO) -> BinaryIO:
+        opened.append(file)
+        return file
+
+    with ThreadPoolExecutor(MOST_REQUESTS + 2) as pool:
+        waiting = [pool.submit(client.get, f"{path}/distorted") for _ in range(MOST_REQUESTS + 2)]
+        assert examining.wait(20)
+        eventually(lambda: len(opened) == MOST_REQUESTS)
+        # More of them than there are connections, and yet there is one for everybody else.
+        assert client.get("/v1/jobs", timeout=5).status_code == 200
+        assert client.get(f"{path}/clean", headers={"If-None-Match": tag}, timeout=5).status_code == 304
+        done.set()
+        assert {answer.result().status_code for answer in waiting} == {200}
 
 
 def test_what_is_not_there_is_a_problem(client: httpx.Client, problem: Problem) -> None:

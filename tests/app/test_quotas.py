@@ -1,5 +1,6 @@
 """What a key may use, and what it is told when it has used that up."""
 
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +21,7 @@ from app.core.settings import Settings
 from app.main import create_app
 from tests.app.conftest import connected, problem
 from tests.app.material import encoded, pair_files, pixels, zipped
-from tests.app.test_tenants import fill
+from tests.app.possessions import fill
 
 LimitedClient = Callable[..., httpx.Client]
 IMAGE = encoded(pixels(500, 401))  # 0.2 megapixels
@@ -270,7 +271,7 @@ def test_a_window_is_exceeded_exactly_when_more_than_the_limit_was_counted(
 ) -> None:
     queue = Queue(valkey_url)
     try:
-        whose = keys.secrets.token_hex(8)
+        whose = secrets.token_hex(8)
         total = 0
         for amount in amounts:
             total += amount

@@ -42,7 +42,7 @@ def test_what_is_allowed_is_global_and_no_group_of_hosts(address: Address) -> No
 @given(not_public_v4)
 def test_an_inner_ipv4_address_is_refused_however_it_is_wrapped_in_ipv6(address: IPv4Address) -> None:
     number = int(address)
-    wrapped = [
+    wrapped: list[Address] = [
         IPv6Address(0xFFFF << 32 | number),  # mapped
         IPv6Address(number),  # compatible
         IPv6Address(int(IPv6Address("64:ff9b::")) | number),  # NAT64

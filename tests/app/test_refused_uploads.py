@@ -60,7 +60,7 @@ def refused(answer: httpx.Response, status: int, code: str, *names: str) -> list
 
 def test_every_unpaired_file_is_named(send: Callable[..., httpx.Response]) -> None:
     files = [*pair_files(3), ("clean", ("alone.png", encoded(pixels()))), ("distorted", ("odd.png", encoded(pixels())))]
-    reasons = refused(send(files), 422, "bad-pairs", "odd.png", "alone.png")
+    reasons = refused(send(files), 422, "bad-pairs", "distorted/odd.png", "clean/alone.png")
     assert reasons == ["It has no clean partner.", "It has no distorted partner."]
 
 
@@ -72,7 +72,7 @@ def test_unequal_counts_without_a_common_name_are_refused(send: Callable[..., ht
 
 def test_sizes_that_differ_are_refused(send: Callable[..., httpx.Response]) -> None:
     files = with_file(pair_files(3), 3, encoded(pixels(84, 71)))
-    (reason,) = refused(send(files), 422, "bad-pairs", "001.jpg")
+    (reason,) = refused(send(files), 422, "bad-pairs", "distorted/001.jpg")
     assert "83×71" in reason
     assert "84×71" in reason
 
@@ -82,27 +82,36 @@ def test_sizes_that_are_no_common_integer_scale_are_refused(
     send: Callable[..., httpx.Response], size: tuple[int, int]
 ) -> None:
     files = with_file(pair_files(3), 2, encoded(pixels(*size)))
-    refused(send(files), 422, "bad-pairs", "001.jpg")
+    refused(send(files), 422, "bad-pairs", "distorted/001.jpg")
 
 
 def test_a_distorted_image_larger_than_the_clean_one_is_refused(send: Callable[..., httpx.Response]) -> None:
-    refused(send(with_file(pair_files(3), 3, encoded(pixels(166, 142)))), 422, "bad-pairs", "001.jpg")
+    refused(send(with_file(pair_files(3), 3, encoded(pixels(166, 142)))), 422, "bad-pairs", "distorted/001.jpg")
 
 
 def test_pairs_of_different_scales_are_refused(send: Callable[..., httpx.Response]) -> None:
     files = with_file(pair_files(3), 2, encoded(pixels(166, 142)))
-    (reason,) = refused(send(files), 422, "bad-pairs", "001.jpg")
+    (reason,) = refused(send(files), 422, "bad-pairs", "distorted/001.jpg")
     assert reason == "Its scale is 2, that of most others 1."
 
 
 def test_images_with_a_short_side_are_refused(send: Callable[..., httpx.Response]) -> None:
-    refused(send(pair_files(2, 120, 63)), 422, "bad-pairs", "000.png", "000.jpg", "001.png", "001.jpg")
+    refused(
+        send(pair_files(2, 120, 63)),
+        422,
+        "bad-pairs",
+        "clean/000.png",
+        "distorted/000.jpg",
+        "clean/001.png",
+        "distorted/001.jpg",
+    )
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_pairs_are_refused(client: httpx.Client, count: int) -> None:
     answer = client.post("/v1/jobs", files=[*pair_files(count), ("name", (None, b"scanner"))])
-    assert f"There are {count} pairs" in problem(answer, 422, "bad-pairs")["detail"]
+    said = "There is 1 pair;" if count == 1 else "There are 0 pairs;"
+    assert said in problem(answer, 422, "bad-pairs")["detail"]
 
 
 def test_500_pairs_are_refused(send: Callable[..., httpx.Response]) -> None:
@@ -111,8 +120,13 @@ def test_500_pairs_are_refused(send: Callable[..., httpx.Response]) -> None:
     assert "between 2 and 100" in problem(send(files), 422, "bad-pairs")["detail"]
 
 
+def test_of_equal_names_on_both_sides_the_refused_one_is_told(send: Callable[..., httpx.Response]) -> None:
+    files: Files = [(side, (f"{i}.png", encoded(pixels()))) for i in range(3) for side in ("clean", "distorted")]
+    refused(send(with_file(files, 3, b"text")), 415, "unsupported-media", "distorted/1.png")
+
+
 def test_a_text_file_named_png_is_refused(send: Callable[..., httpx.Response]) -> None:
-    (reason,) = refused(send(with_file(pair_files(3), 2, b"not an image\n")), 415, "unsupported-media", "001.png")
+    (reason,) = refused(send(with_file(pair_files(3), 2, b"not an image\n")), 415, "unsupported-media", "clean/001.png")
     assert reason == "It is not an image; accepted are PNG, JPEG, WEBP, TIFF, BMP."
 
 
@@ -121,29 +135,29 @@ def test_a_text_file_named_png_is_refused(send: Callable[..., httpx.Response]) -
 def test_a_truncated_image_is_refused(client: httpx.Client, file_format: str, share: float) -> None:
     whole = encoded(pixels(), file_format)
     answer = client.post("/v1/datasets", files=with_file(pair_files(3), 2, whole[: int(len(whole) * share)]))
-    refused(answer, 422, "bad-image", "001.png")
+    refused(answer, 422, "bad-image", "clean/001.png")
 
 
 def test_an_empty_file_is_refused(send: Callable[..., httpx.Response]) -> None:
-    assert refused(send(with_file(pair_files(3), 2, b"")), 422, "bad-image", "001.png") == ["The file is empty."]
+    assert refused(send(with_file(pair_files(3), 2, b"")), 422, "bad-image", "clean/001.png") == ["The file is empty."]
 
 
 def test_an_animated_gif_is_refused(send: Callable[..., httpx.Response]) -> None:
-    (reason,) = refused(send(with_file(pair_files(3), 2, animation("GIF"))), 415, "unsupported-media", "001.png")
+    (reason,) = refused(send(with_file(pair_files(3), 2, animation("GIF"))), 415, "unsupported-media", "clean/001.png")
     assert "GIF" in reason
 
 
 @pytest.mark.parametrize(("file_format", "word"), [("PNG", "animated"), ("WEBP", "animated"), ("TIFF", "pages")])
 def test_animations_and_several_pages_are_refused(client: httpx.Client, file_format: str, word: str) -> None:
     answer = client.post("/v1/datasets", files=with_file(pair_files(3), 2, animation(file_format)))
-    (reason,) = refused(answer, 422, "bad-image", "001.png")
+    (reason,) = refused(answer, 422, "bad-image", "clean/001.png")
     assert word in reason
 
 
 def test_a_50000_by_50000_bomb_is_refused_at_once(send: Callable[..., httpx.Response]) -> None:
     files = with_file(pair_files(3), 2, png_bomb())
     start = time.monotonic()
-    (reason,) = refused(send(files), 413, "too-large", "001.png")
+    (reason,) = refused(send(files), 413, "too-large", "clean/001.png")
     assert time.monotonic() - start < 2
     assert "50000×50000" in reason
 
@@ -162,35 +176,35 @@ def test_a_jpeg_with_absurdly_many_scans_is_refused(client: httpx.Client) -> Non
     scan = whole.index(b"\xff\xda")
     many = whole[:-2] + whole[scan:-2] * 60 + whole[-2:]
     answer = client.post("/v1/datasets", files=with_file(pair_files(3), 3, many))
-    (reason,) = refused(answer, 422, "bad-image", "001.jpg")
+    (reason,) = refused(answer, 422, "bad-image", "distorted/001.jpg")
     assert "scans" in reason
 
 
 def test_floating_point_pixels_are_refused(client: httpx.Client) -> None:
     image = encoded(Image.fromarray(pixels()[..., 0].astype("float32")), "TIFF")
     (reason,) = refused(
-        client.post("/v1/datasets", files=with_file(pair_files(3), 2, image)), 422, "bad-image", "001.png"
+        client.post("/v1/datasets", files=with_file(pair_files(3), 2, image)), 422, "bad-image", "clean/001.png"
     )
-    assert "pixel type F" in reason
+    assert reason == "The TIFF has pixels of 32-bit floating point; export it with 8 or 16 bits."
 
 
 def test_32_bit_pixels_are_refused(client: httpx.Client) -> None:
     image = encoded(pixels()[..., 0].astype("int32"), "TIFF")
     answer = client.post("/v1/datasets", files=with_file(pair_files(3), 2, image, "001.tif"))
-    (reason,) = refused(answer, 422, "bad-image", "001.tif")
+    (reason,) = refused(answer, 422, "bad-image", "clean/001.tif")
     assert reason == "The TIFF has pixels of 32 bits with sign; 8 or 16 bits without sign are needed."
 
 
 def test_all_bad_files_are_named_at_once_and_mixed_reasons_are_bad_pairs(send: Callable[..., httpx.Response]) -> None:
     files = with_file(with_file(pair_files(4), 2, b"text"), 5, encoded(pixels())[:300])
-    reasons = refused(send(files), 422, "bad-pairs", "001.png", "002.jpg")
+    reasons = refused(send(files), 422, "bad-pairs", "clean/001.png", "distorted/002.jpg")
     assert "not an image" in reasons[0]
     assert "damaged or incomplete" in reasons[1]
 
 
 def test_duplicate_stems_are_refused(send: Callable[..., httpx.Response]) -> None:
     files = [*pair_files(2), ("clean", ("000.jpg", encoded(pixels(), "JPEG")))]
-    reasons = refused(send(files), 422, "bad-pairs", "000.png", "000.jpg")
+    reasons = refused(send(files), 422, "bad-pairs", "clean/000.png", "clean/000.jpg")
     assert reasons[0] == "2 clean files have the name '000'."
 
 
@@ -214,15 +228,15 @@ def test_a_name_with_the_end_of_a_line_is_refused_though_clients_write_it_otherw
 ) -> None:
     name = f"00{letter}0.png"
     files = with_file(pair_files(2), 0, encoded(pixels()), name)
-    refused(client.post("/v1/datasets", files=files), 422, "bad-pairs", name)
+    refused(client.post("/v1/datasets", files=files), 422, "bad-pairs", f"clean/{name}")
 
 
 @pytest.mark.parametrize("letter", INVISIBLE)
 def test_a_name_that_does_not_show_all_that_is_in_it_is_refused(client: httpx.Client, letter: str) -> None:
     name = f"00{letter}0.png"
     files = with_file(pair_files(2), 0, encoded(pixels()), name)
-    refused(client.post("/v1/datasets", files=files), 422, "bad-pairs", name)
-    refused(client.post("/v1/datasets", content=zip_of(files), headers=ZIP), 422, "bad-pairs", f"clean/{name}")
+    refused(client.post("/v1/datasets", files=files), 422, "bad-pairs", f"clean/{name}")
+    refused(client.post("/v1/datasets", content=zip_of(files), headers=ZIP), 422, "bad-archive", f"clean/{name}")
 
 
 @pytest.mark.parametrize(
@@ -250,7 +264,11 @@ def test_empty_and_broken_bodies_are_bad_requests(
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "image/png", None])
 def test_other_kinds_of_body_are_unsupported(client: httpx.Client, content_type: str | None) -> None:
     headers = {"Content-Type": content_type} if content_type else {}
-    problem(client.post("/v1/datasets", content=b"x", headers=headers), 415, "unsupported-media")
+    document = problem(client.post("/v1/datasets", content=b"x", headers=headers), 415, "unsupported-media")
+    assert "JSON" not in document["title"] + document["detail"].upper()
+    document = problem(client.post("/v1/jobs", content=b"x", headers=headers), 415, "unsupported-media")
+    assert "application/json" in document["detail"]
+    assert "file" not in document["title"]
 
 
 # Zips
@@ -262,7 +280,7 @@ def test_other_kinds_of_body_are_unsupported(client: httpx.Client, content_type:
 def test_names_that_leave_the_archive_are_refused(client: httpx.Client, name: str) -> None:
     entries = [(f"{field}/{file}", content) for field, (file, content) in pair_files(2)]
     answer = client.post("/v1/datasets", content=zipped([*entries, (name, encoded(pixels()))]), headers=ZIP)
-    (reason,) = refused(answer, 422, "bad-pairs", name)
+    (reason,) = refused(answer, 422, "bad-archive", name)
     assert "plain relative path" in reason
 
 
@@ -273,7 +291,7 @@ def test_a_symbolic_link_is_refused(client: httpx.Client) -> None:
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc/passwd")
     answer = client.post("/v1/datasets", content=buffer.getvalue(), headers=ZIP)
-    assert refused(answer, 422, "bad-pairs", "clean/link.png") == ["The entry is a symbolic link."]
+    assert refused(answer, 422, "bad-archive", "clean/link.png") == ["The entry is a symbolic link."]
 
 
 def test_a_zip_bomb_is_refused_by_its_ratio(client: httpx.Client) -> None:
@@ -283,7 +301,7 @@ def test_a_zip_bomb_is_refused_by_its_ratio(client: httpx.Client) -> None:
     made = time.monotonic()
     answer = client.post("/v1/datasets", content=body, headers=ZIP)
     assert time.monotonic() - made < 2 + (made - start)
-    assert all("-fold" in file["reason"] for file in problem(answer, 422, "bad-pairs")["files"])
+    assert all("-fold" in file["reason"] for file in problem(answer, 422, "bad-archive")["files"])
 
 
 def test_a_zip_that_lies_about_its_sizes_is_refused(client: httpx.Client) -> None:
@@ -294,7 +312,7 @@ def test_a_zip_that_lies_about_its_sizes_is_refused(client: httpx.Client) -> Non
     at = honest.index(b"PK\x01\x02")
     assert honest[at + 24 : at + 28] == struct.pack("<I", size)
     lying = honest[: at + 24] + struct.pack("<I", 10) + honest[at + 28 :]
-    assert "damaged" in problem(client.post("/v1/datasets", content=lying, headers=ZIP), 422, "bad-pairs")["detail"]
+    assert "damaged" in problem(client.post("/v1/datasets", content=lying, headers=ZIP), 422, "bad-archive")["detail"]
 
 
 def test_a_zip_with_too_many_entries_is_refused(client: httpx.Client) -> None:
@@ -308,7 +326,7 @@ def test_a_zip_with_a_huge_directory_is_not_read(client: httpx.Client) -> None:
     body = zipped(entries, zipfile.ZIP_STORED)
     assert (
         "too many entries"
-        in problem(client.post("/v1/datasets", content=body, headers=ZIP), 422, "bad-pairs")["detail"]
+        in problem(client.post("/v1/datasets", content=body, headers=ZIP), 422, "bad-archive")["detail"]
     )
 
 
@@ -332,7 +350,7 @@ def test_a_zip_that_unpacks_too_large_in_all_is_refused(api_settings: Settings) 
     [b"PK\x03\x04 and nothing", zip_of(pair_files(2))[:-30], zip_of(pair_files(2))[:2000], zip_of(pair_files(2))[500:]],
 )
 def test_a_damaged_zip_is_refused(client: httpx.Client, body: bytes) -> None:
-    problem(client.post("/v1/datasets", content=body, headers=ZIP), 422, "bad-pairs")
+    problem(client.post("/v1/datasets", content=body, headers=ZIP), 422, "bad-archive")
 
 
 def test_encrypted_and_otherwise_compressed_entries_are_refused(client: httpx.Client) -> None:
@@ -340,19 +358,19 @@ def test_encrypted_and_otherwise_compressed_entries_are_refused(client: httpx.Cl
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("clean/a.png", b"x")
     (reason,) = refused(
-        client.post("/v1/datasets", content=buffer.getvalue(), headers=ZIP), 422, "bad-pairs", "clean/a.png"
+        client.post("/v1/datasets", content=buffer.getvalue(), headers=ZIP), 422, "bad-archive", "clean/a.png"
     )
     assert "deflate" in reason
     locked = bytearray(zip_of(pair_files(1)))
     locked[locked.index(b"PK\x01\x02") + 8] |= 1
     answer = client.post("/v1/datasets", content=bytes(locked), headers=ZIP)
-    assert refused(answer, 422, "bad-pairs", "clean/000.png") == ["The entry is encrypted."]
+    assert refused(answer, 422, "bad-archive", "clean/000.png") == ["The entry is encrypted."]
 
 
 def test_files_outside_the_two_folders_are_refused(client: httpx.Client) -> None:
     entries = [(f"{field}/{name}", content) for field, (name, content) in pair_files(2)]
     answer = client.post("/v1/datasets", content=zipped([*entries, ("notes.txt", b"hello")]), headers=ZIP)
-    refused(answer, 422, "bad-pairs", "notes.txt")
+    refused(answer, 422, "bad-archive", "notes.txt")
 
 
 # Sizes of bodies
@@ -391,7 +409,7 @@ def test_a_huge_body_of_unknown_length_is_refused_while_it_streams(small_app: Fa
 def test_a_single_file_that_is_too_large_is_refused_by_name(small_app: FastAPI) -> None:
     with connected(small_app) as client:
         answer = client.post("/v1/datasets", files=with_file(pair_files(2), 1, bytes(2 << 20)))
-    refused(answer, 413, "too-large", "000.jpg")
+    refused(answer, 413, "too-large", "distorted/000.jpg")
 
 
 def test_an_upload_that_stalls_is_given_up(small_app: FastAPI) -> None:

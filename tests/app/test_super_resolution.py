@@ -45,6 +45,7 @@ def worker(rows: sessionmaker[Session], api_settings: Settings) -> Iterator[dict
                 stop.wait(0.2)
             with rows() as session:
                 operation = repository.get_operation(session, lease.operation_id)
+            assert operation.input_blob is not None
             with storage.open(operation.input_blob) as file, Image.open(file) as image:
                 flipped = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).convert("RGB")
             output = storage.put(io.BytesIO(encoded(flipped, operation.options["output"])))
@@ -124,7 +125,9 @@ def test_respond_async_answers_at_once_and_the_result_follows(client: httpx.Clie
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
-@pytest.mark.parametrize("kind", ["application/octet-stream", "image/png", "image/bmp"])
+@pytest.mark.parametrize(
+    "kind", [*("application/octet-stream", "binary/octet-stream"), "image/png", "image/pjpeg", "image/tif"]
+)
 def test_every_format_is_accepted_by_its_content(
     client: httpx.Client, register: Register, file_format: str, kind: str
 ) -> None:
@@ -230,7 +233,10 @@ def test_a_model_that_is_not_there_is_not_found(client: httpx.Client, register: 
 def test_what_cannot_be_negotiated_is_refused(client: httpx.Client, register: Register) -> None:
     register()
     problem(client.post(PATH, content=encoded(pixels()), headers={**PNG, "Accept": "image/gif"}), 406, "not-acceptable")
-    problem(client.post(PATH, content=b"x", headers={"Content-Type": "text/plain"}), 415, "unsupported-media")
+    typed = client.post(PATH, content=b"x", headers={"Content-Type": "text/plain"})
+    detail = problem(typed, 415, "unsupported-media")["detail"]
+    assert "application/octet-stream" in detail
+    assert "-H 'Content-Type: image/png'" in detail
     two = [("image", ("a", encoded(pixels()))), ("image", ("b", encoded(pixels())))]
     problem(client.post(PATH, files=two), 400, "bad-request")
     problem(client.post(PATH, files={"name": (None, b"x")}), 400, "bad-request")

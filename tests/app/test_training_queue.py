@@ -275,7 +275,7 @@ def carry_out(queue: Queue, action: tuple[object, ...]) -> None:
     """Do it, if it can be done; check what must hold of every claim."""
     match action:
         case ("put", str(owner), priority, steps):
-            queue.put(owner, priority, scheme="baseline", finetune_steps=steps)  # type: ignore[arg-type]
+            queue.put(owner, priority, scheme="baseline", finetune_steps=steps)  # type: ignore[arg-type]  # As in ACTIONS.
         case ("take", _):
             with queue.sessions() as session:
                 before = {each.owner: each.held for each in training_queue.in_line(session)}

@@ -4,6 +4,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -33,7 +34,7 @@ def test_more_waiting_requests_than_threads_leave_the_service_responsive(
     register()
     hands = Hands.of(rows, api_settings)
     patient = api_settings.model_copy(update={"wait_s": 60.0})
-    body = {"content": encoded(pixels(16, 16)), "headers": {"Content-Type": "image/png"}}
+    body: dict[str, Any] = {"content": encoded(pixels(16, 16)), "headers": {"Content-Type": "image/png"}}
 
     def all_wait() -> bool:
         with rows() as session:

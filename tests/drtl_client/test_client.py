@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
@@ -20,7 +21,7 @@ from drtl_client import AsyncClient, Client, Job, errors, events
 from tests.images import image_pairs
 from tests.servers import RunningService
 
-SHORT = {"scheme": "baseline", "finetune_steps": 20, "unshuffle": 4}
+SHORT: dict[str, Any] = {"scheme": "baseline", "finetune_steps": 20, "unshuffle": 4}
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ def test_the_graph_is_one_of_networkx_with_gamma_on_its_nodes(client: Client, tr
         assert graph.nodes[name]["gamma"] == gamma
         assert graph.edges[name, relation.graph["target"]]["cosine"] == pytest.approx(gamma, abs=0.01)
     assert relation.sentence
-    assert b"<svg" in client.jobs.graph_svg(trained)
+    assert b"<svg" in bytes(client.jobs.graph_svg(trained))
 
 
 def test_lists_go_on_over_pages(client: Client, trained: Job, monkeypatch: pytest.MonkeyPatch) -> None:

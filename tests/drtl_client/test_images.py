@@ -54,7 +54,7 @@ def test_arrays_that_are_no_images_are_refused_with_the_reason(array: NDArray[np
 
 def test_what_is_no_image_at_all_is_refused() -> None:
     with pytest.raises(TypeError, match="not list"):
-        as_part("image", [1, 2])  # type: ignore[arg-type]
+        as_part("image", [1, 2])  # type: ignore[arg-type]  # No image, on purpose.
 
 
 def restored(image: Image.Image | bytes) -> Restored:

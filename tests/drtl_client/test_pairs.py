@@ -89,7 +89,7 @@ def test_a_folder_without_pairs_is_refused(tmp_path: Path) -> None:
 
 def test_a_pair_of_three_is_refused() -> None:
     with pytest.raises(errors.BadFolder, match="a clean and a distorted"):
-        as_parts([(b"1", b"2", b"3")])  # type: ignore[list-item]
+        as_parts([(b"1", b"2", b"3")])  # type: ignore[list-item]  # Three, on purpose.
 
 
 @settings(deadline=None)

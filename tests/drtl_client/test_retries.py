@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
@@ -12,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import ServiceError
-from drtl_client import AsyncClient, Client, DRTLError, errors, transports
+from drtl_client import AsyncClient, Client, DRTLError, errors
 from drtl_client.flow import Request
-from drtl_client.options import fields_of
+from drtl_client.options import Option, fields_of
 from drtl_client.retries import LONGEST_RETRY_AFTER_S, pause_s
 
 PROBLEM = {"Content-Type": "application/problem+json"}
-JOB = {"items": [], "next": None}
+JOB: dict[str, Any] = {"items": [], "next": None}
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def at_once(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr(transports.anyio, "sleep", at_once)
+    monkeypatch.setattr(anyio, "sleep", at_once)
     return pauses
 
 
@@ -241,6 +242,13 @@ def test_an_answer_of_something_else_than_the_service_is_still_readable() -> Non
 
 
 def test_options_are_words_as_forms_have_them() -> None:
-    asked = {"fix": ["align", "crop"], "seed": 3, "outscale": 1.5, "explain": True, "name": "x", "unshuffle": None}
+    asked: dict[str, Option] = {
+        "fix": ["align", "crop"],
+        "seed": 3,
+        "outscale": 1.5,
+        "explain": True,
+        "name": "x",
+        "unshuffle": None,
+    }
     words = {"fix": "align,crop", "seed": "3", "outscale": "1.5", "explain": "true", "name": "x"}
     assert fields_of(asked) == words

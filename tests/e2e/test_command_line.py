@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -71,7 +72,7 @@ def test_with_json_standard_output_is_json_and_nothing_else(
     assert job["state"] == "succeeded"
     assert job["name"] == "scanner"
 
-    def answer(*arguments: str | Path) -> object:
+    def answer(*arguments: str | Path) -> Any:
         ended = drtl(service, *arguments, "--json")
         assert ended.returncode == 0, ended.stderr
         return json.loads(ended.stdout)

@@ -50,11 +50,15 @@ def test_the_brokers_password_is_in_no_command_line(service: RunningService) -> 
         assert b"redis://:" not in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
+def assert_started_again(service: RunningService, name: str) -> None:
+    before = service.pid(name)
+    os.kill(before, signal.SIGKILL)
+    eventually(lambda: service.pid(name) != before, what=f"a new {name}")
+
+
 def test_a_child_that_dies_is_started_again(service: RunningService) -> None:
     for name in ("beat", "worker-inference"):
-        before = service.pid(name)
-        os.kill(before, signal.SIGKILL)
-        eventually(lambda name=name, before=before: service.pid(name) != before, what=f"a new {name}")
+        assert_started_again(service, name)
 
 
 def test_a_taken_port_is_replaced_and_one_signal_stops_everything(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from typing import Any
 
 import httpx
 import numpy as np
@@ -37,7 +38,9 @@ def png(array: np.ndarray, **options: object) -> bytes:
     return file.getvalue()
 
 
-def restore(service: RunningService, image: bytes, path: str = PATH, accept: str = "image/png", **options: object):
+def restore(
+    service: RunningService, image: bytes, path: str = PATH, accept: str = "image/png", **options: str | float
+) -> httpx.Response:
     headers = {"Content-Type": "application/octet-stream", "Accept": accept}
     return service.http.post(path, content=image, headers=headers, params=options, timeout=120)
 
@@ -47,15 +50,19 @@ def opened(answer: httpx.Response) -> Image.Image:
     return Image.open(io.BytesIO(answer.content))
 
 
-def submitted(service: RunningService, image: bytes, **options: object) -> str:
+def submitted(service: RunningService, image: bytes) -> str:
     headers = {"Content-Type": "image/png", "Prefer": "respond-async"}
-    answer = service.http.post(PATH, content=image, headers=headers, params=options)
+    answer = service.http.post(PATH, content=image, headers=headers)
     assert answer.status_code == 202, answer.text
     return str(answer.headers["location"])
 
 
-def state_of(service: RunningService, location: str) -> dict:
-    return service.http.get(location).json()
+def state_of(service: RunningService, location: str) -> dict[str, Any]:
+    return dict(service.http.get(location).json())
+
+
+def until_cancelled(service: RunningService, location: str) -> None:
+    eventually(lambda: state_of(service, location)["state"] == "cancelled", timeout_s=20, what="its end")
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +190,7 @@ def test_a_small_image_does_not_wait_for_large_ones(service: RunningService, lar
         for location in locations:
             service.http.post(f"{location}/cancel")
         for location in locations:
-            eventually(lambda at=location: state_of(service, at)["state"] == "cancelled", timeout_s=20, what="its end")
+            until_cancelled(service, location)
 
 
 def test_many_clients_at_once_are_all_served(service: RunningService) -> None:

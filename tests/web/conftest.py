@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from axe_core_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.database import open_database, sessions
@@ -33,7 +33,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 PATIENCE_MS = 40_000  # The service trains meanwhile, on a machine that may be busy with other things.
-PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 860}
+PHONE, DESKTOP = ViewportSize(width=390, height=844), ViewportSize(width=1280, height=860)
 
 Visit = Callable[..., Page]
 Folders = tuple[Path, Path]

@@ -12,7 +12,7 @@ from app.core.folder_storage import FolderStorage
 from app.core.settings import Settings
 from app.main import create_app
 from tests.app.conftest import connected
-from tests.app.test_tenants import fill
+from tests.app.possessions import fill
 from tests.web.conftest import DESKTOP, PATIENCE_MS, Folders, serious_findings
 
 LOADS = """address => new Promise((tell) => {

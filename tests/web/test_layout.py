@@ -10,7 +10,7 @@ from tests.web.conftest import DESKTOP, PHONE, Folders, Visit, overflow, screens
 
 pytestmark = pytest.mark.timeout(300)  # The first test waits for a training.
 
-PAGES = {
+PAGES: dict[str, tuple[str, str | re.Pattern[str]]] = {
     "train": ("/", re.compile("Teach it")),
     "stored": ("/#/?dataset={dataset_id}", re.compile("Train on pairs")),
     "jobs": ("/#/jobs", "Jobs"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import FileChooser, Page, Route, expect
 
 from tests.servers import RunningService, eventually
 from tests.web.conftest import PHONE, Folders, Visit
@@ -119,9 +119,13 @@ def test_the_keyboard_alone_is_enough(visit: Visit, folders: Folders) -> None:
                 return
         raise AssertionError(f"{name} cannot be reached by the keyboard")
 
-    answers = [files_of(folders[1]), files_of(folders[0]), files_of(folders[1])[0]]
+    answers: list[Path | list[Path]] = [files_of(folders[1]), files_of(folders[0]), files_of(folders[1])[0]]
+
+    def choose(chooser: FileChooser) -> None:
+        chooser.set_files(answers.pop(0))
+
     # One listener for all: with one for each, the first key may come before the browser hands its dialogs over.
-    page.on("filechooser", lambda chooser: chooser.set_files(answers.pop(0)))
+    page.on("filechooser", choose)
     for zone in ("Distorted images", "Clean images"):
         tab_to(f"Choose files for {zone}")
         page.keyboard.press("Enter")

@@ -76,6 +76,8 @@ class FindingOut(BaseModel):
         "rotated",
         "scaled",
         "colour",
+        "grey_clean",
+        "grey_distorted",
         "little_texture",
         "clipped",
         "duplicate",

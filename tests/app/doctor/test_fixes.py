@@ -57,11 +57,11 @@ def test_a_shift_by_whole_pixels_is_undone_without_interpolation() -> None:
 def test_with_a_scale_the_clean_side_stays_a_multiple(scale: int) -> None:
     clean = bytes_of(photograph(height=240, width=180))[: 240 // scale * scale, : 180 // scale * scale]
     distorted = clean[::scale, ::scale]
-    for fix in (
-        lambda move: fixes.align(clean, distorted, move, centre_of(clean), scale),
-        lambda move: fixes.crop(clean, distorted, move, scale),
+    move = Similarity(2.6, -5.3, 0.4)
+    for one, other in (
+        fixes.align(clean, distorted, move, centre_of(clean), scale),
+        fixes.crop(clean, distorted, move, scale),
     ):
-        one, other = fix(Similarity(2.6, -5.3, 0.4))
         assert one.shape[:2] == (other.shape[0] * scale, other.shape[1] * scale)
         assert other.shape < distorted.shape
 
