@@ -169,7 +169,8 @@ def restore_by_service(client: Client, model: str, tasks: Sequence[Task], option
             _leave(tasks[number:], str(error), tell)
             return
         else:
-            tell(Restored(task, {"model": how.model, "precision": how.precision}))
+            facts = {"model": how.model, "precision": how.precision, "match": how.match, "match_word": how.match_word}
+            tell(Restored(task, facts))
 
 
 def _leave(tasks: Sequence[Task], reason: str, tell: Tell) -> None:

@@ -71,6 +71,7 @@ class HowRestored:
     tile: int | None  # Side of the tiles, pixels.
     precision: str | None  # Arithmetic, such as "bf16".
     match: float | None  # How close the image's distortion is to the model's, 0…1, where the service says.
+    match_word: str | None  # "close", "near", or "far": then the result is not to be relied on.
     seconds: float | None  # In the worker.
     headers: httpx.Headers = field(repr=False)
 
@@ -87,6 +88,7 @@ def _facts(told: httpx.Headers) -> dict[str, Any]:
         "tile": int(told["X-DRTL-Tile"]) if told.get("X-DRTL-Tile", "").isdecimal() else None,
         "precision": told.get("X-DRTL-Precision") or None,
         "match": float(told["X-DRTL-Match"]) if told.get("X-DRTL-Match") else None,
+        "match_word": told.get("X-DRTL-Match-Word") or None,
         "seconds": float(milliseconds) / 1000 if milliseconds else None,
         "headers": told,
     }

@@ -48,6 +48,10 @@ IMAGE_OUT: Final[dict[str, Any]] = {
             "description": "How close the image's distortion is to the model's, in 0…1; absent where unknown",
             "schema": {"type": "number", "example": 0.93},
         },
+        "X-DRTL-Match-Word": {
+            "description": "What that means: `close`, `near`, or `far`: then do not rely on the result",
+            "schema": {"type": "string", "example": "close"},
+        },
         "Server-Timing": {
             "description": "Milliseconds in the queue and in each step of the work",
             "schema": {"type": "string", "example": "queue;dur=3.1, decode;dur=12.0, restore;dur=341.0"},
@@ -189,6 +193,8 @@ def facts_as_headers(operation: Operation) -> dict[str, str]:
         headers["X-DRTL-Precision-Fallback"] = str(facts["fallback_tiles"])
     if facts.get("match") is not None:
         headers["X-DRTL-Match"] = f"{facts['match']:.3f}"
+    if facts.get("match_word") is not None:
+        headers["X-DRTL-Match-Word"] = facts["match_word"]
     if operation.trust_blob is not None:
         headers["Link"] = f'<{path}/trust>; rel="describedby"; type="{MEDIA_TYPES["png"]}"'
     return headers

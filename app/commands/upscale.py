@@ -129,6 +129,9 @@ class Report:
         if not self.quiet:
             task = restored.task
             console.print(f"{task.source} → {task.target}", soft_wrap=True, markup=False, highlight=False)
+        if _is_far(restored):
+            said = f"[yellow]unlike[/]  {escape(str(restored.task.source))}: the model was trained on images"
+            errors.print(f"{said} that are distorted otherwise; do not rely on its result", soft_wrap=True)
 
     def close(self, model: str, *, as_json: bool) -> None:
         seconds = round(time.monotonic() - self.began, 3)
@@ -137,7 +140,9 @@ class Report:
             return
         for left in self.skipped:
             errors.print(f"skipped {left.source}: {left.reason}", soft_wrap=True, markup=False, style="dim")
-        counts = f"{len(self.restored)} restored, {len(self.skipped)} skipped, {len(self.failed)} failed"
+        far = sum(map(_is_far, self.restored))
+        restored = f"{len(self.restored)} restored" + f" ({far} not to be relied on)" * (far > 0)
+        counts = f"{restored}, {len(self.skipped)} skipped, {len(self.failed)} failed"
         errors.print(f"{counts} in {seconds:.1f} s", highlight=False)
 
     def as_json(self, model: str, seconds: float) -> dict[str, Any]:
@@ -154,6 +159,11 @@ class Report:
             "failed": left(self.failed),
             "seconds": seconds,
         }
+
+
+def _is_far(restored: Restored) -> bool:
+    """Whether the image is distorted unlike what the model was trained on."""
+    return restored.facts.get("match_word") == "far"
 
 
 @contextmanager

@@ -228,7 +228,7 @@ def test_an_operation_tells_how_far_it_is_and_how_it_was_done(
     running = client.get(location).json()
     assert (running["state"], running["progress"], running["result"]) == ("running", 0.375, None)
     assert running["started_at"] is not None
-    hands.succeed(lease, fallback_tiles=2, match=0.8125)
+    hands.succeed(lease, fallback_tiles=2, match=0.8125, match_word="near")
     done = client.get(location).json()
     assert (done["state"], done["progress"], done["model"]) == ("succeeded", 1.0, "scanner@1")
     assert (done["facts"]["match"], done["facts"]["seconds"]["restore"]) == (0.8125, 0.25)
@@ -236,7 +236,7 @@ def test_an_operation_tells_how_far_it_is_and_how_it_was_done(
     assert answer.content == b"restored"
     assert answer.headers["content-location"] == done["result"]
     assert answer.headers["x-drtl-precision-fallback"] == "2"
-    assert answer.headers["x-drtl-match"] == "0.812"
+    assert (answer.headers["x-drtl-match"], answer.headers["x-drtl-match-word"]) == ("0.812", "near")
     steps = [part.partition(";")[0] for part in answer.headers["server-timing"].split(", ")]
     assert steps == ["queue", "decode", "restore", "encode"]
     assert "link" not in answer.headers
@@ -248,7 +248,7 @@ def test_what_is_unknown_about_a_result_is_not_in_its_headers(
     operation = queued()
     hands.succeed(hands.claim(), match=None)
     headers = client.get(f"/v1/operations/{operation['id']}/result").headers
-    assert not {"x-drtl-precision-fallback", "x-drtl-match", "link"} & set(headers)
+    assert not {"x-drtl-precision-fallback", "x-drtl-match", "x-drtl-match-word", "link"} & set(headers)
 
 
 def test_operations_are_paged_newest_first_and_found_by_state(

@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from app.api.schemas.restoring import RestoreOptions
 from app.cli import app as cli
+from app.commands import upscale
 from app.core.settings import Settings
 from app.failures import CommandFailed
 from app.image_files import Task, plan
@@ -424,6 +425,41 @@ def test_a_model_is_laid_into_a_folder_under_its_name_and_replaces_nothing_unask
     assert download("--overwrite").stdout == first.stdout
     assert file.read_bytes() == b"weights of scanner 1"
     assert list(tmp_path.iterdir()) == [file]
+    # A slash means a folder, also where it is not there yet.
+    new = CliRunner().invoke(
+        cli, ["models", "download", "scanner@1", "-o", f"{tmp_path}/new/", "--url", str(client.base_url)]
+    )
+    assert new.exit_code == 0, new.output
+    assert (tmp_path / "new" / "scanner-v1.safetensors").read_bytes() == b"weights of scanner 1"
+
+
+def test_an_image_that_the_model_is_not_made_for_is_told(
+    tmp_path: Path, answering: Callable[..., Client], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = iter(["far", "near", None])
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        request.read()
+        word = next(words)
+        told = {} if word is None else {"X-DRTL-Match": "0.000", "X-DRTL-Match-Word": word}
+        return httpx.Response(200, content=b"image", headers=told)
+
+    tasks = [Task(image(tmp_path / f"{name}.png"), tmp_path / f"{name}.out.png") for name in "abc"]
+    report = upscale.Report([], [], quiet=False)
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Restored):
+            report.finish(event)
+
+    restore_by_service(answering(respond), "scanner", tasks, Options(), tell)
+    report.close("scanner", as_json=False)
+    said = capsys.readouterr().err
+    assert said.count("do not rely on its result") == 1
+    assert "a.png: the model was trained on images that are distorted otherwise" in said
+    assert "3 restored (1 not to be relied on), 0 skipped, 0 failed" in said
+    report.close("scanner", as_json=True)
+    done = json.loads(capsys.readouterr().out)["restored"]
+    assert [(each["match"], each["match_word"]) for each in done] == [(0.0, "far"), (0.0, "near"), (None, None)]
 
 
 def test_options_reach_the_service_as_a_query_and_only_where_they_are_chosen(

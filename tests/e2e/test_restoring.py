@@ -246,3 +246,4 @@ def test_auto_takes_the_model_whose_training_images_the_image_is_most_like(servi
         assert answer.status_code == 200, answer.text
         assert answer.headers["x-drtl-model"] == f"{name}@1"
         assert 0 <= float(answer.headers["x-drtl-match"]) <= 1
+        assert answer.headers["x-drtl-match-word"] == "close"
