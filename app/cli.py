@@ -11,6 +11,7 @@ from rich.text import Text
 from app.commands import blobs, doctor, graph, jobs, keys, models, service, upscale, webhooks
 from app.commands.output import errors
 from app.commands.pairs import pairs
+from app.core.settings import BadSettings
 from app.failures import CommandFailed, next_step
 from drtl_client import DRTLError
 
@@ -80,7 +81,7 @@ def main() -> None:
     """Run the command; what a person can act on is told in a line or two, not in a traceback."""
     try:
         app()
-    except (CommandFailed, DRTLError) as error:
+    except (CommandFailed, DRTLError, BadSettings) as error:
         errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         if (step := next_step(error)) is not None:
             errors.print(Text.assemble(("next:  ", "dim"), step), soft_wrap=True)

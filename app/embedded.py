@@ -24,7 +24,7 @@ from sqlalchemy.engine import make_url
 
 from app.core import keys
 from app.core.database import open_database, read_sessions
-from app.core.settings import Settings, settings
+from app.core.settings import BadSettings, Settings, settings
 from app.supervision import TICK_S, Child, Say, Supervisor, log_file, log_tail, spawn
 from app.write_lock import WriteLockGuard
 
@@ -40,8 +40,11 @@ class CannotStart(Exception):
 def serve(settings: Settings, say: Say = print) -> None:
     """Run the service until SIGINT, SIGTERM or SIGHUP. Call from the main thread. Raises CannotStart."""
     data_dir = settings.data_dir.resolve()
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # Uploads are nobody else's business.
-    (data_dir / "logs").mkdir(exist_ok=True)
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # Uploads are nobody else's business.
+        (data_dir / "logs").mkdir(exist_ok=True)
+    except OSError as error:
+        raise CannotStart(f"{data_dir} cannot be the folder of the data: {error.strerror or error}") from None
     say = unfailing(say)
     with stop_signals() as stopping, locked(data_dir), listening(settings, say) as (listener, url):
         (data_dir / "service.json").unlink(missing_ok=True)  # Of a run that was killed.
@@ -311,7 +314,7 @@ def unfailing(say: Say) -> Say:
 def main() -> None:
     try:
         serve(settings(), lambda line: print(line, flush=True))
-    except CannotStart as reason:
+    except (CannotStart, BadSettings) as reason:
         sys.exit(str(reason))
 
 

@@ -17,7 +17,7 @@ from app.commands.output import console, print_json
 from app.core import consistency
 from app.core.database import open_database, read_sessions, sessions
 from app.core.finding import Finding
-from app.core.settings import Settings
+from app.core.settings import Settings, read_settings
 from app.core.storages import open_storage
 
 MARK: Final = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("problem", "red")}
@@ -37,7 +37,7 @@ def doctor(
 
     Exits with 0 where all is well or has been mended, with 1 where problems are left.
     """
-    settings = Settings() if data_dir is None else Settings(data_dir=data_dir.resolve())
+    settings = read_settings() if data_dir is None else read_settings(data_dir=data_dir.resolve())
     outcomes: list[Outcome] = []
     for finding in examine(settings, repair=repair, deep=deep):
         outcome = treat(finding, repair=repair, yes=yes, ask=not as_json)

@@ -17,7 +17,7 @@ from app.commands.output import errors, present
 from app.core import keys
 from app.core.database import open_database, sessions
 from app.core.errors import NotFound
-from app.core.settings import Settings, settings
+from app.core.settings import read_settings
 from app.core.shares import PRIORITIES
 from app.core.tables import ApiKey, utc_now
 from app.failures import CommandFailed
@@ -103,7 +103,7 @@ def database(data_dir: Path | None, *, may_be_made: bool = False) -> Iterator[Se
     """
     from migrations import migrate  # Alembic takes a while to load.
 
-    where = settings() if data_dir is None else Settings(data_dir=data_dir)
+    where = read_settings() if data_dir is None else read_settings(data_dir=data_dir)
     if not may_be_made and (file := absent_file(where)) is not None:
         raise CommandFailed(
             f"there is no database in {file.parent}", "is --data-dir right? drtl up makes one, and drtl keys create"

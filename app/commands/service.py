@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -14,7 +14,7 @@ from app.failures import CommandFailed
 
 
 def up(
-    port: Annotated[int | None, typer.Option(help="Taken if free; 0 picks one.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Taken if free; 0 picks one.")] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Start the service on this machine and leave it running until Ctrl-C."""
@@ -31,7 +31,9 @@ def demo(
         Path | None, typer.Option(help="A folder with clean/ and distorted/; otherwise demo pairs.")
     ] = None,
     output: Annotated[Path, typer.Option(help="Where pictures, graph and numbers go.")] = Path("demo-output"),
-    preset: Annotated[str, typer.Option(help="draft, quick, standard or paper.")] = "quick",
+    preset: Annotated[
+        Literal["draft", "quick", "standard", "paper"], typer.Option(help="How much is trained.")
+    ] = "quick",
 ) -> None:
     """Run the main job from end to end, over HTTP, on a service of its own."""
     from app.demo import run_demo  # Spares the other commands scipy and scikit-image.

@@ -3,9 +3,9 @@
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
-from pydantic import Field, FilePath, field_validator, model_validator
+from pydantic import Field, FilePath, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core.logs import LogFormat
@@ -19,6 +19,10 @@ MIN_KEY_CHARACTERS: Final = 32
 def _shared(cores: int, workers: int | None) -> int:
     """The threads of each worker where all of them work at once."""
     return max(1, cores // (workers or 1))
+
+
+class BadSettings(Exception):
+    """Variables of the environment that cannot be used, and why, in a line; without their values."""
 
 
 class Settings(BaseSettings):
@@ -175,5 +179,18 @@ class Settings(BaseSettings):
 
 @lru_cache
 def settings() -> Settings:
-    """The process's settings, read from the environment at first use."""
-    return Settings()
+    """The process's settings, read from the environment at first use. Raises BadSettings."""
+    return read_settings()
+
+
+def read_settings(**others: Any) -> Settings:
+    """The settings of the environment, and `others` instead of them. Raises BadSettings."""
+    try:
+        return Settings(**others)
+    except ValidationError as error:
+        said = [
+            f"DRTL_{str(each['loc'][0]).upper()}: {each['msg'].removeprefix('Value error, ')}"
+            for each in error.errors()
+            if each["loc"] and each["type"] != "default_factory_not_called"
+        ]
+        raise BadSettings("; ".join(said) or str(error)) from None

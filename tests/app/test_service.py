@@ -269,7 +269,7 @@ def test_uploads_are_not_held_in_memory(client: httpx.Client) -> None:
 
     before = resident_mib()
     answer = client.post("/v1/datasets", content=body(), headers={"Content-Type": "multipart/form-data; boundary=b"})
-    problem(answer, 422, "bad-pairs")
+    problem(answer, 422, "bad-archive")
     assert max(sizes) - before < 30
 
 

@@ -84,6 +84,7 @@ def test_pairs_become_a_model_that_restores_an_image_all_by_clicks(
     expect_images_to_load(page, ".preview img")
     page.get_by_role("link", name="See the model").click()
     expect(page.get_by_role("heading", name="Card")).to_be_visible()
+    expect(page.get_by_text("4 of 5 pairs, 1 held out")).to_be_visible()
     page.get_by_role("button", name="Look").first.click()
     expect(page.get_by_label("Divider between Input and Restored")).to_be_visible()
     expect_images_to_load(page, ".stage img")
@@ -270,7 +271,7 @@ def test_an_image_that_is_none_is_refused_in_words(visit: Visit, trained: dict[s
 
 
 @pytest.mark.parametrize("answered_at_once", [False, True])
-def test_a_result_says_how_well_the_model_fits_in_a_number_and_a_sentence(
+def test_a_result_says_how_well_the_model_fits_in_a_word_and_a_sentence(
     visit: Visit, service: RunningService, trained: dict[str, Any], folders: Folders, answered_at_once: bool
 ) -> None:
     def answer_when_done(route: Route) -> None:
@@ -286,7 +287,8 @@ def test_a_result_says_how_well_the_model_fits_in_a_number_and_a_sentence(
         page.get_by_label("Files for Your image").set_input_files(files_of(folders[1])[0])
     facts = service.http.get(answer.value.url.removesuffix("/result")).json()["facts"]
     told = page.get_by_role("status").filter(has_text="Restored by")
-    expect(told).to_contain_text(f"trained on: {facts['match']:.2f}. {facts['match_note']}")
+    expect(told).to_contain_text(f"trained on: {facts['match_word']}. {facts['match_note']}")
+    expect(told.get_by_title(f"Score {facts['match']:.2f} of 1")).to_have_text(facts["match_word"])
     assert facts["match_note"].startswith("The image is distorted")
 
 

@@ -9,7 +9,8 @@ from app.core.database import open_database, sessions
 from app.core.tables import Job
 from tests.images import image_pairs
 from tests.servers import RunningService, eventually
-from tests.web.conftest import Visit
+from tests.web.conftest import Folders, Visit
+from tests.web.test_main_job import give_pairs
 
 PAIRS = 4
 
@@ -91,3 +92,15 @@ def test_pairs_that_are_gone_are_said_to_be_gone(visit: Visit, name: str) -> Non
     expect(page.get_by_role("button", name="Start training")).to_have_count(0)
     alert.get_by_role("link", name="Choose pairs").click()
     expect(page.get_by_role("group", name="Clean images")).to_be_visible()
+
+
+def test_a_reload_or_a_look_at_another_page_loses_no_pairs_that_were_looked_at(visit: Visit, folders: Folders) -> None:
+    page = visit()
+    give_pairs(page, folders)
+    checked = page.get_by_role("heading", name="5 pairs checked")
+    page.get_by_role("link", name="Jobs", exact=True).click()
+    expect(page.get_by_role("heading", level=1, name="Jobs")).to_be_visible()
+    page.go_back()
+    expect(checked).to_be_visible()
+    page.reload()
+    expect(checked).to_be_visible()

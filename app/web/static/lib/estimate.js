@@ -8,17 +8,24 @@ import { list } from "./api.js";
  */
 const GUESS = { draft: 45, quick: 130, standard: 130 * 40, paper: 130 * 850 };
 
-const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+function median(values) {
+  const ordered = values.toSorted((a, b) => a - b);
+  const half = ordered.length >> 1;
+  return ordered.length % 2 ? ordered[half] : (ordered[half - 1] + ordered[half]) / 2;
+}
 
 /** @returns {Promise<Record<string, {seconds: number, jobs: number}>>} by preset; `jobs` is how many it is learnt from */
 export async function estimates() {
   const done = await list("/v1/jobs?state=succeeded", 100);
   const whole = done.filter(({ options, attempt }) => options.finetune_steps == null && options.transfer_steps == null && attempt === 1);
-  const entries = Object.entries(GUESS).map(([preset, guess]) => {
+  const measured = Object.keys(GUESS).map((preset) => {
     const times = whole
       .filter(({ options }) => options.preset === preset && options.scheme === "auto")
       .map((job) => (new Date(job.finished_at) - new Date(job.started_at)) / 1000);
-    return [preset, { seconds: times.length ? median(times) : guess, jobs: times.length }];
+    return [preset, times];
   });
-  return Object.fromEntries(entries);
+  // How this machine compares with the one of the guesses, by the presets that were used here.
+  const paces = measured.filter(([, times]) => times.length).map(([preset, times]) => median(times) / GUESS[preset]);
+  const pace = paces.length ? median(paces) : 1;
+  return Object.fromEntries(measured.map(([preset, times]) => [preset, { seconds: times.length ? median(times) : pace * GUESS[preset], jobs: times.length }]));
 }

@@ -22,7 +22,7 @@ export function linked(header, ending) {
  * @param {string} model name, name@alias or name@version
  * @param {Blob} image
  * @param {{format?: string, options?: Record<string, unknown>, onLook?: (operation: any) => void, signal?: AbortSignal}} how
- * @returns {Promise<{blob: Blob, model: string, seconds: number | null, match: string | null, matchSentence: string | null, trust: string | null, precision: string | null}>}
+ * @returns {Promise<{blob: Blob, model: string, seconds: number | null, match: string | null, matchScore: number | null, matchSentence: string | null, trust: string | null, precision: string | null}>}
  */
 export async function restore(model, image, { format = "image/png", options = {}, onLook, signal } = {}) {
   const query = new URLSearchParams(Object.entries(options).map(([name, value]) => [name, String(value)]));
@@ -43,7 +43,8 @@ export async function restore(model, image, { format = "image/png", options = {}
     blob: await answer.blob(),
     model: told.get("X-DRTL-Model") ?? operation.model,
     seconds: steps.length > 0 ? steps.reduce((one, other) => one + other) / 1000 : null,
-    match: told.get("X-DRTL-Match"),
+    match: operation.facts?.match_word ?? null, // Two images of score 0 may be near and far: the word says which.
+    matchScore: operation.facts?.match ?? null,
     matchSentence: operation.facts?.match_note ?? null,
     precision: told.get("X-DRTL-Precision"),
     trust: linked(told.get("Link"), "/trust") ?? operation.trust ?? null,

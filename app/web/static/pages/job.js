@@ -112,9 +112,9 @@ function ending(job) {
 function Outcome({ job }) {
   const again = `#/?dataset=${job.dataset_id}`;
   if (job.state === "failed") {
-    const badInput = job.error?.code === "bad-input";
+    const badInput = ["bad-input", "file-lost"].includes(job.error?.code); // The same pairs would fail again.
     return html`<div class="note bad" role="alert"><h2>The training failed</h2><p>${job.error?.message ?? "No reason was given."}</p>
-      <p class="small soft">${badInput ? "Mend or leave out the pair that is named, and start again." : "Your pairs are kept for a new try."} (${words(job.error?.code ?? "unknown")})</p>
+      <p class="small soft">${badInput ? "Mend, send again or leave out the pair that is named, and start anew." : "Your pairs are kept for a new try."} (${words(job.error?.code ?? "unknown")})</p>
       <div class="row"><a class="button little" href=${badInput ? "#/" : again}>${badInput ? "Start again" : "Start again with these pairs"}</a></div></div>`;
   }
   if (job.state === "cancelled") {

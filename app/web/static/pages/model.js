@@ -71,6 +71,9 @@ function Promote({ model, shown, reload }) {
     </div>`;
 }
 
+const trainedOn = (pairs, metrics) =>
+  metrics?.protocol === "pairs" ? `${pairs - metrics.held_out.length} of ${plural(pairs, "pair")}, ${metrics.held_out.length} held out` : plural(pairs, "pair");
+
 /** The card's facts in words; what is not known here is left to the raw card below. */
 function Card({ document }) {
   const { card } = document;
@@ -80,7 +83,7 @@ function Card({ document }) {
     ["Enlarges", card.scale > 1 ? `${card.scale} times` : "no"],
     ["Preset", card.options?.preset],
     ["Seed", card.options?.seed],
-    ["Trained on", card.dataset && plural(card.dataset.pairs, "pair")],
+    ["Trained on", card.dataset && trainedOn(card.dataset.pairs, card.metrics)],
     ["Prior", card.prior],
     ["Code", card.code_version],
     ["Licence", card.licence],

@@ -173,7 +173,6 @@ function Result({ image, result }) {
     Promise.all([look(after, "result"), look(before, "input")]).then(([[width, height]]) => setSize({ width, height }), setUnseen);
   }, [before, after]);
   const name = `${image.name.replace(/\.[^.]*$/, "")}-restored.${ENDINGS[result.blob.type] ?? "png"}`;
-  const match = Number(result.match);
   const overlay = result.trust && { src: result.trust, alt: "Map of how far the result can be trusted", name: "Trust map", legend: "The brighter, the less the result is to be trusted." };
   return html`
     <div class="panel stack" aria-label="Result" role="region">
@@ -181,7 +180,7 @@ function Result({ image, result }) {
       ${unseen && html`<p>A browser cannot show the ${unseen === "input" ? "file that you sent" : `${result.blob.type.split("/")[1].toUpperCase()} that came back`}, but the result is there to download.</p>`}
       <div class="row between">
         <p class="small soft" role="status">Restored by <strong>${result.model}</strong>${result.seconds === null ? "" : ` in ${fixed(result.seconds, 1)} s`}${size ? `, ${size.width}×${size.height}` : ""}, ${bytes(result.blob.size)}.
-          ${result.match !== null && html` Match of the image with what the model was trained on: <strong class="number">${Number.isFinite(match) ? fixed(match) : words(result.match)}</strong>. ${result.matchSentence}`}</p>
+          ${result.match !== null && html` Match of the image with what the model was trained on: <strong title=${`Score ${fixed(result.matchScore)} of 1`}>${words(result.match)}</strong>. ${result.matchSentence}`}</p>
         ${after && html`<a class="button primary" href=${after} download=${name}><${Download} />Download</a>`}
       </div>
     </div>`;

@@ -25,6 +25,11 @@ export function Train() {
   const demo = useRef(null);
   const stopDemo = () => demo.current?.abort();
   useEffect(() => stopDemo, []);
+  // Pairs that the service has looked at have an address, so that a reload or a look at another page loses nothing.
+  const stored = check.dataset?.id;
+  useEffect(() => {
+    if (stored || location.hash.includes("?")) history.replaceState(history.state, "", stored ? `#/?dataset=${stored}` : "#/");
+  }, [stored]);
 
   const take = (side) => (found) => {
     stopDemo(); // Late demo pairs must not replace the visitor's own.

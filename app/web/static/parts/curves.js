@@ -80,6 +80,8 @@ function Plot({ title, names, curves, digits, smooth, reference, width }) {
   const room = (most - least || Math.abs(most) || 1) * 0.08;
   const [low, high] = [least - room, most + room];
   const last = Math.max(...shown.map((curve) => curve.at(-1).step), LEAST_STEPS);
+  const levels = ticks(low, high);
+  const finer = levels.length > 1 ? Math.ceil(-Math.log10(levels[1] - levels[0]) - 1e-9) : 0; // Two levels must not read alike.
   const x = (step) => EDGE.left + ((width - EDGE.left - EDGE.right) * step) / last;
   const y = (value) => HEIGHT - EDGE.bottom - ((HEIGHT - EDGE.top - EDGE.bottom) * (value - low)) / (high - low);
   const inside = (value) => Math.min(high, Math.max(low, value));
@@ -87,9 +89,9 @@ function Plot({ title, names, curves, digits, smooth, reference, width }) {
   const told = names.map((name) => `${CANDIDATES[name] ?? name}: ${fixed(curves[name][0].value, digits)} to ${fixed(curves[name].at(-1).value, digits)}`).join("; ");
   return html`
     <svg class="curve" width=${width} height=${HEIGHT} viewBox=${`0 0 ${width} ${HEIGHT}`} role="img" aria-label=${`${title} by training step. ${told}`}>
-      ${ticks(low, high).map((value) => html`<g key=${value}>
+      ${levels.map((value) => html`<g key=${value}>
         <line class="axis" x1=${EDGE.left} x2=${width - EDGE.right} y1=${y(value)} y2=${y(value)} />
-        <text class="tick" x=${EDGE.left - 8} y=${y(value) + 4} text-anchor="end">${fixed(value, digits)}</text></g>`)}
+        <text class="tick" x=${EDGE.left - 8} y=${y(value) + 4} text-anchor="end">${fixed(value, Math.max(digits, finer))}</text></g>`)}
       ${ticks(0, last).filter(Number.isInteger).map((step) => html`<text key=${step} class="tick" x=${x(step)} y=${HEIGHT - 8} text-anchor=${step === 0 ? "start" : "middle"}>${step === 0 ? "step 0" : step}</text>`)}
       ${reference && html`<line class="reference" x1=${EDGE.left} x2=${width - EDGE.right} y1=${y(reference.value)} y2=${y(reference.value)} />`}
       ${names.map((name, place) => html`<g key=${name} class=${hueOf(name)}>
