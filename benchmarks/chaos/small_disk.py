@@ -177,7 +177,9 @@ def training(service: Installation, pairs: Path, disk: Path, weights: invariants
     answer = post(service, pairs, "long", LONG)
     job_id = answer.json()["id"]
     service.wait_for_step(job_id, 5)
-    child, workers = psutil.Process(service.victims("training child")[0]), service.victims("training parent")
+    # Each job has a fresh child, and that of the job before may not have ended yet.
+    child = max(map(psutil.Process, service.victims("training child")), key=psutil.Process.create_time)
+    workers = service.victims("training parent")
     with full(disk):
         until_idle(child)
     job = service.wait_for_end(job_id, 120)
@@ -193,14 +195,18 @@ def training(service: Installation, pairs: Path, disk: Path, weights: invariants
 
 
 def until_idle(process: psutil.Process, timeout_s: float = 40.0) -> None:
-    """Until it trains no more. Its log cannot say so, for want of room, and asking for room costs a little, too."""
+    """Until it trains no more, or has given the job back and ended.
+
+    Its log cannot say so, for want of room, and asking for room costs a little, too.
+    """
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        before = process.cpu_times()
-        time.sleep(2.0)
-        now = process.cpu_times()
-        if now.user - before.user < 0.35 * 2.0:
-            return
+    with suppress(psutil.NoSuchProcess):
+        while time.monotonic() < deadline:
+            before = process.cpu_times()
+            time.sleep(2.0)
+            now = process.cpu_times()
+            if now.user - before.user < 0.35 * 2.0:
+                return
 
 
 def restoring(service: Installation, image: bytes, expected: bytes, disk: Path) -> Iterator[Verdict]:
