@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -211,6 +212,21 @@ print(json.dumps({file.stem: table.table(json.loads(file.read_text())) for file 
 def test_a_page_of_results_shows_what_was_recorded(recorded: Path, printed: dict[str, str]) -> None:
     pages = [(ROOT / "docs" / page).read_text() for page in ("results.md", "reliability.md")]
     assert any(printed[recorded.stem].strip() in page for page in pages)
+
+
+BY_SEED = re.findall(
+    r"`python (benchmarks/by_seed\.py [^`]+)` prints\n\n(.*?)\n\n", (ROOT / "docs/results.md").read_text(), re.DOTALL
+)
+
+
+@pytest.mark.parametrize(("command", "shown"), BY_SEED, ids=[command for command, _ in BY_SEED])
+def test_what_is_shown_seed_by_seed_is_what_the_command_prints(command: str, shown: str) -> None:
+    done = subprocess.run([sys.executable, *shlex.split(command)], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == shown.split("\n- ", maxsplit=1)[0].strip()
+
+
+def test_figures_are_shown_seed_by_seed() -> None:
+    assert len(BY_SEED) >= 3
 
 
 def test_the_site_builds_without_a_broken_link_and_reads_without_a_network(tmp_path: Path) -> None:

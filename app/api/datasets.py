@@ -1,6 +1,6 @@
 """`/v1/datasets`: few-shot pairs, uploaded as files or as one zip, checked and kept."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final
 
@@ -92,36 +92,42 @@ UPLOAD_BODY: Final[dict[str, Any]] = {
 }
 
 
-async def receive_pairs(request: Request, services: ServicesDep) -> AsyncIterator[Upload]:
-    """The request's body, its files on disk until the endpoint is done, with a turn at the examiners."""
-    settings = services.settings
-    limits = Limits(
-        max_files=2 * settings.max_pairs,
-        max_file_bytes=settings.max_pair_bytes,
-        max_body_bytes=settings.max_upload_bytes,
-        too_many=lambda: wrong_count(f"There are more than {2 * settings.max_pairs} files", settings),
-        unlimited_fields=frozenset({ARCHIVE_FIELD}),
-    )
-    with spooled() as spool:
-        match media_type_of(request):
-            case "multipart/form-data":
-                upload = await receive_form(request, spool, limits)
-            case "application/zip" | "application/x-zip-compressed":
-                upload = await receive_raw(request, spool, limits.for_archive())
-            case "application/json":
-                yield await receive_text(request, spool)
-                return
-            case other:
-                accepted = " or ".join(BODY_TYPES)
-                if request.url.path.endswith("/jobs"):  # A dataset is made of files alone.
-                    accepted += ", or application/json that names a dataset"
-                detail = f"A body of type {other or 'unknown'} is not understood; send {accepted}."
-                raise UnsupportedMedia(detail, pointer="Content-Type")
-        async with services.examiners.turns:
-            yield upload
+def receiving(*, text: bool) -> Callable[[Request, ServicesDep], AsyncIterator[Upload]]:
+    """A dependency: the request's body, its files on disk until the endpoint is done, with a turn at the examiners.
+
+    With `text` the body may be JSON that names a dataset, too.
+    """
+    accepted = " or ".join(BODY_TYPES) + ", or application/json that names a dataset" * text
+
+    async def receive(request: Request, services: ServicesDep) -> AsyncIterator[Upload]:
+        settings = services.settings
+        limits = Limits(
+            max_files=2 * settings.max_pairs,
+            max_file_bytes=settings.max_pair_bytes,
+            max_body_bytes=settings.max_upload_bytes,
+            too_many=lambda: wrong_count(f"There are more than {2 * settings.max_pairs} files", settings),
+            unlimited_fields=frozenset({ARCHIVE_FIELD}),
+        )
+        with spooled() as spool:
+            match media_type_of(request):
+                case "multipart/form-data":
+                    upload = await receive_form(request, spool, limits)
+                case "application/zip" | "application/x-zip-compressed":
+                    upload = await receive_raw(request, spool, limits.for_archive())
+                case "application/json" if text:
+                    yield await receive_text(request, spool)
+                    return
+                case other:
+                    detail = f"A body of type {other or 'unknown'} is not understood; send {accepted}."
+                    raise UnsupportedMedia(detail, pointer="Content-Type")
+            async with services.examiners.turns:
+                yield upload
+
+    return receive
 
 
-PairsUpload = Annotated[Upload, Depends(receive_pairs, scope="function")]
+PairsUpload = Annotated[Upload, Depends(receiving(text=False), scope="function")]
+PairsOrNameUpload = Annotated[Upload, Depends(receiving(text=True), scope="function")]
 
 
 def examine_upload(upload: Upload, services: Services, fixes: Sequence[Fix]) -> list[ExaminedPair]:
@@ -210,8 +216,6 @@ def create_dataset(
     Send `clean` and `distorted` files in a form, or one zip. If any file is refused, all are, and each is named. With
     `fix`, as query parameter or form field, pairs that need it are stored mended: see `fixed` in the answer.
     """
-    if upload.media_type == "application/json":
-        raise UnsupportedMedia("A dataset is made of files; send multipart/form-data or application/zip.")
     dataset = store_dataset(examine_upload(upload, services, read_fixes(upload, request)), services)
     add_dataset(dataset, services, session)
     session.commit()

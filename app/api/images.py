@@ -30,7 +30,6 @@ DNG_VERSION: Final = 50706  # The tag of a camera's raw file, whose first image 
 YCBCR: Final = 6  # as a photometric interpretation of a TIFF
 JPEG_COMPRESSIONS: Final = {6, 7}  # of a TIFF
 TIFF_COLOURS: Final = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # Channels of each photometric interpretation
-EXTRA_SAMPLES: Final = 338  # The tag that tells of each further channel what it is.
 ORIENTATION: Final = 0x0112
 SIGNATURES: Final = {
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -255,7 +254,7 @@ def _judge_tiff(image: Image.Image) -> None:
         raise BadImage("The TIFF holds YCbCr that is not compressed as JPEG; grey, RGB or CMYK is needed.")
     channels = int(tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1))
     beside = channels - TIFF_COLOURS.get(photometric, channels)
-    if beside not in {0, 1} or len(tags.get(EXTRA_SAMPLES, ())) != beside:
+    if beside not in {0, 1} or len(tags.get(TiffImagePlugin.EXTRASAMPLES, ())) != beside:
         raise BadImage(
             f"The TIFF has {channels} channels; grey, RGB or CMYK is needed, with one declared channel beside at most."
         )

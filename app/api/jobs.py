@@ -17,7 +17,7 @@ from app.api.datasets import (
     PAIR_FIELDS,
     UPLOAD_REFUSALS,
     ZIP_BODY,
-    PairsUpload,
+    PairsOrNameUpload,
     add_dataset,
     examine_upload,
     store_dataset,
@@ -116,7 +116,7 @@ JOB_BODY: Final[dict[str, Any]] = {
 )
 def create_job(
     request: Request,
-    upload: PairsUpload,
+    upload: PairsOrNameUpload,
     services: ServicesDep,
     session: SessionDep,
     response: Response,

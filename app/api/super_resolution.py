@@ -186,11 +186,10 @@ async def super_resolve(
     asked_once(request.query_params)  # Of an option that is given twice, the framework takes the last.
     wishes = preferences(prefer or [])
     wait_s = longest_wait(wishes, services)
-    asked = (model, options, upload, accept)
-    if idempotency_key is None:
-        operation, replayed = await run_in_threadpool(accept_image, *asked, wait_s, services), False
-    else:
-        operation, replayed = await run_in_threadpool(accept_once, idempotency_key, *asked, services)
+    operation, replayed = await run_in_threadpool(
+        accept_image, idempotency_key, model, options, upload, accept, wait_s, services
+    )
+    if idempotency_key is not None:
         client_gone = asyncio.Event()  # Whoever has gone may come back, and is waited for.
     try:
         if wait_s > 0:
@@ -214,33 +213,27 @@ def longest_wait(wishes: Preferences, services: Services) -> float:
 
 
 def accept_image(
-    model: str, options: RestoreOptions, upload: Upload, accept: list[str] | None, wait_s: float, services: Services
-) -> Operation:
-    """Keep the image, and have it restored. Raises what is wrong with the image or with what is asked for."""
-    # Whoever waits would be lost in a power cut, so only the promise of a 202 needs a disk's word for image and row.
-    promised = wait_s == 0
-    operation = keep_image(model, options, upload, accept, services, durable=promised)
-    adding = services.sessions if promised else services.passing_sessions
-    with adding.begin() as session:
-        add_operation(session, operation, services)
-    services.queue.send_super_resolution(operation.id)
-    return operation
-
-
-def accept_once(
-    key: str, model: str, options: RestoreOptions, upload: Upload, accept: list[str] | None, services: Services
+    key: str | None,
+    model: str,
+    options: RestoreOptions,
+    upload: Upload,
+    accept: list[str] | None,
+    wait_s: float,
+    services: Services,
 ) -> tuple[Operation, bool]:
-    """As `accept_image`, or what an equal request with this key was accepted as before, and whether it is that.
+    """Keep the image and have it restored, or what an equal request with this key had accepted; and whether it is that.
 
-    The key is a promise that a power cut must not break. Raises RequestInFlight and IdempotencyMismatch, too.
+    Raises what is wrong with the image or with what is asked for, RequestInFlight and IdempotencyMismatch.
     """
-    with services.sessions() as session:
+    # Whoever waits without a key would be lost in a power cut: only a 202 and a key are promises that need a disk.
+    promised = wait_s == 0 or key is not None
 
-        def add() -> Operation:
-            operation = keep_image(model, options, upload, accept, services, durable=True)
-            add_operation(session, operation, services)
-            return operation
+    def add() -> Operation:
+        operation = keep_image(model, options, upload, accept, services, durable=promised)
+        add_operation(session, operation, services)
+        return operation
 
+    with (services.sessions if promised else services.passing_sessions)() as session:
         operation, replayed = idempotency.once(
             session,
             key,

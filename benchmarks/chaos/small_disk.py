@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -177,9 +177,9 @@ def training(service: Installation, pairs: Path, disk: Path, weights: invariants
     answer = post(service, pairs, "long", LONG)
     job_id = answer.json()["id"]
     service.wait_for_step(job_id, 5)
-    # Each job has a fresh child, and that of the job before may not have ended yet.
-    child = max(map(psutil.Process, service.victims("training child")), key=psutil.Process.create_time)
     workers = service.victims("training parent")
+    # Each job has a fresh child, and that of the job before may not have ended yet.
+    child = psutil.Process(eventually(lambda: alone(service.victims("training child")), what="one child"))
     with full(disk):
         until_idle(child)
     job = service.wait_for_end(job_id, 120)
@@ -192,6 +192,10 @@ def training(service: Installation, pairs: Path, disk: Path, weights: invariants
         equal and after == workers,
         {"state": job["state"], "error": job["error"], "attempt": job["attempt"], "workers": [workers, after]},
     )
+
+
+def alone(pids: Sequence[int]) -> int | None:
+    return pids[0] if len(pids) == 1 else None
 
 
 def until_idle(process: psutil.Process, timeout_s: float = 40.0) -> None:

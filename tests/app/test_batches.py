@@ -313,7 +313,7 @@ def test_a_cancelled_batch_keeps_what_is_done(client: httpx.Client, hands: Hands
 
     cancelled()
     counts = cancelled()
-    assert counts | {"total": 3} == dict.fromkeys(counts, 0) | {
+    assert counts == dict.fromkeys(counts, 0) | {
         "total": 3,
         "succeeded": 1,
         "cancelling": 1,

@@ -432,10 +432,17 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(client: httpx.
         client.post("/v1/datasets", content=breaking(), headers=ZIP)
 
 
-@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/datasets", "/v1/webhooks", "/v1/webhooks/wh_1/secret"])
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/webhooks", "/v1/webhooks/wh_1/secret"])
 def test_long_json_is_refused(client: httpx.Client, path: str) -> None:
     answer = client.post(path, content=b"[" * (2 << 20), headers={"Content-Type": "application/json"})
     problem(answer, 413, "too-large")
+
+
+@pytest.mark.parametrize("length", [2, 2 << 20])
+def test_json_makes_no_dataset_however_long(client: httpx.Client, length: int) -> None:
+    answer = client.post("/v1/datasets", content=b"[" * length, headers={"Content-Type": "application/json"})
+    detail = problem(answer, 415, "unsupported-media")["detail"]
+    assert detail.endswith("send multipart/form-data or application/zip.")
 
 
 def test_a_long_body_of_a_put_is_refused(client: httpx.Client) -> None:

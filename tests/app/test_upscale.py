@@ -15,13 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from app.api.schemas.restoring import RestoreOptions
 from app.cli import app as cli
 from app.commands import upscale
 from app.core.settings import Settings
-from app.failures import CommandFailed
 from app.image_files import Task, plan
 from app.main import create_app
 from app.upscaling import (
@@ -389,48 +388,6 @@ def test_a_model_is_resolved_as_super_resolution_would(api_settings: Settings, r
         for reference, complaint in (("scanner@beta", "no alias 'beta'"), ("unpromoted", "no version in production")):
             with pytest.raises(NotFound, match=complaint):
                 service.models[reference].number()
-
-
-def test_a_download_leaves_nothing_where_it_is_refused(
-    client: httpx.Client, register: Register, tmp_path: Path
-) -> None:
-    register()
-    with Client(str(client.base_url)) as service:
-        service.models["scanner@1"].download(tmp_path / "w")
-        with pytest.raises(NotFound):
-            service.models["scanner@9"].download(tmp_path / "x")
-    assert [path.name for path in tmp_path.iterdir()] == ["w"]
-    assert (tmp_path / "w").read_bytes() == b"weights of scanner 1"
-
-
-def test_a_model_is_laid_into_a_folder_under_its_name_and_replaces_nothing_unasked(
-    client: httpx.Client, register: Register, tmp_path: Path
-) -> None:
-    register(versions=2)
-
-    def download(*arguments: str) -> Result:
-        command = ["models", "download", "scanner@1", "-o", str(tmp_path), "--url", str(client.base_url)]
-        return CliRunner().invoke(cli, [*command, *arguments])
-
-    file = tmp_path / "scanner-v1.safetensors"
-    first = download()
-    assert first.exit_code == 0, first.output
-    assert first.stdout == f"scanner@1 → {file}\n"
-    assert file.read_bytes() == b"weights of scanner 1"
-    file.write_bytes(b"mine")
-    refused = download()
-    assert isinstance(refused.exception, CommandFailed)
-    assert str(refused.exception) == f"{file} exists"
-    assert file.read_bytes() == b"mine"
-    assert download("--overwrite").stdout == first.stdout
-    assert file.read_bytes() == b"weights of scanner 1"
-    assert list(tmp_path.iterdir()) == [file]
-    # A slash means a folder, also where it is not there yet.
-    new = CliRunner().invoke(
-        cli, ["models", "download", "scanner@1", "-o", f"{tmp_path}/new/", "--url", str(client.base_url)]
-    )
-    assert new.exit_code == 0, new.output
-    assert (tmp_path / "new" / "scanner-v1.safetensors").read_bytes() == b"weights of scanner 1"
 
 
 def test_an_image_that_the_model_is_not_made_for_is_told(

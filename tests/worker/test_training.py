@@ -15,10 +15,10 @@ from typing import Any, BinaryIO
 import pytest
 import torch
 from safetensors.torch import load
-from sqlalchemy import select, update
+from sqlalchemy import select
 from torch import Tensor
 
-from app.core import jobs, repository, telemetry
+from app.core import jobs, repository
 from app.core.folder_storage import FolderStorage
 from app.core.settings import Settings
 from app.core.tables import PHASES, Dataset, Job, JobEvent, ModelVersion, Operation, Pair
@@ -26,13 +26,11 @@ from ml import checkpoint
 from ml.images import UnusableCleanImages
 from ml.preview import Preview
 from ml.prior import UnusablePrior
-from ml.report import Outcome
 from tests.images import image_pairs
 from tests.worker.conftest import MakeJob
 from worker import follower, training
 from worker.failures import diagnose
 from worker.follower import JobFollower, finite
-from worker.inference import Inference
 from worker.lease import Heartbeat, ShutdownFlag
 from worker.own_blobs import sign_png
 from worker.service import Service
@@ -476,44 +474,3 @@ def test_lpips_weights_that_cannot_be_used_cost_a_job_that_metric_alone(
     assert job.metrics is not None
     assert job.metrics["result"]["lpips"] is None
     assert "alexnet.pth" in caplog.text
-
-
-def taken_over(service: Service, table: type[Job | Operation]) -> None:
-    """As if the reconciler had given the work to another worker."""
-    with service.sessions.begin() as session:
-        session.execute(update(table).values(lease_token="another's", attempt=2))
-
-
-def test_a_lease_that_is_lost_before_a_failed_job_can_say_so_is_counted_and_nothing_else(
-    service: Service, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job_id, counted = make_job(**SHORT), list[tuple[object, str]]()
-    monkeypatch.setattr(service.numbers, "add", lambda total, label="", amount=1.0: counted.append((total, label)))
-
-    def method(*args: object, **options: object) -> Outcome:
-        taken_over(service, Job)
-        raise ValueError("pairs: bad")
-
-    training.run_next(service, "task", method)
-    assert (read(service, job_id).state, read(service, job_id).error_code) == ("running", None)
-    assert counted == [(telemetry.LEASES_LOST, "job")]
-
-
-def test_a_lease_that_is_lost_before_a_failed_image_can_say_so_is_counted_and_the_next_is_restored(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with service.sessions.begin() as session:
-        session.add(Operation(id="op_00", model_name="m", model_version=1, input_blob="0" * 64, options={}))
-    counted = list[tuple[object, str]]()
-    monkeypatch.setattr(service.numbers, "add", lambda total, label="", amount=1.0: counted.append((total, label)))
-
-    def restore(*args: object) -> None:
-        taken_over(service, Operation)
-        raise ValueError("image: bad")
-
-    monkeypatch.setattr(Inference, "_restore", restore)
-    Inference(service).run_waiting()
-    with service.sessions() as session:
-        operation = session.get_one(Operation, "op_00")
-    assert (operation.state, operation.error_code) == ("running", None)
-    assert (telemetry.LEASES_LOST, "operation") in counted

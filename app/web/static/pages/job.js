@@ -112,10 +112,10 @@ function ending(job) {
 function Outcome({ job }) {
   const again = `#/?dataset=${job.dataset_id}`;
   if (job.state === "failed") {
-    const badInput = ["bad-input", "file-lost"].includes(job.error?.code); // The same pairs would fail again.
+    const unusable = ["bad-input", "file-lost"].includes(job.error?.code); // The same pairs would fail again.
     return html`<div class="note bad" role="alert"><h2>The training failed</h2><p>${job.error?.message ?? "No reason was given."}</p>
-      <p class="small soft">${badInput ? "Mend, send again or leave out the pair that is named, and start anew." : "Your pairs are kept for a new try."} (${words(job.error?.code ?? "unknown")})</p>
-      <div class="row"><a class="button little" href=${badInput ? "#/" : again}>${badInput ? "Start again" : "Start again with these pairs"}</a></div></div>`;
+      <p class="small soft">${unusable ? "Mend, send again or leave out the pair that is named, and start anew." : "Your pairs are kept for a new try."} (${words(job.error?.code ?? "unknown")})</p>
+      <div class="row"><a class="button little" href=${unusable ? "#/" : again}>${unusable ? "Start again" : "Start again with these pairs"}</a></div></div>`;
   }
   if (job.state === "cancelled") {
     return html`<div class="note"><h2>The training was cancelled</h2><p>Nothing was registered, and the name is free again.</p><div class="row"><a class="button little" href=${again}>Start another with these pairs</a></div></div>`;
