@@ -6,7 +6,7 @@ By γ with each kind of edges, as in the paper, and by what a read-out of each t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from scipy.stats import spearmanr
@@ -48,7 +48,7 @@ MEASURES: Final[dict[Network, dict[str, str]]] = {
 def plan(study: Study) -> list[Planned]:
     planned = [study.input(target) for target in study.targets]
     for seed in study.seeds:
-        planned += [study.relation_network(study.memory_nodes, edges, seed) for edges in EDGES]
+        planned += [study.relation_network(replace(study.drn_shape, edges=edges), seed) for edges in EDGES]
         for target in study.targets:
             planned += [study.graph(target, seed), study.read_out(target, seed)]
             planned += [study.own_gamma(edges, target, seed) for edges in EDGES]

@@ -13,15 +13,12 @@ from benchmarks.trials import LEAST_SIDE, Bench, Scale, related_tasks, shown
 from ml import checkpoint
 from ml.distortions import PAPERS
 from ml.drn import DistortionRelationNetwork, DrnShape
-from ml.edges import Edges
 from ml.job import clean_images
 from ml.pairs import Split, TargetPair
 from ml.precision import device
 from ml.prior import Prior
 from ml.prior_training import generated_images, load_photographs, train_drn
 from ml.relation import Relation, compute_prototypes, relate
-
-MEMORY_NODES = DrnShape().memory_nodes
 
 
 @dataclass
@@ -34,7 +31,7 @@ class Materials:
     prior: Prior
     after_step: Callable[[], None]
     _relations: dict[tuple[str, int, int], Relation] = field(default_factory=dict)
-    _networks: dict[tuple[int, Edges, int], DistortionRelationNetwork] = field(default_factory=dict)
+    _networks: dict[tuple[DrnShape, int], DistortionRelationNetwork] = field(default_factory=dict)
 
     def bench(self, target: Device, seed: int, shots: int, scale: Scale) -> Bench:
         """Trainings on the first `shots` pairs of a target. Auxiliary tasks are made of the images that a job takes."""
@@ -54,18 +51,18 @@ class Materials:
             self._relations[key] = related_tasks(self.prior, target.train[:shots], seed)
         return self._relations[key]
 
-    def own_relation(self, memory_nodes: int, edges: Edges, target: Device, seed: int, shots: int) -> Relation:
+    def own_relation(self, shape: DrnShape, target: Device, seed: int, shots: int) -> Relation:
         """By a relation network trained for the occasion."""
-        drn = self.own_network(memory_nodes, edges, seed)
+        drn = self.own_network(shape, seed)
         prototypes = compute_prototypes(drn, photographs(self.clean, seed), PAPERS, self.extent.drn_samples, seed)
         return relate(drn, prototypes, target.train[:shots], seed)
 
-    def own_network(self, memory_nodes: int, edges: Edges, seed: int) -> DistortionRelationNetwork:
+    def own_network(self, shape: DrnShape, seed: int) -> DistortionRelationNetwork:
         """Trained once, and kept beside the records."""
-        key = (memory_nodes, edges, seed)
+        key = (shape, seed)
         if key not in self._networks:
-            path = self.folder / "networks" / f"{edges}-{memory_nodes}-nodes-seed-{seed}.safetensors"
-            shape = DrnShape(width=self.extent.drn_width, memory_nodes=memory_nodes, edges=edges)
+            variant = f"{shape.affinity}-{shape.edges}-{shape.memory_nodes}-nodes"
+            path = self.folder / "networks" / f"{variant}-seed-{seed}.safetensors"
             if path.exists():
                 drn = DistortionRelationNetwork(shape)
                 drn.load_state_dict(checkpoint.load(path)[0])

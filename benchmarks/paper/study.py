@@ -1,14 +1,14 @@
 """The trainings behind all tables and figures: what each is called, and how it is made and measured."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.devices import Device
-from benchmarks.paper.materials import MEMORY_NODES, Materials
+from benchmarks.paper.materials import Materials
 from benchmarks.paper.networks import multiplications
 from benchmarks.paper.planning import About, Planned
 from benchmarks.paper.quality import measured, summary
@@ -18,6 +18,7 @@ from benchmarks.paper.schemes import META, SCHEMES, Scheme, Training, single_tas
 from ml.backbones import BackboneName
 from ml.dip import deep_image_prior
 from ml.distortions import PAPERS
+from ml.drn import DrnShape
 from ml.edges import EDGES, Edges, similarity
 from ml.evaluate import quality_of
 from ml.guidance import Preference
@@ -47,11 +48,15 @@ class Study:
     lpips: Lpips | None = None
     schemes: Sequence[Scheme] = SCHEMES
     tasks: ClassVar[Sequence[str]] = PAPERS
-    memory_nodes: ClassVar[int] = MEMORY_NODES
 
     @property
     def extent(self) -> Extent:
         return self.materials.extent
+
+    @property
+    def drn_shape(self) -> DrnShape:
+        """What relation networks that are trained for the occasion have in common."""
+        return DrnShape(width=self.extent.drn_width)
 
     @property
     def curve_shots(self) -> Sequence[int]:
@@ -94,16 +99,17 @@ class Study:
         about: About = {"kind": "one task", "backbone": self.backbone, "task": task, "shots": pairs}
         return self._planned_training(target, self.backbone, seed, "pretrain", about, run)
 
-    def by_own_network(self, memory_nodes: int, target: Device, seed: int) -> Planned:
+    def by_own_network(self, shape: DrnShape, target: Device, seed: int) -> Planned:
         """γ-guided MAML whose γ is that of a relation network trained for the occasion (Table 3)."""
         pairs = self.shots_of(target, self.shots)
 
         def run() -> dict[str, Any]:
-            relation = self.materials.own_relation(memory_nodes, "cosine", target, seed, pairs)
+            relation = self.materials.own_relation(shape, target, seed, pairs)
             training = training_of("drtl-maml", self.backbone, seed, relation, "likeness")
             return self._train(target, pairs, training) | {"gamma": by_name(relation), "fallback": relation.fallback}
 
-        about: About = {"kind": "memory", "backbone": self.backbone, "memory_nodes": memory_nodes, "shots": pairs}
+        variant: About = {"memory_nodes": shape.memory_nodes, "affinity": shape.affinity}
+        about: About = {"kind": "memory", "backbone": self.backbone, **variant, "shots": pairs}
         return self._planned_training(target, self.backbone, seed, "drtl-maml", about, run)
 
     def graph(self, target: Device, seed: int) -> Planned:
@@ -139,27 +145,29 @@ class Study:
         about: About = {"kind": "read-out", "target": target.name, "shots": pairs, "seed": seed}
         return Planned(about, "read-out", 1e9 * pairs, 0, run)
 
-    def relation_network(self, memory_nodes: int, edges: Edges, seed: int) -> Planned:
+    def relation_network(self, shape: DrnShape, seed: int) -> Planned:
         """A relation network trained for the occasion, all under the same steps."""
 
         def run() -> dict[str, Any]:
-            self.materials.own_network(memory_nodes, edges, seed)
+            self.materials.own_network(shape, seed)
             return {"steps": self.extent.drn_steps}
 
-        about: About = {"kind": "relation network", "memory_nodes": memory_nodes, "edges": edges, "seed": seed}
+        variant: About = {"memory_nodes": shape.memory_nodes, "affinity": shape.affinity, "edges": shape.edges}
+        about: About = {"kind": "relation network", **variant, "seed": seed}
         cost = self.extent.drn_steps * 42 * 6e8 * self.extent.drn_width**2 * BACKWARD
         return Planned(about, "relation network", cost, 0, run)
 
     def own_gamma(self, edges: Edges, target: Device, seed: int) -> Planned:
         """γ by a relation network that was trained with these edges (Fig. 6)."""
         pairs = self.shots_of(target, self.shots)
+        shape = replace(self.drn_shape, edges=edges)
         about: About = {"kind": "own gamma", "edges": edges, "target": target.name, "shots": pairs, "seed": seed}
         return Planned(
             about,
             "graph",
             1e9 * pairs,
             0,
-            lambda: {"gamma": by_name(self.materials.own_relation(MEMORY_NODES, edges, target, seed, pairs))},
+            lambda: {"gamma": by_name(self.materials.own_relation(shape, target, seed, pairs))},
         )
 
     def deep_image_prior(self, target: Device, seed: int) -> Planned:

@@ -1,7 +1,11 @@
-"""Table 3: γ of a relation network with and without a memory bank, both trained for the occasion under equal steps."""
+"""Table 3: γ of relation networks with and without a memory bank, trained for the occasion under equal steps.
+
+Beside the paper's two there is one with a bank whose Eq. (6) and (8) are as printed.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.paper.records import (
@@ -22,50 +26,61 @@ from benchmarks.paper.records import (
 if TYPE_CHECKING:  # Reading records needs no torch.
     from benchmarks.paper.planning import Planned
     from benchmarks.paper.study import Study
+    from ml.drn import DrnShape
 
 TITLE: Final = "Table 3: the memory bank"
+LITERAL: Final = "with it, Eq. (6) as printed"
 
 
 def plan(study: Study) -> list[Planned]:
-    sizes = (study.memory_nodes, 0)
+    shapes = variants(study.drn_shape)
     return [
         *(study.input(target) for target in study.targets),
-        *(study.relation_network(nodes, "cosine", seed) for seed in study.seeds for nodes in sizes),
+        *(study.relation_network(shape, seed) for seed in study.seeds for shape in shapes),
         *(
-            study.by_own_network(nodes, target, seed)
+            study.by_own_network(shape, target, seed)
             for seed in study.seeds
             for target in study.targets
-            for nodes in sizes
+            for shape in shapes
         ),
     ]
 
 
+def variants(shape: DrnShape) -> list[DrnShape]:
+    """With a memory bank, without, and with one whose nodes are tied as the paper prints it."""
+    return [shape, replace(shape, memory_nodes=0), replace(shape, affinity="literal")]
+
+
 def columns(report: Report, target: str) -> dict[str, list[Record]]:
-    """With a memory bank, and without."""
+    """With a memory bank, without, and the former with Eq. (6) as printed; none where that was not measured."""
     about = {"kind": "memory", "target": target, "backbone": report["backbone"], "shots": shots_of(report, target)}
     found = records(report, **about)
-    with_bank, without = same_seeds(
-        [
-            [record for record in found if record["memory_nodes"] > 0],
-            [record for record in found if record["memory_nodes"] == 0],
-        ]
-    )
-    return {"with memory bank": with_bank, "without": without}
+    literal = [record for record in found if record.get("affinity") == "literal"]  # Older records do not say.
+    scaled = [record for record in found if record not in literal]
+    with_bank = [record for record in scaled if record["memory_nodes"] > 0]
+    without = [record for record in scaled if record["memory_nodes"] == 0]
+    names = ["with memory bank", "without", LITERAL]
+    return dict(zip(names, same_seeds([with_bank, without, literal]), strict=True))
 
 
 def table(report: Report) -> str:
-    """With and without, and the difference, in each metric."""
+    """With and without, and the difference, in each metric; beside it Eq. (6) as printed, where that was measured."""
     parts = []
-    measured = metrics_in(cell for target in targets(report) for cell in columns(report, target).values())
-    for metric in measured:
+    cells = [cell for target in targets(report) for cell in columns(report, target).values()]
+    literal = any(columns(report, target)[LITERAL] for target in targets(report))
+    for metric in metrics_in(cells):
 
         def row(target: str, metric: str = metric) -> list[float | None]:
-            with_bank, without = (mean_of(cell, metric) for cell in columns(report, target).values())
-            return [with_bank, without, None if with_bank is None or without is None else with_bank - without]
+            with_bank, without, as_printed = (mean_of(cell, metric) for cell in columns(report, target).values())
+            return [
+                *(with_bank, without, None if with_bank is None or without is None else with_bank - without),
+                *((as_printed, None if with_bank is None or as_printed is None else with_bank - as_printed) * literal),
+            ]
 
+        head = ["with memory bank", "without", "difference", *([LITERAL, "difference"] * literal)]
         rows = [
-            [name, *(number(value, metric) for value in values[:2]), number(values[2], metric, signed=True)]
-            for name, values in over_targets(report, row, 3)
+            [name, *(number(value, metric, signed=head[place] == "difference") for place, value in enumerate(values))]
+            for name, values in over_targets(report, row, len(head))
         ]
-        parts.append(markdown([METRICS[metric], "with memory bank", "without", "difference"], rows))
+        parts.append(markdown([METRICS[metric], *head], rows))
     return "\n\n".join(parts)

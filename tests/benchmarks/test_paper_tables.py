@@ -137,6 +137,20 @@ def test_table_3_shows_what_the_memory_bank_changes(report: dict[str, Any]) -> N
         assert rows(table3.table(report), name)[0] == expected
 
 
+def test_table_3_shows_eq_6_as_printed_where_that_was_measured(report: dict[str, Any]) -> None:
+    rng = np.random.default_rng(2)
+    for trial in [each for each in report["trials"] if each["kind"] == "memory" and each["memory_nodes"] == 32]:
+        report["trials"].append(trial | {"affinity": "literal"} | quality(rng))
+        trial["affinity"] = "scaled"
+    for target in TARGETS:
+        scaled, literal = (
+            psnr(report, (0, 1, 2), kind="memory", memory_nodes=32, affinity=affinity, target=target)
+            for affinity in ("scaled", "literal")
+        )
+        shown = rows(table3.table(report), target)[0]
+        assert (shown[0], shown[3:]) == (f"{scaled:.2f}", [f"{literal:.2f}", f"{scaled - literal:+.2f}"])
+
+
 def test_fig_7_says_what_fewer_pairs_cost(report: dict[str, Any]) -> None:
     lost = [
         [

@@ -12,21 +12,23 @@ from torch import Tensor
 from benchmarks.devices import Device
 from benchmarks.paper import materials as shared
 from benchmarks.paper import table3
-from benchmarks.paper.materials import MEMORY_NODES, Materials
+from benchmarks.paper.materials import Materials
 from benchmarks.paper.scales import SCALES, Extent
 from benchmarks.paper.schemes import SCHEMES, Scheme, Training, train, training_of
 from benchmarks.paper.study import Study
 from benchmarks.trials import Bench
 from ml.distortions import PAPERS
 from ml.drn import DistortionRelationNetwork, DrnShape
-from ml.edges import Edges
 from ml.guidance import Guidance, Preference, TaskMix, guided, uniform
 from ml.pairs import TargetPair
 from ml.prior import Prior
 from ml.relation import Prototypes, Relation
 
 SMOKE = SCALES["smoke"]
-Kept = dict[tuple[int, Edges, int], DistortionRelationNetwork]
+Kept = dict[tuple[DrnShape, int], DistortionRelationNetwork]
+WITH_BANK = DrnShape(width=SMOKE.drn_width)
+WITHOUT = replace(WITH_BANK, memory_nodes=0)
+AS_PRINTED = replace(WITH_BANK, affinity="literal")
 LIKENESS = Guidance("weight", prefer="likeness")
 
 
@@ -134,31 +136,31 @@ def test_the_relation_network_that_is_asked_for_relates_the_first_pairs_alone(
     monkeypatch.setattr(shared, "compute_prototypes", compute_prototypes)
     monkeypatch.setattr(shared, "relate", relate)
     with_bank = DistortionRelationNetwork(DrnShape(1 / 32, 8))
-    kept: Kept = {(0, "cosine", 0): without_bank, (MEMORY_NODES, "cosine", 0): with_bank}
+    kept: Kept = {(WITHOUT, 0): without_bank, (WITH_BANK, 0): with_bank}
     own = replace(materials, _networks=kept)
-    assert own.own_relation(0, "cosine", target, 0, 1) is relation
+    assert own.own_relation(WITHOUT, target, 0, 1) is relation
     assert related == [target.train[:1]]
 
 
-@pytest.mark.parametrize(("memory_nodes", "edges"), [(0, "cosine"), (5, "l2")])
-def test_a_relation_network_has_the_memory_and_the_edges_that_are_asked_for(
-    memory_nodes: int, edges: Edges, materials: Materials
-) -> None:
-    """When it is trained, and when it is read from its file."""
+def test_a_relation_network_has_the_shape_that_is_asked_for(materials: Materials) -> None:
+    """When it is trained, and when it is read from a file of its own."""
+    shapes = [WITHOUT, replace(WITH_BANK, memory_nodes=5, edges="l2"), WITH_BANK, AS_PRINTED]
     for at_hand in (materials, replace(materials, _networks={})):
-        network = at_hand.own_network(memory_nodes, edges, 0)
-        assert network.memory.shape[0] == memory_nodes
-        assert network.shape.edges == edges
+        for shape in shapes:
+            network = at_hand.own_network(shape, 0)
+            assert network.memory.shape[0] == shape.memory_nodes
+            assert network.shape == shape
+    assert len(list((materials.folder / "networks").iterdir())) == len(shapes)
 
 
-def test_table_3_trains_by_the_likeness_of_a_network_with_a_bank_and_of_one_without(
+def test_table_3_trains_by_the_likeness_of_networks_with_a_bank_without_and_as_printed(
     relation: Relation, target: Device, materials: Materials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[int, Edges]] = []
+    asked: list[DrnShape] = []
     trained: list[Training] = []
 
-    def own_relation(_: Materials, memory_nodes: int, edges: Edges, *about: Any) -> Relation:
-        asked.append((memory_nodes, edges))
+    def own_relation(_: Materials, shape: DrnShape, *about: Any) -> Relation:
+        asked.append(shape)
         return relation
 
     def keep(_: Study, on: Device, shots: int, training: Training) -> dict[str, Any]:
@@ -168,9 +170,12 @@ def test_table_3_trains_by_the_likeness_of_a_network_with_a_bank_and_of_one_with
     monkeypatch.setattr(Materials, "own_relation", own_relation)
     monkeypatch.setattr(Study, "_train", keep)
     study = Study(materials, [target], ["rcan"], "vdsr", [4], 2)
-    made = {each.about["memory_nodes"]: each.run() for each in table3.plan(study) if each.about["kind"] == "memory"}
-    assert list(made) == [MEMORY_NODES, 0]
-    assert asked == [(MEMORY_NODES, "cosine"), (0, "cosine")]
+    planned = [each for each in table3.plan(study) if each.about["kind"] == "memory"]
+    for each in planned:
+        each.run()
+    told = [(each.about["memory_nodes"], each.about["affinity"]) for each in planned]
+    assert told == [(32, "scaled"), (0, "scaled"), (32, "literal")]
+    assert asked == [WITH_BANK, WITHOUT, AS_PRINTED]
     for training in trained:
         assert (training.backbone, training.seed, training.meta) == ("vdsr", 4, True)
         assert training.mix is not None
