@@ -212,7 +212,8 @@ def line_up(
         # Where the rate is high, features change and the fit is lost again (docs/adr/0033).
         probe = options.linear_probe and knows and not transfers
         refit = options.linear_probe and schedules.refit
-        return Candidate(start, trainee, mix, transfer, replace(finetune, learning_rate=rate), meta, probe, refit)
+        finetuning = replace(finetune, learning_rate=rate)
+        return Candidate(start, trainee, mix, transfer, finetuning, meta, probe, refit, from_prior=knows)
 
     candidates = [candidate("scratch")]
     match options.scheme:

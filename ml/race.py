@@ -5,6 +5,10 @@ it; of those weights the best count, since few pairs are soon overfitted. Of the
 all but the best stop at the last milestone but one; sooner, those with a gentle learning rate look better than they
 will be. Fine-tuning from nothing runs to the end: it is the baseline that the others are compared with and, on a
 target far from all known distortions, the likely winner.
+
+Those that began with the same weights, the prior's, are also averaged at the end, without another step: what each of
+them fitted by chance is halved, what all of them learnt stays (Wortsman et al., "Model soups", ICML 2022). The average
+counts as one more candidate (docs/adr/0037-an-average-of-candidates.md).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +37,7 @@ from ml.placement import at_hand
 from ml.read_out import crops_of_a_refit, fit_last_layer
 from ml.transfer import TransferSchedule, transfer_gradient, transfer_step
 
-Start = Literal["scratch", "prior", "uniform-transfer", "guided-transfer", "uniform-maml", "guided-maml"]
+Start = Literal["scratch", "prior", "uniform-transfer", "guided-transfer", "uniform-maml", "guided-maml", "average"]
 MILESTONES: Final = (1 / 3, 2 / 3, 1)  # shares of the fine-tuning steps
 
 # After every step: (phase, candidate, step done by it, loss; an accelerator may still be computing it)
@@ -56,6 +60,7 @@ class Candidate:
     meta: MetaSchedule | None = None  # Where the transfer is meta-learning.
     linear_probe: bool = False  # Whether fine-tuning begins with a last layer fitted in closed form.
     refit: bool = False  # Whether it ends with one.
+    from_prior: bool = False  # Whether its first weights are the prior's.
     measured: dict[int, list[Quality]] = field(
         default_factory=dict
     )  # Fine-tuning steps → quality of each held-out pair.
@@ -152,6 +157,7 @@ class Race:
     plan: str = ""  # What the race depends on; a checkpoint of another plan is refused.
     crew: Crew = ALONE  # Who computes the steps.
     lpips: Lpips | None = None  # With what else to measure.
+    average: Candidate | None = None  # Of those that began with the prior; known once all are measured.
 
     def enlist(self, crew: Crew) -> None:
         """Have a crew compute the steps. Raises ValueError where a batch has not a sample for each of them."""
@@ -251,7 +257,7 @@ class Race:
         return transfer_step(*learning, self.seed, trainee.step, mix.chances, self.crew)
 
     def measure(self, tick: Tick = lambda: None) -> None:
-        """Measure those who reached the end, their last layer fitted anew where that is wanted.
+        """Measure those who reached the end, their last layer fitted anew where that is wanted, and their average.
 
         Calls `tick` before each image.
         """
@@ -262,10 +268,35 @@ class Race:
                 crops = crops_of_a_refit(len(self.split.train))
                 fit_last_layer(candidate.network, self.split.train, self.seed, tick, crops)
             candidate.measure(self.split, self.lpips, tick)
+        self.average = self._averaged()
+        if self.average is not None:
+            self.average.measure(self.split, self.lpips, tick)
+
+    def _averaged(self) -> Candidate | None:
+        """The mean of the last weights of those that began with the prior, where these are two or more."""
+        alike = [candidate for candidate in self.candidates if candidate.from_prior]
+        if len(alike) < 2:
+            return None
+        states = [candidate.network.state_dict() for candidate in alike]
+        network = deepcopy(alike[0].network)
+        network.load_state_dict(
+            {name: torch.stack([state[name] for state in states]).mean(dim=0) for name in states[0]}
+        )
+        learnt = next((candidate for candidate in alike if candidate.mix is not None), alike[0])
+        steps = learnt.transfer_steps + max(candidate.finetune_steps_done for candidate in alike)
+        trainee = Trainee(network, adam(network, learnt.finetune.learning_rate), steps)
+        return replace(learnt, start="average", trainee=trainee, measured={}, best_weights={}, stopped=False)
+
+    def entries(self) -> list[Candidate]:
+        """All that was measured, the average of some as one more."""
+        return self.candidates + ([self.average] if self.average is not None else [])
 
     def winner(self) -> Candidate:
-        """The best of those who reached the end and may be chosen, with its best weights in its network."""
-        eligible = [c for c in self.candidates if not c.stopped and c.start not in self.held_back]
+        """The best of those who reached the end and may be chosen, with its best weights in its network.
+
+        Of equals the earlier, so that an average has to be better than what it is made of.
+        """
+        eligible = [c for c in self.entries() if not c.stopped and c.start not in self.held_back]
         best = max(eligible, key=lambda candidate: mean(candidate.quality).psnr)
         best.network.load_state_dict(best.best_weights)
         return best

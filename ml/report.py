@@ -69,7 +69,7 @@ def judge(
                 race.split.held_out, untouched, baseline.quality, winner.quality, strict=True
             )
         ],
-        "candidates": [describe(candidate) for candidate in race.candidates],
+        "candidates": [describe(candidate) for candidate in race.entries()],
     }
     network = winner.network
     card: dict[str, Any] = {
@@ -102,6 +102,7 @@ IN_WORDS: Final[dict[Start, str]] = {
     "guided-transfer": "Fine-tuning after guided transfer",
     "uniform-maml": "Fine-tuning after uniform meta-learning",
     "guided-maml": "Fine-tuning after guided meta-learning",
+    "average": "The average of networks fine-tuned with and without guided transfer",
 }
 TRANSFERS: Final[frozenset[Start]] = frozenset(IN_WORDS) - {"scratch", "prior"}
 

@@ -66,6 +66,8 @@ def test_candidates_start_from_what_their_name_says(lined_up: Callable[..., Race
     assert torch.equal(convolution(guided.network, 0).weight, theta)
     assert not torch.equal(convolution(scratch.network, 0).weight, theta)
     assert (scratch.mix, prior.mix) == (None, None)
+    assert [candidate.from_prior for candidate in lined_up().candidates] == [False, True, True]
+    assert not any(candidate.from_prior for candidate in lined_up(init="scratch").candidates)
     _, from_nothing = lined_up(init="scratch").candidates
     assert torch.equal(convolution(from_nothing.network, 0).weight, convolution(scratch.network, 0).weight)
 

@@ -45,6 +45,7 @@ def make_race(
         chances: Tensor | None = None,
         linear_probe: bool = True,
         refit: bool = False,
+        from_prior: tuple[Start, ...] = (),
     ) -> Race:
         candidates = []
         for index, start in enumerate(starts):
@@ -52,7 +53,8 @@ def make_race(
             mix = None if start in {"scratch", "prior"} else TaskMix(torch.tensor([0.6, 0.3, 0.1]), chances)
             meta = MetaSchedule(tasks=2) if start.endswith("maml") else None
             trainee = Trainee(network, adam(network, 1e-3))
-            candidates.append(Candidate(start, trainee, mix, TRANSFER, FINETUNE, meta, linear_probe, refit))
+            about = (start, trainee, mix, TRANSFER, FINETUNE, meta, linear_probe, refit)
+            candidates.append(Candidate(*about, from_prior=start in from_prior))
         pairs = [replace(pair, distorted=(0.8 * pair.clean.float()).byte()) for pair in target_pairs(4, 48, 50)]
         parts = split(pairs, seed=0)
         return Race(candidates, parts, list(photographs.values()), TASKS, 7, held_back, plan)
@@ -94,7 +96,8 @@ def test_a_race_resumed_at_any_step_ends_as_an_uninterrupted_one(
 ) -> None:
     """Every point: in the transfer, at its last step, around both milestones, at the very end."""
     starts: tuple[Start, ...] = ("scratch", "prior", transfer)
-    whole = make_race(starts, chances=chances, refit=refit)
+    about = {"chances": chances, "refit": refit, "from_prior": ("prior", transfer)}
+    whole = make_race(starts, **about)
     points: list[tuple[str, str, int]] = []
 
     def save_always(phase: str, candidate: str, step: int, loss: Tensor) -> None:
@@ -109,7 +112,7 @@ def test_a_race_resumed_at_any_step_ends_as_an_uninterrupted_one(
     assert ("fine_tuning", transfer, 4) in points
     assert len(points) == whole.planned_steps() == whole.steps_done()
     for index in range(len(points)):
-        resumed = make_race(starts, chances=chances, refit=refit)
+        resumed = make_race(starts, **about)
         resumed.resume(*checkpoint.load(tmp_path / str(index), resumed.plan))
         assert resumed.steps_done() == index + 1
         done: list[tuple[str, str, int]] = []
@@ -118,7 +121,7 @@ def test_a_race_resumed_at_any_step_ends_as_an_uninterrupted_one(
         assert done == points[index + 1 :]
         actual = state_of(resumed)
         assert all(torch.equal(expected[name], actual[name]) for name in expected), points[index]
-        assert [c.measured for c in resumed.candidates] == [c.measured for c in whole.candidates]
+        assert [c.measured for c in resumed.entries()] == [c.measured for c in whole.entries()]
         chosen, expected_choice = resumed.winner(), whole.winner()
         assert chosen.start == expected_choice.start
         weights, expected_weights = chosen.network.state_dict(), expected_choice.network.state_dict()
@@ -241,6 +244,48 @@ def test_what_is_held_back_is_measured_but_never_chosen(make_race: MakeRace) -> 
     race.measure()
     race.candidates[0].measured[6] = [Quality(99.0, 1.0)]
     assert race.winner() is race.candidates[1]
+
+
+FROM_PRIOR: tuple[Start, ...] = ("prior", "guided-transfer")
+
+
+def test_what_began_with_the_prior_is_averaged_as_one_more_candidate(make_race: MakeRace) -> None:
+    race = make_race(from_prior=FROM_PRIOR)
+    race.run(ignore)
+    race.measure()
+    ends = [each.network.state_dict() for each in race.candidates[1:]]
+    assert [each.finetune_steps_done for each in race.candidates] in ([6, 4, 6], [6, 6, 4])
+    assert race.average is not None
+    assert [each.start for each in race.entries()] == [*STARTS, "average"]
+    for name, value in race.average.network.state_dict().items():
+        torch.testing.assert_close(value, (ends[0][name] + ends[1][name]) / 2)
+        assert not torch.equal(ends[0][name], ends[1][name])
+    assert race.average.finetune_steps_done == race.average.best_steps == 6
+    assert race.average.quality == quality_of(race.average.network, race.split.held_out)
+    assert race.average.mix is race.candidates[2].mix
+
+
+@pytest.mark.parametrize(("psnr", "chosen"), [(99.0, "scratch"), (99.1, "average")])
+def test_an_average_is_chosen_only_where_it_measures_better(make_race: MakeRace, psnr: float, chosen: Start) -> None:
+    race = make_race(from_prior=FROM_PRIOR)
+    race.run(ignore)
+    race.measure()
+    assert race.average is not None
+    race.candidates[0].measured[6], race.average.measured[6] = [Quality(99.0, 0.5)], [Quality(psnr, 0.5)]
+    average = {name: value.clone() for name, value in race.average.network.state_dict().items()}
+    winner = race.winner()
+    assert winner.start == chosen
+    same = all(torch.equal(average[name], value) for name, value in winner.network.state_dict().items())
+    assert same is (chosen == "average")
+
+
+@pytest.mark.parametrize("from_prior", [(), ("prior",)])
+def test_what_began_with_different_weights_is_not_averaged(make_race: MakeRace, from_prior: tuple[Start, ...]) -> None:
+    race = make_race(from_prior=from_prior)
+    race.run(ignore)
+    race.measure()
+    assert race.average is None
+    assert race.entries() == race.candidates
 
 
 def test_fine_tuning_begins_with_a_fresh_optimizer(make_race: MakeRace) -> None:

@@ -16,6 +16,7 @@ export const CANDIDATES = {
   "guided-transfer": "guided transfer",
   "uniform-maml": "uniform meta-learning",
   "guided-maml": "guided meta-learning",
+  average: "average of both",
 };
 const HUES = ["scratch", "prior", "guided-transfer", "uniform-transfer", "uniform-maml", "guided-maml"];
 export const hueOf = (candidate) => `hue-${HUES.includes(candidate) ? HUES.indexOf(candidate) : HUES.length}`;
