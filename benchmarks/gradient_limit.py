@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -33,7 +33,7 @@ FINETUNE_RATE: Final = 1e-4
 
 
 def measure(
-    backbone: Annotated[Literal["vdsr", "dncnn", "rcan", "rdn"], typer.Option(help="Deep ones are cut down.")] = "rcan",
+    backbone: Annotated[BackboneName, typer.Option(help="Deep ones are cut down.")] = "rcan",
     rate: Annotated[list[float] | None, typer.Option(help="Of the transfer: 5e-4. Give it once for each.")] = None,
     limit: Annotated[list[float] | None, typer.Option(help="`inf` is none: inf, 4. Give it once for each.")] = None,
     steps: Annotated[int, typer.Option(help="Of the transfer.")] = 2133,

@@ -30,6 +30,27 @@ def guidance_table(report: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{_recorded(report)}, {start}."])
 
 
+def small_network_table(report: dict[str, Any]) -> str:
+    """PSNR on unseen images: a network in each row, a device in each column, all trained for equal processor time."""
+    trials, targets, step_s = report["trials"], list(report["inputs"]), report["step_s"]
+    head = ["network", "parameters", "time of a step", "steps", *targets, "mean"]
+    inputs = [report["inputs"][target] for target in targets]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines.append(f"| input | – | – | – | {_with_mean(inputs)} |")
+    slowest = max(step_s.values())
+    for name, seconds in step_s.items():
+        own = {trial["target"]: trial for trial in trials if trial["network"] == name}
+        psnr = [own[target]["psnr"] for target in targets]
+        first = own[targets[0]]
+        about = [name, f"{first['parameters']:,}", f"{seconds / slowest:.2f}", f"{first['steps']} + {first['steps']}"]
+        lines.append(f"| {' | '.join(about)} | {_with_mean(psnr)} |")
+    return "\n".join([*lines, "", f"{_recorded(report)}."])
+
+
+def _with_mean(values: list[float]) -> str:
+    return " | ".join(f"{value:.2f}" for value in [*values, statistics.fmean(values)])
+
+
 def auto_race_table(report: dict[str, Any]) -> str:
     """PSNR on unseen images: a scheme in each row, a target in each column; then what `auto` lost and computed."""
     trials, targets = report["trials"], list(report["inputs"])

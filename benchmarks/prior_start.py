@@ -67,7 +67,7 @@ def measure(
     targets: Annotated[Path, typer.Option(help="Folder of targets.")] = REAL,
     start: Annotated[list[str] | None, typer.Option(help="Give it once for each; all by default.")] = None,
     rate: Annotated[list[float] | None, typer.Option(help="Give it once for each; the presets' by default.")] = None,
-    backbone: Annotated[Literal["vdsr", "dncnn", "rcan", "rdn"], typer.Option(help="What is trained.")] = "vdsr",
+    backbone: Annotated[BackboneName, typer.Option(help="What is trained.")] = "vdsr",
     unshuffle: int = 2,
     prior: Annotated[Path | None, typer.Option(help="Another bundle than the one that ships.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many; the scale's by default.")] = None,

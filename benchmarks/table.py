@@ -21,6 +21,7 @@ from benchmarks.method_table import (
     maml_collapse_table,
     prior_start_table,
     rates_table,
+    small_network_table,
 )
 from benchmarks.paper.document import page
 from benchmarks.relation_table import leave_one_out_table, read_outs_table, unrelated_table
@@ -46,6 +47,7 @@ TABLES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "prior_start": prior_start_table,
     "rates": rates_table,
     "read_outs": read_outs_table,
+    "small_network": small_network_table,
     "storage": storage_table,
     "training_speed": training_speed_table,
     "trust": trust_table,

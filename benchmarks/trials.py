@@ -161,9 +161,11 @@ class Bench:
         seed: int,
         decay: Literal["paper", "cosine"] = "cosine",
         after: Callable[[int], None] = lambda steps: None,
+        steps: int | None = None,
     ) -> None:
         """Fine-tuning, Eq. (3). `after` is told how many steps are done."""
-        schedule = FinetuneSchedule(self.scale.finetune_steps, self.scale.batch, learning_rate=rate, decay=decay)
+        count = steps or self.scale.finetune_steps
+        schedule = FinetuneSchedule(count, self.scale.batch, learning_rate=rate, decay=decay)
         optimizer, pairs = adam(network, rate), pairs_at_hand(device(), self.target.train)
         for step in range(schedule.steps):
             finetune_step(network, optimizer, pairs, schedule, seed, step)

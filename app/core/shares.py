@@ -30,7 +30,7 @@ FINETUNE_STEPS: Final = {"draft": 24, "quick": 240, "standard": 6_000, "paper": 
 # Networks that are fine-tuned, in whole fine-tunings: the baseline always, the losers of a race by two thirds.
 FINETUNINGS: Final = {"auto": 1 + 2 / 3 + 1, "pretrain": 2.0, "drtl-pretrain": 2.0, "baseline": 1.0}
 SAMPLE_S: Final = 0.007  # A crop of 64×64 through vdsr at half resolution, forth and back, on one core.
-LARGE: Final = 25.0  # `rcan` and `rdn` compute so many times as much.
+SIZES: Final = {"vdsr-small": 0.5, "rcan": 25.0, "rdn": 25.0}  # What others compute, in times of `vdsr`.
 AROUND_S: Final = 5.0  # Decoding, relating, measuring, registering.
 
 
@@ -42,7 +42,7 @@ def expected_work_s(options: Mapping[str, Any]) -> float:
     transfer = TRANSFER_STEPS.get(preset, 240) if transfer is None else transfer
     finetune = FINETUNE_STEPS.get(preset, 240) if finetune is None else finetune
     steps = finetune * FINETUNINGS.get(scheme, 1.0) + (0 if scheme == "baseline" else transfer)
-    size = LARGE if options.get("backbone") in {"rcan", "rdn"} else 1.0
+    size = SIZES.get(options.get("backbone", "vdsr"), 1.0)
     size *= (2 / (options.get("unshuffle") or 2)) ** 2
     return float(AROUND_S + steps * batch * SAMPLE_S * size)
 

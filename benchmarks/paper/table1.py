@@ -32,7 +32,7 @@ COLUMNS: Final[dict[Scheme, str]] = {
     "drtl-pretrain": "DRTL (PT)",
     "drtl-maml": "DRTL (MAML)",
 }
-NAMES: Final = {"dncnn": "DnCNN", "vdsr": "VDSR", "rcan": "RCAN", "rdn": "RDN"}
+NAMES: Final = {"dncnn": "DnCNN", "vdsr-small": "VDSR (small)", "vdsr": "VDSR", "rcan": "RCAN", "rdn": "RDN"}
 COMPARED: Final = (("baseline", "pretrain", "drtl-pretrain"), ("maml", "drtl-maml"))
 GAINS: Final = {
     "DRTL (PT) − baseline": ("drtl-pretrain", "baseline"),

@@ -13,15 +13,28 @@ from ml.backbones.dncnn import dncnn
 from ml.backbones.rcan import rcan
 from ml.backbones.rdn import rdn
 from ml.backbones.same_size import SameSize
-from ml.backbones.vdsr import vdsr
+from ml.backbones.vdsr import vdsr, vdsr_small
 from ml.backbones.windows import Part
 
-__all__ = ["BACKBONES", "BackboneName", "Part", "SameSize", "build", "dncnn", "parameter_count", "rcan", "rdn", "vdsr"]
+__all__ = [
+    "BACKBONES",
+    "BackboneName",
+    "Part",
+    "SameSize",
+    "build",
+    "dncnn",
+    "parameter_count",
+    "rcan",
+    "rdn",
+    "vdsr",
+    "vdsr_small",
+]
 
-BackboneName = Literal["vdsr", "dncnn", "rcan", "rdn"]
+BackboneName = Literal["vdsr", "vdsr-small", "dncnn", "rcan", "rdn"]
 
 BACKBONES: Final[dict[BackboneName, Callable[[int], SameSize]]] = {
     "vdsr": vdsr,
+    "vdsr-small": vdsr_small,
     "dncnn": dncnn,
     "rcan": rcan,
     "rdn": rdn,

@@ -20,3 +20,11 @@ def vdsr(unshuffle: int, *, depth: int = 20, width: int = 64) -> SameSize:
         nn.Sequential(convolution(channels, width), *blocks, zero_convolution(width, channels)),
         unshuffle,
     )
+
+
+def vdsr_small(unshuffle: int) -> SameSize:
+    """`vdsr` with 18 convolutions of 48 channels, half of its work: what does best in minutes on a CPU.
+
+    Chosen among networks that were trained for equal seconds (docs/adr/0038-a-small-network.md).
+    """
+    return vdsr(unshuffle, depth=18, width=48)

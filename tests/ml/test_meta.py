@@ -299,6 +299,7 @@ def test_a_network_that_keeps_statistics_is_refused_before_anything_changes(phot
 SMALL: dict[str, Callable[[], SameSize]] = {
     "dncnn": lambda: dncnn(2, width=12),  # At its full depth, which is what makes it hard to train.
     "vdsr": lambda: vdsr(2, depth=8, width=12),
+    "vdsr-small": lambda: vdsr(2, depth=6, width=12),
     "rcan": lambda: rcan(2, groups=2, blocks=2, width=12, reduction=4),
     "rdn": lambda: rdn(2, blocks=2, layers=3, growth=8, width=12),
 }

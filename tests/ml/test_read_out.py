@@ -26,6 +26,7 @@ from ml.read_out import (
 Pairs = Callable[..., list[TargetPair]]
 NETWORKS: dict[str, Callable[[], SameSize]] = {
     "vdsr": lambda: build("vdsr", 4, seed=1),
+    "vdsr-small": lambda: build("vdsr-small", 4, seed=1),
     "dncnn": lambda: build("dncnn", 4, seed=1),
     "rcan": lambda: rcan(4, groups=1, blocks=1),
     "rdn": lambda: rdn(4, blocks=1, layers=2),

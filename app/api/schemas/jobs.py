@@ -48,8 +48,9 @@ class JobOptions(Wire):
     scheme: Literal["auto", "baseline", "pretrain", "maml", "drtl-pretrain", "drtl-maml"] = Field(
         "auto", description="`auto` lets several ways to start race on held-out pairs; the others are the paper's."
     )
-    backbone: Literal["vdsr", "dncnn", "rcan", "rdn"] = Field(
-        "vdsr", description="The network to train; `rcan` and `rdn` are some twenty-five times as large as the others."
+    backbone: Literal["vdsr", "vdsr-small", "dncnn", "rcan", "rdn"] = Field(
+        "vdsr",
+        description="The network to train; `vdsr-small` computes half as much as `vdsr`, `rcan` and `rdn` 25 times.",
     )
     unshuffle: Annotated[Literal[1, 2, 4] | None, BeforeValidator(digits_as_number)] = Field(
         None, description="Pixel-unshuffle factor; at least the scale of the pairs. Null: 2, or more if need be."

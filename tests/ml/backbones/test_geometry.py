@@ -15,6 +15,7 @@ from ml.backbones.windows import Window
 
 SMALL: dict[str, Callable[[int], SameSize]] = {
     "vdsr": lambda unshuffle: vdsr(unshuffle, depth=4, width=4),
+    "vdsr-small": lambda unshuffle: vdsr(unshuffle, depth=6, width=4),
     "dncnn": lambda unshuffle: dncnn(unshuffle, depth=3, width=4),
     "rcan": lambda unshuffle: rcan(
         unshuffle, groups=1, blocks=2, width=4, reduction=2, window=Window(core=12, margin=4)
@@ -51,7 +52,7 @@ def test_the_radius_is_the_farthest_pixel_beyond_an_aligned_tile_that_matters(na
     assert seen == [first - radius, last - 1 + radius] * 2
 
 
-@pytest.mark.parametrize(("name", "reach_of_body"), [("vdsr", 20), ("dncnn", 17), ("rdn", 132)])
+@pytest.mark.parametrize(("name", "reach_of_body"), [("vdsr", 20), ("vdsr-small", 18), ("dncnn", 17), ("rdn", 132)])
 @pytest.mark.parametrize("unshuffle", [1, 2, 4])
 def test_the_radius_at_the_published_size_is_the_length_of_the_longest_path(
     name: str, reach_of_body: int, unshuffle: int
