@@ -5,15 +5,18 @@ It ends with 0 where all went well, 1 where something failed, 2 where it was cal
 
 import sys
 
-import typer
-from rich.text import Text
+try:
+    import typer
+    from rich.text import Text
 
-from app.commands import blobs, doctor, graph, jobs, keys, models, service, upscale, webhooks
-from app.commands.output import errors
-from app.commands.pairs import pairs
-from app.core.settings import BadSettings
-from app.failures import CommandFailed, next_step
-from drtl_client import DRTLError
+    from app.commands import blobs, datasets, doctor, graph, jobs, keys, models, service, upscale, webhooks
+    from app.commands.output import errors
+    from app.commands.pairs import pairs
+    from app.core.settings import BadSettings
+    from app.failures import CommandFailed, next_step
+    from drtl_client import DRTLError
+except KeyboardInterrupt:  # Loading takes a moment, in which nothing has begun that could be told of.
+    sys.exit(130)
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -33,9 +36,16 @@ jobs_app.command("list")(jobs.list_jobs)
 jobs_app.command("show")(jobs.show)
 jobs_app.command("watch")(jobs.watch)
 jobs_app.command("cancel")(jobs.cancel)
+jobs_app.command("delete")(jobs.delete)
 app.add_typer(jobs_app, name="jobs")
 
 app.add_typer(pairs, name="pairs")
+
+datasets_app = group("Pairs that were uploaded.")
+datasets_app.command("list")(datasets.list_datasets)
+datasets_app.command("delete")(datasets.delete)
+app.add_typer(datasets_app, name="datasets")
+
 app.command("graph")(graph.graph)
 
 models_app = group("Registered models.")
@@ -43,6 +53,7 @@ models_app.command("list")(models.list_models)
 models_app.command("show")(models.show)
 models_app.command("download")(models.download)
 models_app.command("promote")(models.promote)
+models_app.command("delete")(models.delete)
 app.add_typer(models_app, name="models")
 
 app.command("upscale")(upscale.upscale)

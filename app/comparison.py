@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from app.failures import CommandFailed
+
 ZOOM: Final = 3
 PANEL_PX: Final = 480  # widest panel; larger images are shown smaller in the upper row, never in the zoomed one
 GAP_PX: Final = 12
@@ -39,9 +41,12 @@ class Score:
 
 
 def read_rgb(path: Path, like: Image.Image | None = None) -> Image.Image:
-    """An image as RGB, brought by bicubic interpolation to the size of `like`."""
-    with Image.open(path) as image:
-        rgb = image.convert("RGB")
+    """An image as RGB, brought by bicubic interpolation to the size of `like`. Raises CommandFailed for no image."""
+    try:
+        with Image.open(path) as image:
+            rgb = image.convert("RGB")
+    except OSError as error:  # Also what Pillow raises for damage.
+        raise CommandFailed(f"{path} cannot be read as an image: {error.strerror or error}") from error
     return rgb.resize(like.size, Image.Resampling.BICUBIC) if like is not None and like.size != rgb.size else rgb
 
 

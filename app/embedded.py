@@ -20,13 +20,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from sqlalchemy.engine import make_url
+try:
+    from sqlalchemy.engine import make_url
 
-from app.core import keys
-from app.core.database import open_database, read_sessions
-from app.core.settings import BadSettings, Settings, settings
-from app.supervision import TICK_S, Child, Say, Supervisor, log_file, log_tail, spawn
-from app.write_lock import WriteLockGuard
+    from app.core import keys
+    from app.core.database import open_database, read_sessions
+    from app.core.settings import BadSettings, Settings, settings
+    from app.supervision import TICK_S, Child, Say, Supervisor, log_file, log_tail, spawn
+    from app.write_lock import WriteLockGuard
+except KeyboardInterrupt:  # Loading takes a moment, in which nothing has begun.
+    sys.exit(130)
 
 SOURCE = Path(__file__).resolve().parent.parent
 PATIENCE_TO_START_S = 90.0
@@ -315,7 +318,9 @@ def main() -> None:
     try:
         serve(settings(), lambda line: print(line, flush=True))
     except (CannotStart, BadSettings) as reason:
-        sys.exit(str(reason))
+        sys.exit(f"error: {reason}")  # As the other commands say it.
+    except KeyboardInterrupt:  # Before the service has begun.
+        sys.exit(130)
 
 
 if __name__ == "__main__":

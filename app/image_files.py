@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
+from drtl_client.pairs import PHOTOGRAPHS, RAW, SUFFIXES
+
 MARK: Final = ".restored"
 EXTENSIONS: Final = {"png": "png", "jpeg": "jpg", "webp": "webp", "tiff": "tif"}
 
@@ -76,8 +77,15 @@ def _images(path: Path, output: Path, made: Plan) -> Iterator[tuple[Path, Path]]
         if file.is_dir() or any(part.startswith(".") for part in within.parts):
             continue
         if file.suffix.lower() not in SUFFIXES:
-            made.skipped.append(Left(file, "no image, by its name"))
+            made.skipped.append(Left(file, _why_not(file.suffix)))
         elif Path(file.stem).suffix == MARK:
             made.skipped.append(Left(file, "the result of an earlier run"))
         else:
             yield file, output / path.resolve().name / within.parent
+
+
+def _why_not(suffix: str) -> str:
+    """Why files that end so are not restored."""
+    if suffix.lower() in PHOTOGRAPHS | RAW:
+        return f"{suffix[1:].upper()} is not a format that is read; convert it to PNG, TIFF or JPEG"
+    return "no image, by its name"

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import anyio.to_thread
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from app.api import (
     auth,
@@ -18,6 +18,7 @@ from app.api import (
     models,
     openapi,
     operations,
+    options,
     pair_images,
     problems,
     session,
@@ -94,7 +95,8 @@ def create_app(configured: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestId, says_each=chosen.log_format == "json")
     problems.install(app)
     for part in PARTS:
-        app.include_router(part.router)
+        app.include_router(part.router, dependencies=[Depends(options.known_options)])
+    options.document(app)
     auth.document(app)
     openapi.install(app)
     web.install(app)

@@ -1,7 +1,7 @@
 """How jobs, graphs, metrics and models look in a terminal."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+from app.listing import Listing
 
 Json = dict[str, Any]
 ShowProgress = Callable[[str, float, float | None], None]
@@ -174,21 +176,19 @@ def metrics_table(metrics: Json) -> Table:
     return table
 
 
-def jobs_table(jobs: Iterable[Json]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    for heading in ("job", "model", "state", "to go", "created"):
-        table.add_column(heading, no_wrap=heading != "model")
+def jobs_table(jobs: Sequence[Json], state: str | None = None) -> Listing | str:
+    """The jobs, a row each; all of them are in the state if one is given."""
+    if not jobs:
+        return "There is no job." if state is None else f"There is no job that is {state}."
+    rows = []
     for job in jobs:
         running = job["state"] == "running"
         state = f"{phase_name(job)} {job['progress']:.0%}" if running else job["state"]
-        table.add_row(
-            job["id"],
-            job["name"],
-            Text(state, style=STATE_STYLE.get(job["state"], "")),
-            clock(job["eta_s"]) if running else "",
-            day_and_time(job["created_at"])[5:],  # Without the year it all fits 80 columns.
-        )
-    return table
+        style = STATE_STYLE.get(job["state"], "")
+        left = clock(job["eta_s"]) if running else ""
+        created = day_and_time(job["created_at"])[5:]  # Without the year it all fits 80 columns.
+        rows.append((job["id"], job["name"], Text(state, style=style), left, created))
+    return Listing(("job", "model", "state", "to go", "created"), rows, folding={"model"})
 
 
 def job_panel(job: Json) -> Panel:
@@ -209,13 +209,16 @@ def job_panel(job: Json) -> Panel:
     return Panel(Group(*lines), title=f"{job['id']} · {job['name']}", title_align="left")
 
 
-def models_table(models: Iterable[Json]) -> Table:
-    table = Table("model", "versions", "aliases", "newest from", box=box.SIMPLE_HEAD, padding=(0, 1))
+def models_table(models: Sequence[Json]) -> Listing | str:
+    """The models, a row each."""
+    if not models:
+        return "There is no model."
+    rows = []
     for model in models:
         aliases = ", ".join(f"{alias} → {version}" for alias, version in model["aliases"].items())
         versions = ", ".join(str(version) for version in model["versions"])
-        table.add_row(model["name"], versions, aliases, day_and_time(model["created_at"]))
-    return table
+        rows.append((model["name"], versions, aliases, day_and_time(model["created_at"])))
+    return Listing(("model", "versions", "aliases", "newest from"), rows, folding={"versions", "aliases"})
 
 
 def card_panel(model: Json) -> Panel:

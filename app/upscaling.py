@@ -72,6 +72,11 @@ def is_model_file(model: str) -> bool:
     return model.endswith(".safetensors") or os.sep in model
 
 
+def is_onnx_file(model: str) -> bool:
+    """Whether the word means a model for other runtimes. A name of the registry may end so, too, if no file does."""
+    return model.lower().endswith(".onnx") and (os.sep in model or Path(model).exists())
+
+
 def restore_here(model: Path, tasks: Sequence[Task], options: Options, tell: Tell) -> None:
     """Restore with a model file, in a process of its own: this side loads no torch.
 

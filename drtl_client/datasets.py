@@ -3,7 +3,7 @@
 from typing import Final
 
 from drtl_client.documents import Dataset
-from drtl_client.flow import Flow, OnUpload, Request, Stream, fetch
+from drtl_client.flow import Flow, OnUpload, Request, Stream, fetch, send
 from drtl_client.methods import AsyncResource, Resource, async_iterating, awaiting, blocking, iterating
 from drtl_client.options import Option, fields_of
 from drtl_client.pages import paged
@@ -11,6 +11,10 @@ from drtl_client.pairs import PairsInput, as_parts
 from drtl_client.paths import segment
 
 ANSWERING_UPLOAD_S: Final = 180.0  # Every image is decoded and measured before the answer.
+
+
+def _path(dataset: Dataset | str) -> str:
+    return f"/v1/datasets/{segment('dataset', dataset if isinstance(dataset, str) else dataset.id)}"
 
 
 def create(pairs: PairsInput, *, on_upload: OnUpload | None = None, **options: Option) -> Flow[Dataset]:
@@ -33,13 +37,17 @@ def create(pairs: PairsInput, *, on_upload: OnUpload | None = None, **options: O
 
 def get(dataset: Dataset | str) -> Flow[Dataset]:
     """The dataset with its report."""
-    path = f"/v1/datasets/{segment('dataset', dataset if isinstance(dataset, str) else dataset.id)}"
-    return Dataset.of((yield from fetch(Request("GET", path))))
+    return Dataset.of((yield from fetch(Request("GET", _path(dataset)))))
 
 
 def list_datasets(*, limit: int | None = None) -> Stream[Dataset]:
     """Datasets, the newest first, page by page as they are asked for: at most `limit`, or all."""
     yield from paged("/v1/datasets", Dataset.of, {}, limit)
+
+
+def delete(dataset: Dataset | str) -> Flow[None]:
+    """Forget it with its images. Raises Conflict while a job names it."""
+    yield from send(Request("DELETE", _path(dataset), repeatable=False))
 
 
 class Datasets(Resource):
@@ -48,6 +56,7 @@ class Datasets(Resource):
     create = blocking(create)
     get = blocking(get)
     list = iterating(list_datasets)
+    delete = blocking(delete)
 
 
 class AsyncDatasets(AsyncResource):
@@ -56,3 +65,4 @@ class AsyncDatasets(AsyncResource):
     create = awaiting(create)
     get = awaiting(get)
     list = async_iterating(list_datasets)
+    delete = awaiting(delete)

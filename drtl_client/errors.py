@@ -35,6 +35,10 @@ class BadFolder(DRTLError):
     """A folder does not hold pairs, or a list is not one of pairs."""
 
 
+class NoFolder(BadFolder):
+    """What was given as a folder of pairs is none."""
+
+
 class Unreachable(DRTLError):
     """No answer came, however often it was asked."""
 
@@ -136,6 +140,10 @@ class FileLost(Problem):
     code = "file-lost"
 
 
+class ModelDeleted(Problem):
+    code = "model-deleted"
+
+
 class TooLarge(Problem):
     code = "too-large"
 
@@ -150,6 +158,12 @@ class Unprocessable(Problem):
 
 class BadPairs(Unprocessable):
     code = "bad-pairs"
+
+    @property
+    def cause(self) -> str | None:
+        """What it is about the pairs, in a word (docs/api.md); None from a service of an earlier release."""
+        cause = self.document.get("cause")
+        return cause if isinstance(cause, str) else None
 
 
 class BadImage(Unprocessable):

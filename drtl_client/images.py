@@ -38,7 +38,12 @@ def as_part(field_name: str, image: "ImageInput", name: str = "image") -> Part:
         return Part(field_name, f"{name}.png", png(image))
     if hasattr(image, "save"):
         buffer = io.BytesIO()
-        image.save(buffer, "PNG")
+        try:
+            image.save(buffer, "PNG")
+        except OSError as error:  # Pillow's word for a mode that the format does not have, and for damaged pixels.
+            raise ValueError(
+                f"the Pillow image cannot be sent as PNG: {error}; send its file, or convert it"
+            ) from error
         return Part(field_name, f"{name}.png", buffer.getvalue())
     kind = type(image).__name__
     raise TypeError(f"an image is a path, bytes, a Pillow image or an array, not {kind}")

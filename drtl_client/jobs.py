@@ -134,6 +134,11 @@ def cancel(job: JobRef) -> Flow[Job]:
     return Job.of((yield from fetch(Request("POST", _path(job, "/cancel")))))
 
 
+def delete(job: JobRef) -> Flow[None]:
+    """Forget the job with its events. Raises Conflict while it has not ended, or the version that it made exists."""
+    yield from send(Request("DELETE", _path(job), repeatable=False))
+
+
 def relation(job: JobRef, *, wait_s: float = 60.0) -> Flow[Relation]:
     """The relation graph as the service tells it: γ by distortion, and a sentence that says what it means.
 
@@ -182,6 +187,7 @@ class Jobs(Resource):
     watch = iterating(watch)
     wait = blocking(wait)
     cancel = blocking(cancel)
+    delete = blocking(delete)
     relation = blocking(relation)
     graph = blocking(graph)
     graph_svg = blocking(graph_svg)
@@ -196,6 +202,7 @@ class AsyncJobs(AsyncResource):
     watch = async_iterating(watch)
     wait = awaiting(wait)
     cancel = awaiting(cancel)
+    delete = awaiting(delete)
     relation = awaiting(relation)
     graph = awaiting(graph)
     graph_svg = awaiting(graph_svg)

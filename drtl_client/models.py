@@ -89,6 +89,16 @@ def promote(reference: str, alias: str = PRODUCTION) -> Flow[Alias]:
     return Alias.of((yield from fetch(Request("PUT", path, json={"version": found}))))
 
 
+def delete(reference: str) -> Flow[None]:
+    """Forget this version, or for a name alone the model with all its versions; with the aliases that point there.
+
+    Raises Conflict while a job would add a version to a model that is to be forgotten whole.
+    """
+    name, whole = reference.partition("@")[0], "@" not in reference
+    path = _path(name) if whole else _path(name, f"/versions/{(yield from number(reference))}")
+    yield from send(Request("DELETE", path, repeatable=False))
+
+
 def download(
     reference: str, path: str | os.PathLike[str] = ".", *, onnx: bool = False, wait_s: float = 300.0
 ) -> Flow[Path]:
@@ -204,6 +214,7 @@ class Model(Resource):
     number = blocking_about(number)
     version = blocking_about(version)
     promote = blocking_about(promote)
+    delete = blocking_about(delete)
     download = blocking_about(download)
 
     @property
@@ -221,6 +232,7 @@ class AsyncModel(AsyncResource):
     number = awaiting_about(number)
     version = awaiting_about(version)
     promote = awaiting_about(promote)
+    delete = awaiting_about(delete)
     download = awaiting_about(download)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from drtl_client.documents import Dataset
-from drtl_client.errors import BadFolder
+from drtl_client.errors import BadFolder, NoFolder
 from drtl_client.flow import Part
 from drtl_client.images import ImageInput, as_part
 
@@ -32,14 +32,14 @@ class PairPaths:
 def pairs_in(folder: str | os.PathLike[str]) -> list[PairPaths]:
     """The pairs in folder/clean and folder/distorted, by name: equal file stems, or else equal order.
 
-    Hidden files, such as macOS lays beside others (._001.png), are none of them.
-    Raises BadFolder that says what is missing, of which name there are two, or what cannot be read.
+    Hidden files, such as macOS lays beside others (._001.png), are none of them. `Clean` and `DISTORTED` will do, too.
+    Raises NoFolder, or BadFolder that says what is missing, of which name there are two, or what cannot be read.
     """
+    if not Path(folder).is_dir():
+        raise NoFolder(f"{folder} is not a folder" if Path(folder).exists() else f"there is no folder {folder}")
     files: dict[str, dict[str, Path]] = {}
     for kind in ("clean", "distorted"):
-        inside = Path(folder) / kind
-        if not inside.is_dir():
-            raise BadFolder(f"{folder} has no folder named {kind}")
+        inside = _side(Path(folder), kind)
         seen = sorted(path for path in inside.iterdir() if not path.name.startswith("."))
         images, foreign = (
             [path for path in seen if path.suffix.lower() in kinds] for kinds in (SUFFIXES, PHOTOGRAPHS | RAW)
@@ -61,6 +61,18 @@ def pairs_in(folder: str | os.PathLike[str]) -> list[PairPaths]:
         raise BadFolder(f"{folder}: without a partner: {_few(sorted(clean.keys() ^ distorted.keys()))}")
     in_order = zip(clean.items(), distorted.values(), strict=True)
     return [PairPaths(stem, path, other) for (stem, path), other in in_order]
+
+
+def _side(folder: Path, kind: str) -> Path:
+    """The folder named so, or else the only one that is but for capitals. Raises BadFolder."""
+    if (exact := folder / kind).is_dir():
+        return exact
+    alike = sorted(path for path in folder.iterdir() if path.name.lower() == kind and path.is_dir())
+    if len(alike) > 1:
+        raise BadFolder(f"{folder} has {' and '.join(path.name for path in alike)}; name one of them {kind}")
+    if not alike:
+        raise BadFolder(f"{folder} has no folder named {kind}")
+    return alike[0]
 
 
 def _few(names: Sequence[str]) -> str:

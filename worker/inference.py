@@ -14,7 +14,7 @@ import torch
 from sqlalchemy.orm import Session
 
 from app.core import logs, operations, repository, telemetry, tracing
-from app.core.errors import LeaseLost, OperationCancelled, TooLarge
+from app.core.errors import LeaseLost, ModelDeleted, NotFound, OperationCancelled, TooLarge
 from app.core.operations import OperationLease
 from app.core.origin import REQUEST_ID
 from app.core.owners import look_as
@@ -195,7 +195,7 @@ class Inference:
             assert operation.input_blob is not None
             self.service.fetch(operation.input_blob, source)
             model = self._model(operation, lease, source)
-            restorer = self.models.get(model.weights_blob, self.service)
+            restorer = self._loaded(model)
             self._judge_size(operation, restorer)
             restored = restorer.restore_file(
                 source, target, restore_options(operation), trust=trust, run=self.batcher.run, after_tiles=after_tiles
@@ -222,15 +222,32 @@ class Inference:
     def _model(self, operation: Operation, lease: OperationLease, source: Path) -> ModelVersion:
         """The model that was asked for, or of those in production the one whose training images are most like this."""
         if operation.model_name is not None:
-            with self.service.read_sessions() as session:
-                look_as(session, operation.owner)
-                return repository.get_model_version(session, operation.model_name, operation.model_version or 0)
+            return self._version(operation.owner, operation.model_name, operation.model_version or 0)
         with self.service.read_sessions() as session:
             look_as(session, operation.owner)
             promoted = repository.promoted_models(session)
+        if not promoted:
+            raise ModelDeleted("No model is promoted any more, so there is none to choose from.")
         chosen = choose(promoted, source)
         self.service.write(lambda session: operations.resolve(session, lease, chosen.name, chosen.version), PATIENCE_S)
         return chosen
+
+    def _version(self, owner: str, name: str, version: int) -> ModelVersion:
+        """The owner's version, which existed when the image came in. Raises ModelDeleted."""
+        with self.service.read_sessions() as session:
+            look_as(session, owner)
+            try:
+                return repository.get_model_version(session, name, version)
+            except NotFound as error:
+                raise ModelDeleted(f"{name}@{version} was deleted before the image was restored.") from error
+
+    def _loaded(self, model: ModelVersion) -> Restorer:
+        """The model, ready. Raises ModelDeleted where it is gone since its row was read, and its blob with it."""
+        try:
+            return self.models.get(model.weights_blob, self.service)
+        except FileNotFoundError:
+            self._version(model.owner, model.name, model.version)
+            raise
 
 
 class Progress:

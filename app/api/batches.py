@@ -109,7 +109,10 @@ async def receive_images(request: Request, services: ServicesDep) -> AsyncIterat
             case kind if kind in ZIP_TYPES:
                 yield await receive_raw(request, spool, limits.for_archive())
             case other:
-                detail = f"A body of type {other or 'unknown'} is not understood; send a form or a zip."
+                detail = (
+                    f"A body of type {other or 'unknown'} is not understood; send multipart/form-data with files named "
+                    f"`{FIELD}`, or {ZIP}. With curl: -F {FIELD}=@photo.png, or -H 'Content-Type: {ZIP}'."
+                )
                 raise UnsupportedMedia(detail, pointer="Content-Type")
 
 

@@ -20,12 +20,13 @@ from app.api.quotas import require_room_for_pairs, take_room_for_bytes
 from app.api.schemas.datasets import DatasetOptions, DatasetOut, Fix
 from app.api.schemas.wire import DatasetId, Page
 from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, receive_text, spooled
-from app.core import repository
+from app.core import deletions, repository
 from app.core.errors import (
     BadArchive,
     BadImage,
     BadPairs,
     BadRequest,
+    Conflict,
     NotFound,
     StorageFull,
     TooLarge,
@@ -153,7 +154,7 @@ def archive_rules(settings: Settings) -> ArchiveRules:
         max_file_bytes=settings.max_pair_bytes,
         max_total_bytes=settings.max_upload_bytes,
         unusable=BadArchive,
-        too_many=lambda count: BadPairs(f"The zip holds {count} files; {accepted}"),
+        too_many=lambda count: BadPairs(f"The zip holds {count} files; {accepted}", cause="count"),
         field_of=side_of,
         misplaced="The file is in neither clean/ nor distorted/.",
     )
@@ -247,3 +248,10 @@ def list_datasets(
 def get_dataset(dataset_id: Annotated[DatasetId, Path()], session: ReadSessionDep) -> DatasetOut:
     """A dataset with its per-pair report."""
     return DatasetOut.of(repository.get_dataset(session, dataset_id))
+
+
+@router.delete("/{dataset_id}", status_code=204, responses=problems(NotFound, Conflict, StorageFull))
+def delete_dataset(dataset_id: Annotated[DatasetId, Path()], session: SessionDep) -> None:
+    """Forget a dataset with its images. Refused while a job names it; its answer says which."""
+    deletions.delete_dataset(session, dataset_id)
+    session.commit()

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api.schemas.jobs import EventOut
 from app.core import repository
+from app.core.errors import NotFound
 from app.core.owners import Sessions
 from app.core.tables import ENDED, JobEvent
 
@@ -39,7 +40,7 @@ class EventFeed:
         self._readers: Counter[Place] = Counter()
 
     async def news(self, sessions: Sessions, job_id: str, after: int, patience_s: float) -> News | None:
-        """The next news behind `after`; None where there is none in time. Who asks may see the job. Raises NotFound."""
+        """The next news behind `after`; None where there is none in time. Who asks may see the job."""
         place = (job_id, after)
         if place not in self._looks:
             self._looks[place] = asyncio.create_task(_look_until_news(sessions, job_id, after))
@@ -95,5 +96,8 @@ async def _look_until_news(sessions: Sessions, job_id: str, after: int) -> News:
 def _look(sessions: Sessions, job_id: str, after: int) -> News:
     """Whether the job has ended is asked first: its last event was written together with its last state."""
     with sessions() as session:
-        ended = repository.get_job(session, job_id).state in ENDED
+        try:
+            ended = repository.get_job(session, job_id).state in ENDED
+        except NotFound:  # It was deleted, and its events with it.
+            return News(ended=True, events=())
         return News(ended, repository.list_events(session, job_id, after, PAGE))

@@ -37,7 +37,7 @@ from app.api.schemas.graph import GraphOut
 from app.api.schemas.jobs import EventOut, JobFromDataset, JobOptions, JobOut
 from app.api.schemas.wire import LARGEST_EVENT, JobIdPath, JobState, Page
 from app.api.uploads import Upload
-from app.core import deliveries, jobs, repository, training_queue, usage
+from app.core import deletions, deliveries, jobs, repository, training_queue, usage
 from app.core.errors import (
     Conflict,
     FileLost,
@@ -50,7 +50,7 @@ from app.core.errors import (
     StorageFull,
     Unprocessable,
 )
-from app.core.tables import ENDED, Dataset, Job
+from app.core.tables import ENDED, Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -189,14 +189,15 @@ def add_job(options: JobOptions, upload: Upload, services: Services, session: Se
         session.flush()
     except IntegrityError:
         session.rollback()
-        raise lost_race(session, options, dataset) from None
+        raise lost_race(session, options) from None
     return job
 
 
-def lost_race(session: Session, options: JobOptions, dataset: Dataset) -> Exception:
+def lost_race(session: Session, options: JobOptions) -> Exception:
     """What a rejected insert means: what was looked up before has changed since."""
     repository.require_free_name(session, options.name, new_version=options.new_version)
-    repository.get_dataset(session, dataset.id)
+    if isinstance(options, JobFromDataset):
+        repository.get_dataset(session, options.dataset_id)  # It may have been deleted.
     return Conflict("Another request got in between. Send it again.", retry_after_s=1)
 
 
@@ -366,3 +367,13 @@ def cancel_job(job_id: JobIdPath, session: SessionDep, services: ServicesDep) ->
         services.queue.send_webhooks()
     session.expire_all()
     return JobOut.of(repository.get_job(session, job_id))
+
+
+@router.delete("/{job_id}", status_code=204, responses=problems(NotFound, Conflict, StorageFull))
+def delete_job(job_id: JobIdPath, session: SessionDep) -> None:
+    """Forget a job that has ended: its events, graph and preview, and what webhooks have not been told of it yet.
+
+    Refused while the model version that it has made exists: delete that first.
+    """
+    deletions.delete_job(session, job_id)
+    session.commit()

@@ -10,8 +10,8 @@ from app.api.deps import LimitQuery, ReadSessionDep, SessionDep
 from app.api.problems import problems
 from app.api.schemas.models import AliasIn, AliasOut, ModelOut, VersionOut
 from app.api.schemas.wire import LARGEST_INTEGER, NAME_PATTERN, ModelNamePath, Page
-from app.core import repository
-from app.core.errors import BadRequest, NotFound, StorageFull, Unprocessable
+from app.core import deletions, repository
+from app.core.errors import BadRequest, Conflict, NotFound, StorageFull, Unprocessable
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -63,3 +63,17 @@ def put_alias(name: ModelNamePath, alias: AliasPath, target: AliasIn, session: S
     row = repository.set_alias(session, name, alias, target.version)
     session.commit()
     return AliasOut.model_validate(row)
+
+
+@router.delete("/{name}/versions/{version}", status_code=204, responses=problems(NotFound, StorageFull))
+def delete_version(name: ModelNamePath, version: VersionPath, session: SessionDep) -> None:
+    """Forget a version, and the aliases that point at it. Images that wait for it fail as `model-deleted`."""
+    deletions.delete_version(session, name, version)
+    session.commit()
+
+
+@router.delete("/{name}", status_code=204, responses=problems(NotFound, Conflict, StorageFull))
+def delete_model(name: ModelNamePath, session: SessionDep) -> None:
+    """Forget all versions of a model, and its aliases. Refused while a job that has not ended would add another."""
+    deletions.delete_model(session, name)
+    session.commit()

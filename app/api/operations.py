@@ -17,6 +17,7 @@ from app.core.errors import (
     BadImage,
     Conflict,
     FileLost,
+    ModelDeleted,
     NotFound,
     NotReady,
     ServiceError,
@@ -70,11 +71,12 @@ IMAGE_OUT: Final[dict[str, Any]] = {
 CALLERS_MISTAKES: Final[dict[str, type[ServiceError]]] = {
     "bad-image": BadImage,
     "file-lost": FileLost,
+    "model-deleted": ModelDeleted,
     "out-of-memory": TooLarge,
     "too-large": TooLarge,
     "unsupported-media": UnsupportedMedia,
 }
-RESULT_REFUSALS: Final = (Conflict, BadImage, FileLost, TooLarge, UnsupportedMedia)
+RESULT_REFUSALS: Final = (Conflict, BadImage, FileLost, ModelDeleted, TooLarge, UnsupportedMedia)
 
 
 @router.get(

@@ -47,7 +47,7 @@ def pair_up(files: Sequence[UploadedFile], settings: Settings) -> list[FilePair]
     refused += [_refused(file, reason) for file in clean + distorted if (reason := _bad_name(file.name))]
     refused += [*_twice(clean, "clean"), *_twice(distorted, "distorted")]
     if refused:
-        raise BadPairs("The files cannot be paired.", pointer=refused[0].name, files=refused)
+        raise BadPairs("The files cannot be paired.", cause="names", pointer=refused[0].name, files=refused)
 
     by_stem = {_stem(file): file for file in clean}
     common = [file for file in distorted if _stem(file) in by_stem]
@@ -56,10 +56,12 @@ def pair_up(files: Sequence[UploadedFile], settings: Settings) -> list[FilePair]
         alone = [_refused(file, "It has no clean partner.") for file in distorted if file not in common]
         alone += [_refused(file, "It has no distorted partner.") for file in clean if _stem(file) not in stems]
         if common and alone:
-            raise BadPairs("Some files have no partner of the same name.", pointer=alone[0].name, files=alone)
+            said = "Some files have no partner of the same name."
+            raise BadPairs(said, cause="names", pointer=alone[0].name, files=alone)
         if alone:
             counts = f"{len(clean)} clean and {len(distorted)} distorted files"
-            raise BadPairs(f"There are {counts}, and no two share a name.", pointer=alone[0].name, files=alone)
+            said = f"There are {counts}, and no two share a name."
+            raise BadPairs(said, cause="names", pointer=alone[0].name, files=alone)
         pairs = [FilePair(_stem(file), by_stem[_stem(file)], file) for file in distorted]
     else:
         pairs = [FilePair(_stem(one), one, other) for one, other in zip(clean, distorted, strict=True)]
@@ -70,7 +72,8 @@ def pair_up(files: Sequence[UploadedFile], settings: Settings) -> list[FilePair]
 
 
 def wrong_count(found: str, settings: Settings) -> BadPairs:
-    return BadPairs(f"{found}; between {settings.min_pairs} and {settings.max_pairs} are accepted.")
+    accepted = f"between {settings.min_pairs} and {settings.max_pairs} are accepted."
+    return BadPairs(f"{found}; {accepted}", cause="count")
 
 
 def _refused(file: UploadedFile, reason: str) -> RefusedFile:
@@ -118,9 +121,11 @@ def examine(
     ]
     if refusals:
         kinds = {kind for _, kind in refusals}
-        kind = kinds.pop() if len(kinds) == 1 else BadPairs
         files = [file for file, _ in refusals]
         said = f"{files[0].name}: {files[0].reason}" if len(files) == 1 else f"{len(files)} files cannot be used."
+        if kinds == {BadPairs}:
+            raise BadPairs(said, cause="sizes", pointer=files[0].name, files=files)
+        kind = kinds.pop() if len(kinds) == 1 else BadPairs
         raise kind(said, pointer=files[0].name, files=files)
     examined = [
         _with_originals(pair, answer)
@@ -149,7 +154,8 @@ def _require_one_scale(examined: Sequence[ExaminedPair]) -> None:
             _refused(pair.files.distorted, f"Its scale is {pair.scale}, that of most others {common}.")
             for pair in others
         ]
-        raise BadPairs("All pairs of a dataset must have the same scale.", pointer=files[0].name, files=files)
+        said = "All pairs of a dataset must have the same scale."
+        raise BadPairs(said, cause="sizes", pointer=files[0].name, files=files)
 
 
 def require_trainable(pairs: Sequence[PairOut]) -> None:
@@ -158,4 +164,4 @@ def require_trainable(pairs: Sequence[PairOut]) -> None:
     if rejects:
         said = f"{rejects[0].name}: {rejects[0].reason}" if len(rejects) == 1 else f"{len(rejects)} pairs are rejected."
         detail = f"{said} Leave them out, mend them (`fix`), or insist with `allow_rejects`."
-        raise BadPairs(detail, pointer=rejects[0].name, files=rejects)
+        raise BadPairs(detail, cause="rejected", pointer=rejects[0].name, files=rejects)

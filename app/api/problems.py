@@ -27,6 +27,7 @@ from app.core.errors import (
     MethodNotAllowed,
     NotAcceptable,
     NotFound,
+    PairsCause,
     RequestTimeout,
     ServiceError,
     StorageFull,
@@ -95,6 +96,7 @@ class Problem(BaseModel):
     detail: str
     instance: str | None = Field(None, description="The path that was asked for.", examples=["/v1/jobs"])
     pointer: str | None = Field(None, description="The first offending part.", examples=["/name"])
+    cause: PairsCause | None = Field(None, description="Of `bad-pairs`: what it is about them.", examples=["sizes"])
     errors: list[OffendingPart] | None = Field(None, description="Every offending part of the request.")
     files: list[RefusedFileOut] | None = Field(None, description="Every refused file.")
 
@@ -107,6 +109,7 @@ def problem_of(error: ServiceError) -> Problem:
         status=error.status,
         detail=error.detail,
         pointer=error.pointer,
+        cause=error.cause,
         files=[RefusedFileOut(name=file.name, reason=file.reason) for file in error.files] or None,
     )
 
@@ -293,22 +296,34 @@ def problems(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
 class ProblemType(BaseModel):
     """A way in which requests can fail."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"type": "/problems/bad-pairs", "title": BadPairs.title, "status": 422}]}
-    )
-
     type: str = Field(description="The `type` member of such problems.")
     title: str
-    status: int
+    status: int = Field(description="The status that such answers have.")
+    meaning: str = Field(description="When it happens.")
+    remedy: str = Field(description="What to do about it.")
 
 
-@router.get("/problems/{code}", responses=problems(NotFound))
+def described(kind: type[ServiceError]) -> ProblemType:
+    """What the error says of itself."""
+    return ProblemType(
+        type=f"/problems/{kind.code}",
+        title=kind.title,
+        status=kind.status,
+        meaning=kind.meaning,
+        remedy=kind.remedy,
+    )
+
+
+PROBLEM_TYPE: Final = {"content": {"application/json": {"example": described(BadPairs).model_dump()}}}
+
+
+@router.get("/problems/{code}", responses={**problems(NotFound), 200: PROBLEM_TYPE})
 def get_problem_type(code: Annotated[str, Path(examples=["bad-pairs"])]) -> ProblemType:
-    """What a problem's `type` points at."""
+    """What a problem's `type` points at: when it happens, and what to do about it."""
     kind = next((kind for kind in _below(ServiceError) if kind.code == code), None)
     if kind is None:
         raise NotFound(f"There is no problem type {code!r}.")
-    return ProblemType(type=f"/problems/{kind.code}", title=kind.title, status=kind.status)
+    return described(kind)
 
 
 def _below(kind: type[ServiceError]) -> Iterator[type[ServiceError]]:

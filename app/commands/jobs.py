@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 
-from app.commands.options import AsJson, JobId, Key, Url, connect
-from app.commands.output import console, errors, present, print_json
+from app.commands.options import AsJson, JobId, Key, Url, Yes, connect
+from app.commands.output import confirm, console, errors, present, print_json
 from app.following import follow
 from app.terminal import Stopwatch, gamma_table, job_panel, jobs_table, pair_warnings, upload_of
 from drtl_client import Client, Job
@@ -26,7 +26,7 @@ def create(
     name: Annotated[str | None, typer.Option(help="Name of the model to make; otherwise the folder's.")] = None,
     preset: Annotated[str, typer.Option(help="draft, quick, standard or paper.")] = "quick",
     scheme: Annotated[str, typer.Option(help="auto, baseline, pretrain, maml, drtl-pretrain or drtl-maml.")] = "auto",
-    backbone: Annotated[str, typer.Option(help="vdsr, dncnn, rcan or rdn.")] = "vdsr",
+    backbone: Annotated[str, typer.Option(help="vdsr, vdsr-small, dncnn, rcan or rdn.")] = "vdsr",
     unshuffle: Annotated[int | None, typer.Option(help="1, 2 or 4: work at that part of the resolution.")] = None,
     init: Annotated[str, typer.Option(help="prior, or scratch as in the paper.")] = "prior",
     seed: Annotated[int, typer.Option(help="The same seed on the same machine gives the same model.")] = 0,
@@ -111,7 +111,7 @@ def list_jobs(
     """The newest jobs."""
     with connect(url, key) as client:
         found = [job.raw for job in client.jobs.list(limit=limit, state=state)]
-    present(found, jobs_table(found), as_json=as_json)
+    present(found, jobs_table(found, state), as_json=as_json)
 
 
 def show(job: JobId, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
@@ -138,6 +138,14 @@ def cancel(job: JobId, as_json: AsJson = False, url: Url = None, key: Key = None
     with connect(url, key) as client:
         found = client.jobs.cancel(job)
     present(found.raw, f"the job is {found.state}", as_json=as_json)
+
+
+def delete(job: JobId, yes: Yes = False, url: Url = None, key: Key = None) -> None:
+    """Forget a job that has ended, once the model version that it made is deleted."""
+    with connect(url, key) as client:
+        confirm(f"Delete {job} with its graph, preview and events?", yes=yes)
+        client.jobs.delete(job)
+    console.print(f"{job} is deleted", soft_wrap=True, highlight=False)
 
 
 def watched(client: Client, job: Job, *, as_json: bool) -> None:

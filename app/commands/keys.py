@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -21,6 +20,7 @@ from app.core.settings import read_settings
 from app.core.shares import PRIORITIES
 from app.core.tables import ApiKey, utc_now
 from app.failures import CommandFailed
+from app.listing import Listing
 
 LONGEST_DAYS: Final = 36_500
 LimitOption = Annotated[int | None, typer.Option(min=0, help="0 for none; otherwise the service's setting.")]
@@ -143,16 +143,15 @@ def _time(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat(timespec="seconds")
 
 
-def table(found: list[dict[str, Any]]) -> Table | str:
+def table(found: list[dict[str, Any]]) -> Listing | str:
     """The keys, a row each."""
     if not found:
         return "There is no key: the service is open to this machine, and to nobody else."
-    shown = Table(box=None, pad_edge=False)
-    for heading in ("id", "name", "owner", "scopes", "state", "last used"):
-        shown.add_column(heading, overflow="fold")
+    rows = []
     for key in found:
         ended = "revoked" if key["revoked_at"] else "expired"
         state = ended if not key["usable"] else f"until {key['expires_at'][:10]}" if key["expires_at"] else "good"
         used = (key["last_used_at"] or "never")[:16].replace("T", " ")
-        shown.add_row(key["id"], key["name"], key["owner"], ",".join(key["scopes"]), state, used)
-    return shown
+        rows.append((key["id"], key["name"], key["owner"], ",".join(key["scopes"]), state, used))
+    headings = ("id", "name", "owner", "scopes", "state", "last used")
+    return Listing(headings, rows, folding={"name", "owner", "scopes", "state", "last used"})

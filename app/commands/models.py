@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from app.commands.options import AsJson, Key, ModelRef, Url, connect
-from app.commands.output import console, present, writing
+from app.commands.options import AsJson, Key, ModelRef, Url, Yes, connect
+from app.commands.output import confirm, console, present, writing
 from app.failures import CommandFailed
 from app.terminal import card_panel, models_table
 
@@ -37,6 +37,20 @@ def promote(
     with connect(url, key) as client:
         moved = client.models[model].promote(alias)
     present(moved.raw, f"{moved.name}@{moved.alias} is now version {moved.version}", as_json=as_json)
+
+
+def delete(model: ModelRef, yes: Yes = False, url: Url = None, key: Key = None) -> None:
+    """Forget a version, or by a name alone a model with all its versions, and the aliases that point there."""
+    with connect(url, key) as client:
+        name, at, _ = model.partition("@")
+        if at:
+            model = f"{name}@{client.models[model].number()}"  # An alias may move while a person thinks.
+            confirm(f"Delete {model}?", yes=yes)
+        else:
+            versions = ", ".join(map(str, client.models.get(name).versions))
+            confirm(f"Delete {name} with all its versions ({versions})?", yes=yes)
+        client.models[model].delete()
+    console.print(f"{model} is deleted", soft_wrap=True, highlight=False)
 
 
 def download(

@@ -27,6 +27,17 @@ def complete_job(context: typer.Context, incomplete: str) -> Iterator[tuple[str,
         return  # Without a service there is nothing to offer, and nobody to tell.
 
 
+def complete_dataset(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
+    """The newest datasets whose id begins so, with the number of their pairs beside them."""
+    try:
+        with _quick(context) as client:
+            for dataset in client.datasets.list(limit=COMPLETIONS):
+                if dataset.id.startswith(incomplete):
+                    yield dataset.id, f"{len(dataset.pairs)} pairs"
+    except DRTLError:
+        return
+
+
 def complete_model(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
     """Models, and their versions and aliases once a name with @ is there."""
     try:
@@ -57,4 +68,9 @@ Key = Annotated[str | None, typer.Option(envvar="DRTL_KEY", show_envvar=False, h
 DataDir = Annotated[Path | None, typer.Option(help="Database, images, models and logs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")]
 JobId = Annotated[str, typer.Argument(help="The job's id, as `drtl jobs list` shows it.", autocompletion=complete_job)]
+DatasetId = Annotated[
+    str,
+    typer.Argument(help="The dataset's id, as `drtl datasets list` shows it.", autocompletion=complete_dataset),
+]
 ModelRef = Annotated[str, typer.Argument(help="name, name@alias or name@version.", autocompletion=complete_model)]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]

@@ -1,11 +1,13 @@
 """Where commands print: results on standard output, everything said beside them on standard error."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console, RenderableType
 
 from app.failures import CommandFailed
@@ -20,11 +22,28 @@ def print_json(document: Any, *, indent: int | None = 2) -> None:
 
 
 def present(answer: Any, rendered: RenderableType, *, as_json: bool) -> None:
-    """Print the service's answer for people, or as it came for programs."""
+    """Print the service's answer for people, or as it came for programs.
+
+    That a list is empty is said beside the results, of which there are none.
+    """
     if as_json:
         print_json(answer)
+    elif answer == []:
+        errors.print(rendered, soft_wrap=True)
     else:
         console.print(rendered)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask whoever sits at a terminal before something is deleted; with `yes`, and of programs, nothing is asked.
+
+    Raises typer.Abort where the answer is no.
+    """
+    if yes or not sys.stdin.isatty():
+        return
+    # Not typer's own, which leaves a blank on standard output.
+    if errors.input(f"{question} [y/N] ", markup=False).strip().lower() not in {"y", "yes"}:
+        raise typer.Abort
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def _require_room(folder: Path, found: list[PairPaths], output: Path) -> None:
     """Raise CommandFailed where writing the pairs there could replace a file, before anything is written."""
     choose = "choose another folder with --output"
     where = output.resolve()
-    sides = [(folder / side).resolve() for side in ("clean", "distorted")]
+    sides = {file.parent.resolve() for pair in found for file in (pair.clean, pair.distorted)}
     if where == folder.resolve() or any(where.is_relative_to(side) for side in sides):
         raise CommandFailed(f"{output} is where the pairs come from, and your files stay as they are", choose)
     for pair in found:
@@ -120,7 +120,7 @@ def _examine(found: list[PairPaths], fixes: Any, output: Path | None) -> tuple[l
         nothing = "" if output is None else ", and nothing is written"
         raise CommandFailed("\n  ".join([f"not all files can be used{nothing}:", *refused]))
     mark_duplicates([report["name"] for report in reports], reports)
-    return reports, summary(reports)
+    return reports, summary(reports, option="--fix ")
 
 
 def _write(pair: PairPaths, fixed: Any, output: Path) -> None:

@@ -27,6 +27,7 @@ from app.upscaling import (
     Options,
     Restored,
     is_model_file,
+    is_onnx_file,
 )
 
 
@@ -81,6 +82,11 @@ def upscale(
     Inputs are never replaced. Results that exist are kept, so that a run that was stopped can be taken up again. Exits
     with 1 where an image could not be restored.
     """
+    if is_onnx_file(model):
+        raise CommandFailed(
+            f"{model} is a model for other runtimes; drtl upscale takes one as .safetensors",
+            "drtl models download NAME gets it from a service",
+        )
     if ensemble not in {1, 8}:
         raise typer.BadParameter("it is 1 or 8", param_hint="--ensemble")
     if outscale is not None and outscale > LARGEST_OUTSCALE_OF_A_SERVICE and not is_model_file(model):

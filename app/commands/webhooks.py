@@ -3,10 +3,10 @@
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from app.commands.options import AsJson, Key, Url, connect
 from app.commands.output import errors, present
+from app.listing import Listing
 from drtl_client import Webhook
 
 WebhookId = Annotated[str, typer.Argument(help="The webhook's id, as `drtl webhooks list` shows it.")]
@@ -99,7 +99,7 @@ def deliveries(
     """What was sent to a webhook, and what came of it."""
     with connect(url, key) as client:
         found = [delivery.raw for delivery in client.webhooks.deliveries(webhook, limit=limit, state=state)]
-    present(found, deliveries_table(found), as_json=as_json)
+    present(found, deliveries_table(found, state), as_json=as_json)
 
 
 def redeliver(
@@ -122,31 +122,27 @@ def present_secret(webhook: Webhook, *, as_json: bool) -> None:
     present(webhook.raw, webhook.secret or "", as_json=as_json)
 
 
-def table(found: list[dict[str, Any]]) -> Table | str:
+def table(found: list[dict[str, Any]]) -> Listing | str:
     """The webhooks, a row each."""
     if not found:
         return "There is no webhook."
-    shown = Table(box=None, pad_edge=False)
-    for heading in ("id", "address", "events", "state"):
-        shown.add_column(heading, overflow="fold", no_wrap=heading == "id")
+    rows = []
     for webhook in found:
         failing = f"failing since {webhook['failing_since'][:16]}" if webhook["failing_since"] else "good"
         state = failing if webhook["enabled"] else f"disabled: {webhook['disabled_reason']}"
-        shown.add_row(webhook["id"], webhook["url"], ", ".join(webhook["events"]), state)
-    return shown
+        rows.append((webhook["id"], state, webhook["url"], ", ".join(webhook["events"])))
+    return Listing(("id", "state", "address", "events"), rows, folding={"state", "address", "events"})
 
 
-def deliveries_table(found: list[dict[str, Any]]) -> Table | str:
-    """The messages, a row each with the last attempt."""
+def deliveries_table(found: list[dict[str, Any]], state: str | None = None) -> Listing | str:
+    """The messages, a row each with the last attempt; all of them are in the state if one is given."""
     if not found:
-        return "Nothing was sent yet."
-    shown = Table(box=None, pad_edge=False)
-    for heading in ("id", "event", "job", "state", "attempts", "last answer"):
-        shown.add_column(heading, overflow="fold", no_wrap=heading == "id")
+        return "Nothing was sent yet." if state is None else f"Nothing that was sent is {state}."
+    rows = []
     for delivery in found:
         attempts = delivery["attempts"]
         last = "" if not attempts else str(attempts[-1]["status"] or attempts[-1]["error"])
-        shown.add_row(
-            delivery["id"], delivery["event"], delivery["job_id"] or "", delivery["state"], str(len(attempts)), last
-        )
-    return shown
+        job = delivery["job_id"] or ""
+        rows.append((delivery["id"], delivery["state"], delivery["event"], str(len(attempts)), last, job))
+    headings = ("id", "state", "event", "attempts", "last answer", "job")
+    return Listing(headings, rows, folding={"event", "last answer"})

@@ -280,7 +280,7 @@ def models(holdings: Holdings) -> Finding:
     if not without:
         return Finding("models", "ok", "every job that succeeded has its model")
     message = f"{counted(len(without), 'job')} that succeeded, without a model in the registry."
-    advice = "Nothing depends on them, unless their models are missed: train again, or restore a backup."
+    advice = "They may have been deleted on purpose. If they are missed: train again, or restore a backup."
     return Finding("models", "note", message, advice, _some(without))
 
 

@@ -130,7 +130,7 @@ def succeed(
     """End the job and register its model in one transaction; `production` moves only on a gain."""
     job = session.get_one(Job, lease.job_id)
     look_as(session, job.owner)
-    version = 1 + (session.scalar(select(func.max(ModelVersion.version)).where(ModelVersion.name == job.name)) or 0)
+    version = 1 + _last_version(session, job.name)
     _write(
         session,
         lease,
@@ -152,6 +152,13 @@ def succeed(
         repository.set_alias(session, job.name, repository.DEFAULT_ALIAS, version)
     record(session, job.id, "succeeded", verdict=verdict, model=job.name, version=version)
     return model
+
+
+def _last_version(session: Session, name: str) -> int:
+    """The highest number that a version of the model has, or had that was deleted while its job is still known."""
+    there = session.scalar(select(func.max(ModelVersion.version)).where(ModelVersion.name == name))
+    made = session.scalar(select(func.max(Job.model_version)).where(Job.name == name))
+    return max(there or 0, made or 0)
 
 
 def _end(session: Session, job_id: str, state: str, code: str | None, message: str | None, *where: Any) -> bool:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from sqlalchemy import CursorResult, Select, delete, select, union, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.core.errors import IdempotencyMismatch, NameTaken, NotFound, RequestInFlight
@@ -30,15 +30,20 @@ from app.core.tables import (
 )
 
 DEFAULT_ALIAS = "production"
+ALIASES = ModelAlias.metadata.tables[ModelAlias.__tablename__]
 T = TypeVar("T")
 
 
-def get_dataset(session: Session, dataset_id: str) -> Dataset:
-    return _found(session.get(Dataset, dataset_id), f"There is no dataset {dataset_id}.")
+def get_dataset(session: Session, dataset_id: str, *, hold: bool = False) -> Dataset:
+    """Raises NotFound. With `hold` nobody else changes, deletes or comes to name it before the transaction ends."""
+    found = session.get(Dataset, dataset_id, with_for_update=hold or None, populate_existing=hold)
+    return _found(found, f"There is no dataset {dataset_id}.")
 
 
-def get_job(session: Session, job_id: str) -> Job:
-    return _found(session.get(Job, job_id), f"There is no job {job_id}.")
+def get_job(session: Session, job_id: str, *, hold: bool = False) -> Job:
+    """As `get_dataset`."""
+    found = session.get(Job, job_id, with_for_update=hold or None, populate_existing=hold)
+    return _found(found, f"There is no job {job_id}.")
 
 
 def get_operation(session: Session, operation_id: str) -> Operation:
@@ -182,16 +187,15 @@ def _aliased(alias: str) -> Select[ModelVersion]:
 def set_alias(session: Session, name: str, alias: str, version: int) -> ModelAlias:
     """Point the alias at a version of the model. Raises NotFound where there is no such version."""
     owner = get_model_version(session, name, version).owner
-    row = session.get(ModelAlias, (owner, name, alias))
-    if row is None:
-        try:
-            with session.begin_nested():
-                row = ModelAlias(owner=owner, name=name, alias=alias, version=version)
-                session.add(row)
-        except IntegrityError:  # Somebody else has made it in this moment.
-            row = session.get_one(ModelAlias, (owner, name, alias), populate_existing=True)
-    row.version = version
-    return row
+    # Held, for it may be deleted in this moment, and aliases are deleted with what they point at.
+    this = (ModelVersion.owner == owner, ModelVersion.name == name, ModelVersion.version == version)
+    held = session.scalar(select(ModelVersion.version).where(*this).with_for_update(read=True, key_share=True))
+    _found(held, f"Model {name!r} has no version {version}.")
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    row = insert(ALIASES).values(owner=owner, name=name, alias=alias, version=version)
+    moved = row.on_conflict_do_update(index_elements=["owner", "name", "alias"], set_={"version": version})
+    session.execute(moved)  # Made or deleted by others in this moment, it is met all the same.
+    return session.get_one(ModelAlias, (owner, name, alias), populate_existing=True)
 
 
 def note_onnx_export(

@@ -29,7 +29,7 @@ def expired_batches(retention_s: float) -> ColumnElement[bool]:
 
 
 def expired_datasets(retention_s: float) -> ColumnElement[bool]:
-    """Uploads that no job ever used."""
+    """Uploads that no job uses."""
     used = select(Job.id).where(Job.dataset_id == Dataset.id).exists()
     return (Dataset.created_at < utc_ago(retention_s)) & ~used
 
@@ -69,8 +69,10 @@ def expire_operations(session: Session, retention_s: float) -> None:
 
 
 def expire_datasets(session: Session, retention_s: float) -> None:
-    """Forget uploads that no job ever used, some at a time."""
-    for dataset in session.scalars(select(Dataset).where(expired_datasets(retention_s)).limit(DATASETS_AT_ONCE)):
+    """Forget uploads that no job uses, some at a time."""
+    some = select(Dataset).where(expired_datasets(retention_s)).limit(DATASETS_AT_ONCE)
+    # Not those that a job begins to use in this moment, or that their owner deletes. SQLite has one writer.
+    for dataset in session.scalars(some.with_for_update(skip_locked=True)):
         session.delete(dataset)
 
 

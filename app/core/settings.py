@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from pydantic import Field, FilePath, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core.logs import LogFormat
@@ -29,7 +30,9 @@ class Settings(BaseSettings):
     """The service's configuration. Sizes are in bytes or pixels, times in seconds, as the names say."""
 
     # Values are left out of complaints: some are secrets.
-    model_config = SettingsConfigDict(env_prefix="DRTL_", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="DRTL_", env_ignore_empty=True, allow_inf_nan=False, frozen=True, hide_input_in_errors=True
+    )
 
     data_dir: Path = Field(Path.home() / ".drtl", description="Database, blobs and broker files of the embedded mode.")
     database_url: str = Field("", description="SQLAlchemy URL; empty means SQLite in `data_dir`.")
@@ -189,8 +192,35 @@ def read_settings(**others: Any) -> Settings:
         return Settings(**others)
     except ValidationError as error:
         said = [
-            f"DRTL_{str(each['loc'][0]).upper()}: {each['msg'].removeprefix('Value error, ')}"
+            f"DRTL_{str(each['loc'][0]).upper()}: {_in_words(each)}"
             for each in error.errors()
             if each["loc"] and each["type"] != "default_factory_not_called"
         ]
         raise BadSettings("; ".join(said) or str(error)) from None
+
+
+def _in_words(error: ErrorDetails) -> str:
+    """What is wrong with a value, for people; the library's words where ours say no more."""
+    limits = error.get("ctx", {})
+    match error["type"]:
+        case "int_parsing" | "int_from_float" | "int_parsing_size":
+            return "a whole number is needed"
+        case "float_parsing" | "finite_number":
+            return "a number is needed"
+        case "bool_parsing":
+            return "true or false is needed"
+        case "greater_than_equal":
+            return f"it must be at least {limits['ge']:g}"
+        case "greater_than":
+            return f"it must be more than {limits['gt']:g}"
+        case "less_than_equal":
+            return f"it must be at most {limits['le']:g}"
+        case "literal_error":
+            return f"it must be {limits['expected']}"
+        case "path_not_file":
+            return "there is no such file"
+        case "string_pattern_mismatch":  # Only one setting has a pattern.
+            return "s3://bucket/prefix is needed"
+        case "value_error":  # Of ours, before which the library puts what it is.
+            return str(limits["error"])
+    return error["msg"]

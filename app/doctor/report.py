@@ -59,8 +59,8 @@ def mark_duplicates(names: Sequence[str], reports: Sequence[dict[str, Any]]) -> 
             report.update(_conclusion([*found, duplicate(others)]), duplicates=others)
 
 
-def summary(reports: Sequence[dict[str, Any]]) -> str:
-    """The whole set in a sentence or two."""
+def summary(reports: Sequence[dict[str, Any]], *, option: str = "fix=") -> str:
+    """The whole set in a sentence or two; `option` is what a fix is asked for with where these are read."""
     counts = {verdict: sum(report["verdict"] == verdict for report in reports) for verdict in VERDICTS}
     number = len(reports)
     if counts["good"] == number:
@@ -70,7 +70,7 @@ def summary(reports: Sequence[dict[str, Any]]) -> str:
         text = f"Of {number} pairs {_listed(said)}."
     fixes = sorted({finding["fix"] for report in reports for finding in report["findings"] if finding["fix"]})
     if fixes:
-        text += f" What mends them: fix={','.join(fixes)}."
+        text += f" What mends them: {option}{','.join(fixes)}."
     twice = sum(bool(report["duplicates"]) for report in reports)
     if twice:
         text += f" {twice} show the same as another."

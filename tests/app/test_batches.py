@@ -133,7 +133,8 @@ def test_a_batch_needs_a_model_and_images_and_nothing_unheard_of(client: httpx.C
     problem(client.post(PATH, files=files, data={"model": "unknown"}), 404, "not-found")
     problem(client.post(PATH, files=[("photos", GOOD[0])], data={"model": "scanner"}), 422, "unprocessable")
     problem(client.post(PATH, files={"model": (None, b"scanner")}), 400, "bad-request")
-    problem(client.post(PATH, json={"model": "scanner"}), 415, "unsupported-media")
+    told = problem(client.post(PATH, json={"model": "scanner"}), 415, "unsupported-media")["detail"]
+    assert all(named in told for named in ("application/json", "multipart/form-data", "`images`", "application/zip"))
 
 
 @pytest.mark.parametrize("name", ["../a.png", "/a.png", "c:/a.png", "a\\..\\b.png"])

@@ -12,7 +12,7 @@ from datetime import datetime
 from email import message_from_bytes
 from email.message import Message
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
@@ -24,8 +24,11 @@ from app import demo, terminal
 from app.api import examples
 from app.cli import app as cli
 from app.commands import graph, jobs
-from app.failures import CommandFailed
+from app.comparison import read_rgb
+from app.core.errors import PairsCause
+from app.failures import NEXT_STEP_OF_PAIRS, CommandFailed, next_step
 from drtl_client import Client, PairPaths
+from drtl_client.errors import problem_of
 from tests.drtl_client.test_answers import ELSEWHERE, giving
 from tests.servers import children_of, eventually
 
@@ -147,6 +150,55 @@ def test_a_command_without_a_service_ends_with_the_next_step(tmp_path: Path) -> 
     assert "no service runs on this machine" in ended.stderr
     assert "drtl up" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("program", ["from app.cli import main; main()", "import app.embedded"])
+def test_interrupted_while_it_loads_it_ends_with_130_and_says_nothing(tmp_path: Path, program: str) -> None:
+    for name in ("typer", "sqlalchemy"):  # What either loads first.
+        (tmp_path / f"{name}.py").write_text(
+            "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)"
+        )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"},
+        # Where the tests run in a shell's background, they and their children ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    ("cause", "hint"),
+    [
+        ("names", "the same name"),
+        ("count", "more pairs"),
+        ("sizes", "-o fix=crop"),
+        ("files", "mend these files"),
+        ("rejected", "-o allow_rejects=true"),
+        (None, "drtl pairs check DIR"),
+        ("of a later release", "drtl pairs check DIR"),
+    ],
+)
+def test_what_to_do_about_refused_pairs_depends_on_what_it_is_about_them(cause: str | None, hint: str) -> None:
+    document = {"type": "/problems/bad-pairs", "detail": "No."} | ({} if cause is None else {"cause": cause})
+    refused = problem_of(httpx.Response(422, json=document))
+    assert hint in str(next_step(refused))
+
+
+def test_every_cause_that_the_service_names_has_a_next_step() -> None:
+    assert set(NEXT_STEP_OF_PAIRS) == {*get_args(PairsCause), None}
+
+
+def test_a_folder_that_is_not_there_is_told_with_what_to_give(tmp_path: Path) -> None:
+    ended = drtl("pairs", "check", str(tmp_path / "nowhere"))
+    assert ended.returncode == 1
+    assert (
+        ended.stderr
+        == f"error: there is no folder {tmp_path}/nowhere\nnext:  give the folder that holds clean/ and distorted/\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -445,3 +497,9 @@ def test_the_unseen_image_is_restored_over_http_and_drawn_beside_input_and_clean
     assert (tmp_path / "result.png").read_bytes() == unseen.clean.read_bytes()
     with Image.open(tmp_path / "comparison.png") as picture:
         assert picture.width > 3 * 80
+
+
+def test_a_clean_image_that_cannot_be_read_is_told_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(CommandFailed, match=r"a\.png cannot be read as an image"):
+        read_rgb(tmp_path / "a.png")

@@ -96,7 +96,7 @@ def test_a_dataset_serves_several_jobs(client: httpx.Client) -> None:
         assert accepted(client.post("/v1/jobs", json={"dataset_id": dataset, "name": name}))["dataset_id"] == dataset
 
 
-@pytest.mark.parametrize("backbone", ["vdsr", "dncnn", "rcan", "rdn"])
+@pytest.mark.parametrize("backbone", ["vdsr", "vdsr-small", "dncnn", "rcan", "rdn"])
 def test_every_network_may_be_asked_for_at_every_resolution(client: httpx.Client, backbone: str) -> None:
     for unshuffle in (1, 2, 4):
         name = f"{backbone}-{unshuffle}"
@@ -116,7 +116,7 @@ def test_an_unknown_backbone_is_pointed_at_and_nothing_is_stored(client: httpx.C
     document = problem(post_job(client, backbone="resnet"), 422, "unprocessable")
     assert document["pointer"] == "/backbone"
     assert document["errors"] == [
-        {"pointer": "/backbone", "detail": "Input should be 'vdsr', 'dncnn', 'rcan' or 'rdn'"}
+        {"pointer": "/backbone", "detail": "Input should be 'vdsr', 'vdsr-small', 'dncnn', 'rcan' or 'rdn'"}
     ]
     assert stored() == {}
 

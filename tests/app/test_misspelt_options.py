@@ -5,10 +5,23 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from app.main import create_app
 from tests.app.conftest import problem
 from tests.app.material import encoded, pair_files, pixels, zip_of, zipped
 
 ZIP = {"Content-Type": "application/zip"}
+CALLS = [
+    (
+        method.upper(),
+        path,
+        {parameter["name"] for parameter in call.get("parameters", ()) if parameter["in"] == "query"},
+    )
+    for path, calls in create_app().openapi()["paths"].items()
+    for method, call in calls.items()
+    if path.startswith("/v1/")
+]
+# What takes its options from a form, too, judges them when it has the form.
+WITH_FORM = {("POST", "/v1/jobs"), ("POST", "/v1/datasets"), ("POST", "/v1/batches")}
 PAIRS = zip_of(pair_files(2))
 IMAGES = zipped([("a.png", encoded(pixels()))])
 
@@ -77,3 +90,27 @@ def test_given_twice_beside_an_image(client: httpx.Client, stored: Callable[[], 
     answer = client.post(path, content=encoded(pixels()), headers={"Content-Type": "image/png"})
     assert problem(answer, 422, "unprocessable")["pointer"] == "ensemble"
     assert stored() == {}
+
+
+@pytest.mark.parametrize(("method", "path"), [call[:2] for call in CALLS if call[:2] not in WITH_FORM])
+def test_of_a_call_that_has_no_such_option(client: httpx.Client, method: str, path: str) -> None:
+    answer = client.request(method, path.replace("{", "").replace("}", ""), params={"stat": "running", "x": ""})
+    document = problem(answer, 422, "unprocessable")
+    assert [part["pointer"] for part in document["errors"]] == ["stat", "x"]
+    assert "stat: there is no such option" in document["detail"]
+
+
+@pytest.mark.parametrize(("method", "path", "known"), [call for call in CALLS if call[2] and call[:2] not in WITH_FORM])
+def test_every_documented_option_is_known(client: httpx.Client, method: str, path: str, known: set[str]) -> None:
+    query = dict.fromkeys(known, "1") | {"nonsense": "1"}
+    answer = client.request(method, path.replace("{", "").replace("}", ""), params=query)
+    assert [part["pointer"] for part in problem(answer, 422, "unprocessable")["errors"]] == ["nonsense"]
+
+
+def test_monitors_may_ask_as_they_like(client: httpx.Client) -> None:
+    for path in ("/healthz", "/readyz", "/metrics", "/problems/not-found"):
+        assert client.get(path, params={"at": "noon"}).status_code == 200
+
+
+def test_a_head_request_is_asked_the_same_way(client: httpx.Client) -> None:
+    assert client.head("/v1/models/scanner/versions/1/weights", params={"at": "noon"}).status_code == 422

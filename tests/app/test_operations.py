@@ -337,7 +337,7 @@ def test_what_the_client_has_is_not_even_opened(
     problem(client.get(path), 410, "file-lost")
 
 
-@pytest.mark.parametrize(("code", "status"), [("file-lost", 410), ("bad-image", 422)])
+@pytest.mark.parametrize(("code", "status"), [("file-lost", 410), ("model-deleted", 410), ("bad-image", 422)])
 def test_having_something_does_not_hide_why_there_is_no_result(
     client: httpx.Client, hands: Hands, queued: Callable[..., dict[str, Any]], code: str, status: int
 ) -> None:

@@ -186,10 +186,20 @@ def test_the_command_tells_each_pair_and_mends_into_another_folder(tmp_path: Pat
     assert told.exit_code == 0, told.output
     report = json.loads(told.stdout)
     assert [pair["verdict"] for pair in report["pairs"]] == ["fixable", "fixable"]
+    assert report["summary"].endswith("What mends them: --fix align.")
     mended = CliRunner().invoke(cli, ["pairs", "check", str(folder), "--fix", "align", "--output", str(output)])
     assert mended.exit_code == 0, mended.output
     again = json.loads(CliRunner().invoke(cli, ["pairs", "check", str(output), "--json"]).stdout)
     assert [pair["verdict"] for pair in again["pairs"]] == ["good", "good"]
+
+
+def test_the_command_writes_into_no_capitalised_folder_of_the_pairs_either(tmp_path: Path) -> None:
+    folder = folder_of(shifted_files(), tmp_path / "pairs")
+    (folder / "clean").rename(folder / "Clean")
+    assert CliRunner().invoke(cli, ["pairs", "check", str(folder)]).exit_code == 0
+    result = CliRunner().invoke(cli, ["pairs", "check", str(folder), "--output", str(folder / "Clean/mended")])
+    assert isinstance(result.exception, CommandFailed)
+    assert "is where the pairs come from" in str(result.exception)
 
 
 def test_the_command_fails_where_a_pair_is_rejected(tmp_path: Path) -> None:

@@ -114,6 +114,30 @@ def test_too_few_pairs_are_refused(client: httpx.Client, count: int) -> None:
     assert said in problem(answer, 422, "bad-pairs")["detail"]
 
 
+def test_refused_pairs_say_by_a_word_what_it_is_about_them(client: httpx.Client) -> None:
+    good, same = pair_files(2), encoded(pixels(seed=9))
+    without_partner: Files = [*good, ("clean", ("alone.png", same))]
+    other_scale = with_file(pair_files(3), 2, encoded(pixels(166, 142)))
+    broken = with_file(with_file(pair_files(2), 0, b"text"), 3, encoded(pixels())[:900])
+    equal: Files = [(side, (f"{i}.png", same)) for i in range(2) for side in ("clean", "distorted")]
+    for files, cause in (
+        (without_partner, "names"),
+        (pair_files(1), "count"),
+        (with_file(pair_files(2), 3, encoded(pixels(100, 100))), "sizes"),
+        (pair_files(2, 120, 63), "sizes"),
+        (other_scale, "sizes"),
+        (broken, "files"),
+        (equal, "rejected"),
+    ):
+        answer = client.post("/v1/jobs", files=files, data={"name": "scanner"})
+        assert problem(answer, 422, "bad-pairs")["cause"] == cause, answer.text
+    in_zip = zip_of(pair_files(101, 8, 8))
+    answer = client.post("/v1/datasets", content=in_zip, headers={"Content-Type": "application/zip"})
+    assert problem(answer, 422, "bad-pairs")["cause"] == "count"
+    answer = client.post("/v1/datasets", files=with_file(pair_files(2), 3, b"text"))
+    assert "cause" not in problem(answer, 415, "unsupported-media")
+
+
 def test_500_pairs_are_refused(send: Callable[..., httpx.Response]) -> None:
     one = encoded(pixels(64, 64))
     files: Files = [(side, (f"{i}.png", one)) for i in range(500) for side in ("clean", "distorted")]

@@ -20,6 +20,7 @@ from app.api.schemas.models import ModelOut, VersionOut
 from app.api.schemas.restoring import OperationOut
 from app.api.schemas.service import Readiness
 from app.core.database import open_database
+from app.core.errors import ServiceError
 from app.core.settings import Settings
 from app.main import create_app
 from tests.app.conftest import connected, problem
@@ -57,6 +58,22 @@ def test_every_problem_type_leads_to_its_description(client: httpx.Client) -> No
     document = problem(client.get("/v1/jobs/job_00"), 404, "not-found")
     assert client.get(document["type"]).json()["title"] == document["title"]
     problem(client.get("/problems/unheard-of"), 404, "not-found")
+
+
+def every_kind(kind: type[ServiceError] = ServiceError) -> list[type[ServiceError]]:
+    return [kind, *(below for child in kind.__subclasses__() for below in every_kind(child))]
+
+
+@pytest.mark.parametrize("kind", every_kind(), ids=lambda kind: kind.code)
+def test_the_page_of_a_problem_type_says_when_it_happens_and_what_to_do(
+    client: httpx.Client, kind: type[ServiceError]
+) -> None:
+    page = client.get(f"/problems/{kind.code}").json()
+    assert (page["title"], page["status"]) == (kind.title, kind.status)
+    for told in ("meaning", "remedy"):
+        assert told in vars(kind), "it is not told by the words of a wider kind"
+        assert page[told] == getattr(kind, told)
+        assert page[told].endswith(".")
 
 
 def test_a_database_that_is_away_is_unavailable(api_settings: Settings) -> None:

@@ -93,6 +93,8 @@ def tell_of_images(call: Story, hands: Hands) -> None:
             of(operation_id, rest)
             of(operation_id, rest, headers={"If-None-Match": "*"})
     of("op_00", "/cancel", "POST")
+    for rest, method in (("", "GET"), ("/result", "GET"), ("/trust", "GET"), ("/cancel", "POST")):
+        of("op_00", rest, method, params={"no-such-option": 1})
     call("GET", "/v1/operations")
     call("GET", "/v1/operations", params={"limit": 0})
 
@@ -153,6 +155,7 @@ def tell_of_batches(call: Story, hands: Hands) -> None:
         of(known, "/result")
         of(known, "/cancel", "POST")
     of(batch_id, params={"limit": 0})
+    of(batch_id, "/cancel", "POST", params={"no-such-option": 1})
     of(batch_id, "/result", params={"partial": "perhaps"})
     call("GET", "/v1/batches")
     call("GET", "/v1/batches", params={"after": "job_1"})

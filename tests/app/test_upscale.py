@@ -93,6 +93,18 @@ def test_a_folder_means_its_images_at_any_depth_and_keeps_their_order(tmp_path: 
     assert not made.refused
 
 
+def test_images_of_a_folder_in_formats_that_are_not_read_are_told_what_they_are(tmp_path: Path) -> None:
+    for name in ("a.heic", "b.NEF", "c.txt", "d.gif"):
+        (tmp_path / name).write_bytes(b"")
+    told = {left.source.name: left.reason for left in plan([tmp_path], tmp_path / "out", "png").skipped}
+    assert told == {
+        "a.heic": "HEIC is not a format that is read; convert it to PNG, TIFF or JPEG",
+        "b.NEF": "NEF is not a format that is read; convert it to PNG, TIFF or JPEG",
+        "c.txt": "no image, by its name",
+        "d.gif": "GIF is not a format that is read; convert it to PNG, TIFF or JPEG",
+    }
+
+
 def test_a_file_that_is_given_is_taken_whatever_its_name(tmp_path: Path) -> None:
     made = plan([image(tmp_path / "a.restored.png")], tmp_path, "jpg")
     assert made.tasks == [Task(tmp_path / "a.restored.png", tmp_path / "a.restored.restored.jpg")]
@@ -207,6 +219,25 @@ def test_a_model_that_cannot_be_used_is_told_in_a_line(tmp_path: Path, model: st
     assert complaint in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "a.restored.png").exists()
+
+
+@pytest.mark.parametrize(("model", "is_there"), [("m.onnx", True), ("./M.ONNX", True), ("models/m.onnx", False)])
+def test_a_model_for_other_runtimes_is_told_with_what_to_get_instead(
+    tmp_path: Path, model: str, is_there: bool
+) -> None:
+    image(tmp_path / "a.png")
+    if is_there:
+        (tmp_path / model).write_bytes(b"onnx")
+    ended = drtl("a.png", "--model", model, cwd=tmp_path)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"error: {model} is a model for other runtimes")
+    assert ".safetensors" in ended.stderr
+    assert "drtl models download NAME" in ended.stderr
+
+
+def test_a_registered_model_may_have_the_name_of_a_file(tmp_path: Path) -> None:
+    image(tmp_path / "a.png")
+    assert "no service runs" in drtl("a.png", "--model", "my.onnx", cwd=tmp_path).stderr
 
 
 def test_a_folder_without_images_is_an_error_only_where_nothing_was_found(tmp_path: Path, model_file: Path) -> None:

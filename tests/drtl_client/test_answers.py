@@ -53,6 +53,7 @@ CALLS: dict[str, Callable[[Client, Path], Any]] = {
     "events": lambda client, _: list(client.jobs.watch("job_1", patience_s=2)),
     "a drawing": lambda client, _: client.jobs.graph_svg("job_1"),
     "a change": lambda client, _: client.webhooks.delete("wh_1"),
+    "a deletion": lambda client, _: client.jobs.delete("job_1"),
     "an image": lambda client, _: client.models["scanner"].super_resolve(b"image"),
     "an image on disk": lambda client, folder: client.models["scanner"].super_resolve_to(folder / "x.png", b"image"),
     "a file": lambda client, folder: client.models["scanner@1"].download(folder),
@@ -95,6 +96,9 @@ def test_an_empty_success_is_one() -> None:
     with giving(204) as (url, _), Client(url) as client:
         assert client.ready()
         client.webhooks.delete("wh_1")
+        client.models["scanner@2"].delete()
+        client.jobs.delete("job_1")
+        client.datasets.delete("ds_1")
         assert list(client.jobs.watch("job_1")) == []
 
 
@@ -103,7 +107,9 @@ def test_an_empty_success_is_one() -> None:
 
 NAMED: dict[str, Callable[[Client, str], Any]] = {
     "dataset": lambda client, name: client.datasets.get(name),
+    "dataset to delete": lambda client, name: client.datasets.delete(name),
     "job": lambda client, name: client.jobs.get(name),
+    "job to delete": lambda client, name: client.jobs.delete(name),
     "job's events": lambda client, name: list(client.jobs.watch(name)),
     "operation": lambda client, name: client.operations.cancel(name),
     "batch": lambda client, name: client.batches.get(name),
@@ -111,6 +117,8 @@ NAMED: dict[str, Callable[[Client, str], Any]] = {
     "webhook's deliveries": lambda client, name: list(client.webhooks.deliveries(name)),
     "delivery": lambda client, name: client.webhooks.redeliver("wh_1", name),
     "model": lambda client, name: client.models[name].version(),
+    "model to delete": lambda client, name: client.models[name].delete(),
+    "version to delete": lambda client, name: client.models[f"{name}@1"].delete(),
     "model at work": lambda client, name: client.models[name].super_resolve(b"image"),
     "weights": lambda client, name: client.models[f"{name}@1"].download(),
     "alias": lambda client, name: client.models["scanner@1"].promote(name),

@@ -220,6 +220,54 @@ def test_a_version_is_found_by_number_by_alias_and_by_name(client: Client, train
     assert sorted(path.name for path in tmp_path.iterdir()) == ["named", weights.name]
 
 
+# ---- deleting
+
+
+def test_a_model_its_job_and_its_pairs_are_deleted_in_this_order(client: Client, folder: Path) -> None:
+    job = client.jobs.wait(client.jobs.create(folder, name="to-delete", **SHORT), timeout_s=90)
+    again = client.jobs.create(client.datasets.get(job.dataset_id), name="to-delete", new_version=True, **SHORT)
+    with pytest.raises(errors.Conflict, match=again.id):
+        client.models["to-delete"].delete()
+    with pytest.raises(errors.Conflict, match="to-delete@1"):
+        client.jobs.delete(job)
+    with pytest.raises(errors.Conflict, match="has not ended"):
+        client.jobs.delete(again)
+    with pytest.raises(errors.Conflict, match=job.id):
+        client.datasets.delete(job.dataset_id)
+    again = client.jobs.wait(again, timeout_s=90)
+    client.models["to-delete@1"].promote("old")
+    client.models["to-delete@old"].delete()
+    assert client.models.get("to-delete").versions == (2,)
+    client.models["to-delete"].delete()
+    with pytest.raises(errors.NotFound):
+        client.models["to-delete"].delete()
+    for each in (job, again):
+        client.jobs.delete(each)
+        with pytest.raises(errors.NotFound):
+            client.jobs.get(each)
+    dataset = client.datasets.get(job.dataset_id)
+    client.datasets.delete(dataset)
+    with pytest.raises(errors.NotFound):
+        client.datasets.delete(dataset)
+
+
+def test_those_who_await_delete_as_well(service: RunningService, folder: Path) -> None:
+    async def delete() -> None:
+        async with AsyncClient(service.url) as client:
+            job = await client.jobs.cancel(await client.jobs.create(folder, name="awaited-deletion", **SHORT))
+            await client.jobs.wait(job, timeout_s=30)
+            with pytest.raises(errors.NotFound):
+                await client.models["awaited-deletion"].delete()
+            with pytest.raises(errors.Conflict):
+                await client.datasets.delete(job.dataset_id)
+            await client.jobs.delete(job)
+            await client.datasets.delete(job.dataset_id)
+            with pytest.raises(errors.NotFound):
+                await client.datasets.get(job.dataset_id)
+
+    anyio.run(delete)
+
+
 # ---- awaiting
 
 

@@ -52,6 +52,12 @@ def test_arrays_that_are_no_images_are_refused_with_the_reason(array: NDArray[np
         as_part("image", array)
 
 
+def test_a_pillow_image_that_png_cannot_hold_is_refused_in_words() -> None:
+    said = r"^the Pillow image cannot be sent as PNG: cannot write mode CMYK as PNG; send its file, or convert it$"
+    with pytest.raises(ValueError, match=said):
+        as_part("image", Image.new("CMYK", (8, 8)))
+
+
 def test_what_is_no_image_at_all_is_refused() -> None:
     with pytest.raises(TypeError, match="not list"):
         as_part("image", [1, 2])  # type: ignore[arg-type]  # No image, on purpose.

@@ -87,6 +87,29 @@ def test_a_folder_without_pairs_is_refused(tmp_path: Path) -> None:
         pairs_in(tmp_path)
 
 
+def test_a_folder_that_is_none_is_told_by_its_own_name(tmp_path: Path) -> None:
+    with pytest.raises(errors.NoFolder, match=f"^there is no folder {tmp_path}/nowhere$"):
+        pairs_in(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(errors.NoFolder, match=f"^{tmp_path}/file is not a folder$"):
+        pairs_in(tmp_path / "file")
+
+
+def test_folders_may_be_capitalised_where_that_leaves_one(tmp_path: Path) -> None:
+    folder = make_pairs(tmp_path, ["a.png"], ["a.png"])
+    (folder / "clean").rename(folder / "Clean")
+    (folder / "distorted").rename(folder / "DISTORTED")
+    (folder / "Distorted").write_text("no folder")
+    (pair,) = pairs_in(folder)
+    assert (pair.clean, pair.distorted) == (folder / "Clean/a.png", folder / "DISTORTED/a.png")
+    (folder / "CLEAN").mkdir()
+    with pytest.raises(errors.BadFolder, match=r"has CLEAN and Clean; name one of them clean$"):
+        pairs_in(folder)
+    (folder / "CLEAN").rename(folder / "clean")
+    with pytest.raises(errors.BadFolder, match="clean has no images"):  # By its exact name it is the one.
+        pairs_in(folder)
+
+
 def test_a_pair_of_three_is_refused() -> None:
     with pytest.raises(errors.BadFolder, match="a clean and a distorted"):
         as_parts([(b"1", b"2", b"3")])  # type: ignore[list-item]  # Three, on purpose.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -148,5 +149,56 @@ def test_jobs_and_models_are_completed_from_the_service(
 ) -> None:
     job = json.loads(trained.stdout)
     assert job["id"] in completions(service, "drtl", "jobs", "show", "job_")
+    assert job["dataset_id"] in completions(service, "drtl", "datasets", "delete", "ds_")
     assert "scanner" in completions(service, "drtl", "models", "show", "sc").split()
     assert "scanner@1" in completions(service, "drtl", "upscale", "--model", "scanner@").split()
+
+
+# ---- deleting
+
+
+def drtl_at_a_terminal(service: RunningService, says: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command, asked of a person who answers it with these words."""
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "wb", buffering=0) as person, os.fdopen(theirs, "rb") as terminal:
+        person.write(says.encode())
+        return subprocess.run(
+            [*DRTL, *arguments], stdin=terminal, capture_output=True, text=True, env=environment(service), check=False
+        )
+
+
+def test_what_is_deleted_is_asked_for_at_a_terminal_and_done_at_once_otherwise(
+    service: RunningService, folder: Path
+) -> None:
+    made = drtl(service, "jobs", "create", folder, "--name", "to-delete", *SHORT, "--wait", "--json")
+    assert made.returncode == 0, made.stderr
+    job = json.loads(made.stdout)
+    model, dataset = "to-delete@1", job["dataset_id"]
+    assert drtl(service, "models", "promote", model, "--alias", "mine").returncode == 0
+    assert dataset in drtl(service, "datasets", "list").stdout
+    assert dataset in [each["id"] for each in json.loads(drtl(service, "datasets", "list", "--json").stdout)]
+
+    refused = drtl(service, "jobs", "delete", job["id"])
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "to-delete@1" in refused.stderr
+    assert "Delete that version first" in refused.stderr
+    for kind, named, asked in (
+        ("models", "to-delete", "Delete to-delete with all its versions (1)?"),
+        ("models", "to-delete@mine", "Delete to-delete@1?"),
+        ("jobs", job["id"], f"Delete {job['id']} with its graph, preview and events?"),
+        ("datasets", dataset, f"Delete {dataset} with its images?"),
+    ):
+        ended = drtl_at_a_terminal(service, "n\n", kind, "delete", named)
+        assert (ended.returncode, ended.stdout) == (1, ""), ended.stderr
+        assert asked in ended.stderr
+    agreed = drtl_at_a_terminal(service, "y\n", "models", "delete", "to-delete@mine")
+    assert agreed.returncode == 0, agreed.stderr
+    assert "to-delete@1 is deleted" in agreed.stdout
+    unasked = drtl_at_a_terminal(service, "", "jobs", "delete", job["id"], "--yes")
+    assert (unasked.returncode, unasked.stdout, unasked.stderr) == (0, f"{job['id']} is deleted\n", "")
+    by_a_program = drtl(service, "datasets", "delete", dataset)
+    assert (by_a_program.returncode, by_a_program.stdout, by_a_program.stderr) == (0, f"{dataset} is deleted\n", "")
+    for kind, named in (("models", "to-delete"), ("jobs", job["id"]), ("datasets", dataset)):
+        again = drtl(service, kind, "delete", named)
+        assert again.returncode == 1
+        assert "drtl datasets list" in again.stderr
