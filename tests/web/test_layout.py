@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.web.conftest import DESKTOP, PHONE, Folders, Visit, overflow, screenshots_wanted, serious_findings
+from tests.web.conftest import DESKTOP, PHONE, Folders, Visit, Waiting, overflow, screenshots_wanted, serious_findings
 
 pytestmark = pytest.mark.timeout(300)  # The first test waits for a training.
 
@@ -112,3 +112,39 @@ def test_nothing_is_asked_of_another_host(visit: Visit, trained: dict[str, Any])
     here = page.evaluate("location.origin")
     assert asked
     assert all(url.startswith((here, "blob:", "data:")) for url in asked)
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("model", ["scanner", "auto", "a-scanner-whose-name-is-as-long-as-the-corridor-to-its-room@1"])
+def test_the_chosen_model_can_be_read_whole(waiting: Waiting, model: str, width: int) -> None:
+    page = waiting.page
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(f"/#/restore?model={model}")
+    field = page.get_by_label("Model", exact=True)
+    expect(field).to_have_value(model)
+    expect(field.locator("option[value=auto]")).to_have_count(1)
+    text, needed, room = field.evaluate(
+        """(select) => {
+            const { font, paddingLeft, paddingRight } = getComputedStyle(select);
+            const pen = document.createElement("canvas").getContext("2d");
+            pen.font = font;
+            const text = select.selectedOptions[0].text;
+            const arrow = 20;
+            const room = select.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight) - arrow;
+            return [text, pen.measureText(text).width, room];
+        }"""
+    )
+    told = page.get_by_role("region", name="Options").get_by_text(text, exact=True).and_(page.locator("p"))
+    assert needed <= room or told.is_visible(), (text, needed, room)
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_hint_about_pairs_is_not_squeezed_by_its_button(waiting: Waiting, width: int) -> None:
+    page = waiting.page
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto("/")
+    hint = page.get_by_text("3 to 30 pairs are plenty").bounding_box()
+    zones = page.locator(".zones").bounding_box()
+    assert hint is not None
+    assert zones is not None
+    assert hint["width"] > 0.7 * zones["width"]

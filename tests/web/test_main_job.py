@@ -148,7 +148,7 @@ def test_the_keyboard_alone_is_enough(visit: Visit, folders: Folders) -> None:
     tab_to("Restore an image")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Restore an image")).to_be_focused()
-    tab_to("Choose a file for Your image")
+    tab_to("Choose files for Your images")
     page.keyboard.press("Enter")
     divider = page.get_by_label("Divider between Input and Restored")
     expect(divider).to_have_value("50")

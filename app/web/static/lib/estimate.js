@@ -14,7 +14,10 @@ function median(values) {
   return ordered.length % 2 ? ordered[half] : (ordered[half - 1] + ordered[half]) / 2;
 }
 
-/** @returns {Promise<Record<string, {seconds: number, jobs: number}>>} by preset; `jobs` is how many it is learnt from */
+/**
+ * @returns {Promise<Record<string, {seconds: number, jobs: number, paced: boolean}>>} by preset; `jobs` is how many it is learnt
+ *   from, and `paced` whether any here tells of this machine's pace
+ */
 export async function estimates() {
   const done = await list("/v1/jobs?state=succeeded", 100);
   const whole = done.filter(({ options, attempt }) => options.finetune_steps == null && options.transfer_steps == null && attempt === 1);
@@ -27,5 +30,5 @@ export async function estimates() {
   // How this machine compares with the one of the guesses, by the presets that were used here.
   const paces = measured.filter(([, times]) => times.length).map(([preset, times]) => median(times) / GUESS[preset]);
   const pace = paces.length ? median(paces) : 1;
-  return Object.fromEntries(measured.map(([preset, times]) => [preset, { seconds: times.length ? median(times) : pace * GUESS[preset], jobs: times.length }]));
+  return Object.fromEntries(measured.map(([preset, times]) => [preset, { seconds: times.length ? median(times) : pace * GUESS[preset], jobs: times.length, paced: paces.length > 0 }]));
 }

@@ -1,6 +1,6 @@
 // One image through a model: posted, waited for, fetched with what its headers tell.
 
-import { get, send } from "./api.js";
+import { Problem, get, send } from "./api.js";
 import { ENDED } from "./follow.js";
 
 const FIRST_LOOK_MS = 150;
@@ -25,6 +25,7 @@ export function linked(header, ending) {
  * @returns {Promise<{blob: Blob, model: string, seconds: number | null, match: string | null, matchScore: number | null, matchSentence: string | null, trust: string | null, precision: string | null}>}
  */
 export async function restore(model, image, { format = "image/png", options = {}, onLook, signal } = {}) {
+  if (image.size === 0) throw new Problem({ title: "The file is empty", detail: "There is no image in it." });
   const query = new URLSearchParams(Object.entries(options).map(([name, value]) => [name, String(value)]));
   const headers = { "Content-Type": image.type || "application/octet-stream", Accept: format, Prefer: "respond-async" };
   const path = `/v1/models/${encodeURIComponent(model).replaceAll("%40", "@")}/super-resolve${query.size ? `?${query}` : ""}`;

@@ -1,14 +1,15 @@
 // One training, from the queue to the model, as it happens.
 
 import { html, useEffect, useState } from "../lib/html.js";
-import { sendJson } from "../lib/api.js";
+import { get, sendJson } from "../lib/api.js";
 import { ENDED, useJob } from "../lib/follow.js";
 import { about, decibels, duration, plural, words } from "../lib/format.js";
+import { useLoaded } from "../lib/load.js";
 import { StateBadge } from "../parts/badge.js";
 import { CANDIDATES, Curves } from "../parts/curves.js";
 import { Candidates, Gain, Metrics } from "../parts/metrics.js";
 import { Bar, ProblemNote, Waiting } from "../parts/note.js";
-import { Relation } from "../parts/relation.js";
+import { Relation, transfers } from "../parts/relation.js";
 import { Title } from "../parts/title.js";
 
 const PHASES = [
@@ -20,8 +21,16 @@ const PHASES = [
   ["registering", "Registering"],
 ];
 
+/** Whether there is a phase of transfer. Before the graph is there, what was asked for tells of most jobs that have none. */
+function hasTransfer({ options: { scheme, preset, transfer_steps: steps } }, graph) {
+  if (graph) return transfers(graph);
+  return scheme !== "baseline" && (steps ?? (preset === "draft" ? 0 : 1)) > 0;
+}
+
 export function JobPage({ id }) {
   const { job, setJob, problem, known, connected } = useJob(id);
+  const related = Boolean(known.hasGraph || job?.metrics);
+  const graph = useLoaded(() => (related ? get(`/v1/jobs/${id}/graph`) : Promise.resolve(null)), `graph ${id} ${related}`);
   useEffect(() => {
     if (job) document.title = `${job.state === "running" ? `${Math.round(100 * job.progress)} % · ` : ""}${job.name} · DRTL`;
   }, [job?.name, job?.state, Math.round(100 * (job?.progress ?? 0))]);
@@ -37,7 +46,7 @@ export function JobPage({ id }) {
     ${!connected && html`<div class="note warn" role="status"><p>The connection to the service is lost. The training goes on without this page; trying again …</p></div>`}
     <p class="unseen" role="status">${ending(job)}</p>
     <${Outcome} job=${job} />
-    ${!ENDED.has(job.state) && html`<${Progress} job=${job} known=${known} />`}
+    ${!ENDED.has(job.state) && html`<${Progress} job=${job} known=${known} transfer=${hasTransfer(job, graph.value)} />`}
     ${trained && html`
       <section class="panel" aria-labelledby="training-title">
         <h2 id="training-title">${ENDED.has(job.state) ? "How the training went" : "The training"}</h2>
@@ -48,7 +57,7 @@ export function JobPage({ id }) {
           <${Curves} title="Training loss" unit="L1" curves=${known.loss} digits=${3} smooth waiting="No step has been made yet." />
         </div>
       </section>`}
-    ${(known.hasGraph || job.metrics) && html`<${Relation} jobId=${id} />`}`;
+    ${related && html`<${Relation} graph=${graph} />`}`;
 }
 
 function Cancel({ job, setJob }) {
@@ -62,16 +71,18 @@ function Cancel({ job, setJob }) {
     </div>`;
 }
 
-function Progress({ job, known }) {
-  const now = PHASES.findIndex(([phase]) => phase === job.phase);
+function Progress({ job, known, transfer }) {
+  const phases = PHASES.filter(([phase]) => transfer || phase !== "transferring");
+  const phase = job.phase === "transferring" && !transfer ? "fine_tuning" : job.phase; // The worker names the one before its first step.
+  const now = phases.findIndex(([each]) => each === phase);
   const { latest } = known;
   const said = job.state === "queued"
     ? known.requeued ? `Back in the queue, because ${known.requeued.reason}. It goes on where it was.` : job.queue_position > 1 ? `Waiting for a worker, at about place ${job.queue_position} of the queue.` : "Waiting for a worker. Another training may be in front of it."
-    : latest?.candidate ? `Candidate: ${CANDIDATES[latest.candidate] ?? latest.candidate}, step ${latest.step}` : (PHASES[now]?.[1] ?? "Starting");
+    : latest?.candidate ? `Candidate: ${CANDIDATES[latest.candidate] ?? latest.candidate}, step ${latest.step}` : (phases[now]?.[1] ?? "Starting");
   return html`
     <section class="panel" aria-label="Progress">
       <ol class="phases">
-        ${PHASES.map(([phase, text], place) => html`<li key=${phase} class=${place < now ? "done" : place === now ? "now" : ""} aria-current=${place === now ? "step" : undefined}><span>${text}</span></li>`)}
+        ${phases.map(([each, text], place) => html`<li key=${each} class=${place < now ? "done" : place === now ? "now" : ""} aria-current=${place === now ? "step" : undefined}><span>${text}</span></li>`)}
       </ol>
       <${Bar} share=${job.state === "queued" ? null : job.progress} label="Progress of the training" />
       <div class="row between small soft">

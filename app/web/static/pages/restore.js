@@ -1,20 +1,20 @@
-// An image through a model, and the result beside it.
+// Images through a model, one after the other, each with its result beside it.
 
 import { html, useEffect, useId, useRef, useState } from "../lib/html.js";
 import { list, send, sendJson } from "../lib/api.js";
-import { bytes, duration, fixed, words } from "../lib/format.js";
+import { bytes, plural } from "../lib/format.js";
 import { useLoaded } from "../lib/load.js";
 import { restore } from "../lib/restore.js";
 import { useService } from "../lib/service.js";
-import { Compare } from "../parts/compare.js";
 import { DropZone } from "../parts/drop_zone.js";
-import { Download, Picture } from "../parts/icons.js";
-import { Bar, Empty, ProblemNote, Waiting } from "../parts/note.js";
+import { Picture } from "../parts/icons.js";
+import { Empty, ProblemNote, Waiting } from "../parts/note.js";
 import { Option } from "../parts/options.js";
+import { Restored, isUnderWay } from "../parts/restored.js";
 import { Title } from "../parts/title.js";
 
-const ENDINGS = { "image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "image/tiff": "tif" };
 const FORMAT_WORDS = { "image/png": "PNG, lossless", "image/jpeg": "JPEG", "image/webp": "WebP", "image/tiff": "TIFF" };
+const MOST_LETTERS = 28; // What a field shows of its choice; of a longer one the whole stands below it.
 /** Options that have a field here where the service has them: how the field is called, and what it sends. */
 const EXTRAS = {
   ensemble: { text: "Average over 8 turns and flips: slower, a little better", on: 8 },
@@ -37,7 +37,7 @@ export function Restore({ query }) {
 function references(models, service, wanted) {
   const inUse = models.filter(({ aliases }) => aliases.production).map(({ name, aliases }) => ({ value: name, text: `${name} (version ${aliases.production}, in use)` }));
   const numbered = models.flatMap(({ name, versions }) => versions.map((version) => ({ value: `${name}@${version}`, text: `${name}, version ${version}` })));
-  const auto = service?.picksModel ? [{ value: "auto", text: "auto: the model nearest to the image" }] : [];
+  const auto = service?.picksModel ? [{ value: "auto", text: "auto: nearest to the image" }] : [];
   const all = [...auto, ...inUse, ...numbered];
   return wanted && !all.some(({ value }) => value === wanted) ? [{ value: wanted, text: wanted }, ...all] : all;
 }
@@ -47,45 +47,66 @@ function Bench({ models, service, wanted }) {
   const [model, setModel] = useState(wanted ?? choices[0].value);
   const [format, setFormat] = useState("image/png");
   const [extras, setExtras] = useState({});
-  const [image, setImage] = useState(null);
-  const [run, setRun] = useState({ state: "idle" });
-  const stopping = useRef(null);
+  const [items, setItems] = useState([]);
+  const [demo, setDemo] = useState({ state: "idle" });
+  const stopping = useRef(new AbortController()); // What ends everything that is under way.
   const ids = useId();
 
-  const start = async (file) => {
-    stopping.current?.abort();
-    const stop = (stopping.current = new AbortController());
-    setImage(file);
-    setRun({ state: "sending", since: Date.now() });
+  const anew = () => {
+    stopping.current.abort();
+    return (stopping.current = new AbortController()).signal;
+  };
+  const options = () => Object.fromEntries(Object.entries(extras).filter(([, value]) => value !== undefined));
+  const setRun = (place, change) => setItems((all) => all.map((item, index) => (index === place ? { ...item, run: { ...item.run, ...change } } : item)));
+  /** Restore one; what fails is told in its place. Each is stopped by itself, or with all of them. */
+  const restoreOne = async ({ file, stop }, place, all) => {
+    const end = AbortSignal.any([all, stop.signal]);
+    if (end.aborted) return;
+    setRun(place, { state: "sending", since: Date.now(), operation: null });
     try {
-      const options = Object.fromEntries(Object.entries(extras).filter(([, value]) => value !== undefined));
-      const onLook = (operation) => setRun((old) => ({ ...old, state: operation.state, operation }));
-      const result = await restore(model, file, { format, options, onLook, signal: stop.signal });
-      setRun({ state: "done", result });
-    } catch (failure) {
-      if (failure.name !== "AbortError") setRun({ state: "failed", problem: failure });
+      const onLook = (operation) => end.aborted || setRun(place, { state: operation.state, operation });
+      const result = await restore(model, file, { format, options: options(), onLook, signal: end });
+      if (!end.aborted) setRun(place, { state: "done", result });
+    } catch (problem) {
+      if (!end.aborted) setRun(place, { state: "failed", problem });
     }
   };
-  const stop = () => {
-    stopping.current?.abort();
+  const start = async (files) => {
+    const all = anew();
+    setDemo({ state: "idle" });
+    const made = files.map((file) => ({ file, stop: new AbortController(), run: { state: "waiting", since: Date.now() } }));
+    setItems(made);
+    for (const [place, item] of made.entries()) await restoreOne(item, place, all);
+  };
+  const again = (place) => {
+    const item = { file: items[place].file, stop: new AbortController(), run: { state: "waiting" } };
+    setItems((all) => all.map((old, index) => (index === place ? item : old)));
+    restoreOne(item, place, stopping.current.signal);
+  };
+  const stop = (place) => {
+    const { stop: own, run } = items[place];
+    own.abort();
     // The work goes on where the service cannot stop it; its result is then forgotten unseen.
     if (run.operation && service?.cancelsOperations) sendJson("POST", `/v1/operations/${run.operation.id}/cancel`).catch(() => {});
-    setRun({ state: "idle" });
+    setRun(place, { state: "stopped" });
   };
   const takeDemo = async () => {
-    stopping.current?.abort();
-    const stop = (stopping.current = new AbortController()); // An image of the visitor's own, given meanwhile, comes first.
-    setRun({ state: "demo", since: Date.now() });
+    const all = anew(); // Images of the visitor's own, given meanwhile, come first.
+    setItems([]);
+    setDemo({ state: "taking" });
     try {
-      const blob = await (await send("/demo/photo.png", { signal: stop.signal })).blob();
-      start(new File([blob], "demo-photo.png", { type: "image/png" }));
-    } catch (failure) {
-      if (failure.name !== "AbortError") setRun({ state: "failed", problem: failure });
+      const blob = await (await send("/demo/photo.png", { signal: all })).blob();
+      start([new File([blob], "demo-photo.png", { type: "image/png" })]);
+    } catch (problem) {
+      if (!all.aborted) setDemo({ state: "failed", problem });
     }
   };
-  useEffect(() => () => stopping.current?.abort(), []);
+  useEffect(() => () => stopping.current.abort(), []);
 
-  const waits = run.state in SAID;
+  const waits = demo.state === "taking" || items.some(({ run }) => isUnderWay(run));
+  const ended = items.filter(({ run }) => !isUnderWay(run)).length;
+  const [only] = items.length === 1 ? items : [null];
+  const chosen = choices.find(({ value }) => value === model)?.text ?? model;
   const known = service?.restoreOptions ?? {};
   const offered = Object.entries(EXTRAS).filter(([name]) => known[name]);
   const further = Object.values(known).filter(({ name }) => !EXTRAS[name]);
@@ -93,15 +114,17 @@ function Bench({ models, service, wanted }) {
   return html`
     <header><${Title}>Restore an image<//><p class="lead">Everything happens on this service; your image goes nowhere else, and is forgotten an hour after it was done.</p></header>
     <div class="with-side">
-      <section class="stack" aria-label="Image">
-        <${DropZone} label="Your image" icon=${Picture} accept="image/*,.tif,.tiff" filled=${image && `${image.name}, ${bytes(image.size)}`} hint="Drop one image here, or choose it."
-          onFiles=${(found) => start(found[0].file)}>
+      <section class="stack" aria-label="Images">
+        <${DropZone} label="Your images" icon=${Picture} accept="image/*,.tif,.tiff" multiple
+          filled=${only ? `${only.file.name}, ${bytes(only.file.size)}` : items.length > 0 ? `${plural(items.length, "file")}, ${ended} done` : undefined}
+          hint="Drop images here, or choose them: one, or several at once." onFiles=${(found) => start(found.map(({ file }) => file))}>
           ${!waits && html`<button type="button" class="button little" onClick=${takeDemo}>Use a demo photo</button>`}
         <//>
-        ${waits && html`<${Working} run=${run} onStop=${stop} />`}
-        ${run.state === "failed" && html`<${ProblemNote} problem=${run.problem}>
-          ${image && html`<button type="button" class="button little" onClick=${() => start(image)}>Try again</button>`}<//>`}
-        ${run.state === "done" && html`<${Result} image=${image} result=${run.result} />`}
+        ${demo.state === "taking" && html`<p class="soft" role="status">Taking the demo photo …</p>`}
+        ${demo.state === "failed" && html`<${ProblemNote} problem=${demo.problem} />`}
+        ${items.length > 0 && html`<ul class="stack" aria-label="Your images, restored">
+          ${items.map(({ file, run }, place) => html`<${Restored} key=${place} file=${file} run=${run} alone=${items.length === 1} onStop=${() => stop(place)} onAgain=${() => again(place)} />`)}
+        </ul>`}
       </section>
       <aside>
         <section class="panel" aria-label="Options">
@@ -111,6 +134,7 @@ function Bench({ models, service, wanted }) {
             <select id=${`${ids}-model`} value=${model} onChange=${(event) => setModel(event.currentTarget.value)}>
               ${choices.map(({ value, text }) => html`<option key=${value} value=${value}>${text}</option>`)}
             </select>
+            ${chosen.length > MOST_LETTERS && html`<p class="hint">${chosen}</p>`}
           </div>
           <div class="field">
             <label for=${`${ids}-format`}>Format of the result</label>
@@ -123,65 +147,8 @@ function Bench({ models, service, wanted }) {
           ${further.length > 0 && html`<details><summary>Further options</summary><div class="stack">
             ${further.map((option) => html`<${Option} key=${option.name} option=${option} value=${extras[option.name]} onChange=${(value) => setExtra(option.name, value)} />`)}
           </div></details>`}
-          ${image && !waits && html`<button type="button" class="button wide" onClick=${() => start(image)}>Restore again with these</button>`}
+          ${items.length > 0 && !waits && html`<button type="button" class="button wide" onClick=${() => start(items.map(({ file }) => file))}>Restore again with these</button>`}
         </section>
       </aside>
-    </div>`;
-}
-
-const SAID = { demo: "Taking the demo photo …", sending: "Sending the image …", queued: "Waiting for a worker …", running: "Restoring …", cancelling: "Stopping …" };
-
-function Working({ run, onStop }) {
-  const [now, setNow] = useState(Date.now());
-  useEffect(() => {
-    const timer = setInterval(() => setNow(Date.now()), 1000);
-    return () => clearInterval(timer);
-  }, []);
-  const seconds = (now - run.since) / 1000;
-  return html`
-    <div class="panel stack tight" role="status">
-      <div class="row between"><span>${SAID[run.state]}</span>${seconds >= 1 && html`<span class="number soft" aria-hidden="true">${duration(seconds)}</span>`}</div>
-      <${Bar} share=${run.operation?.progress || null} label="Restoring the image" />
-      ${run.state !== "demo" && html`<div><button type="button" class="button little" onClick=${onStop}>Stop waiting</button></div>`}
-    </div>`;
-}
-
-function useUrl(blob) {
-  const [url, setUrl] = useState(null);
-  useEffect(() => {
-    const made = URL.createObjectURL(blob);
-    setUrl(made);
-    return () => URL.revokeObjectURL(made);
-  }, [blob]);
-  return url;
-}
-
-function Result({ image, result }) {
-  const before = useUrl(image);
-  const after = useUrl(result.blob);
-  const [size, setSize] = useState(null);
-  const [unseen, setUnseen] = useState(null);
-  useEffect(() => {
-    if (!before || !after) return;
-    setSize(null);
-    setUnseen(null);
-    const look = (url, name) => {
-      const picture = new Image();
-      picture.src = url;
-      return picture.decode().then(() => [picture.naturalWidth, picture.naturalHeight], () => Promise.reject(name));
-    };
-    Promise.all([look(after, "result"), look(before, "input")]).then(([[width, height]]) => setSize({ width, height }), setUnseen);
-  }, [before, after]);
-  const name = `${image.name.replace(/\.[^.]*$/, "")}-restored.${ENDINGS[result.blob.type] ?? "png"}`;
-  const overlay = result.trust && { src: result.trust, alt: "Map of how far the result can be trusted", name: "Trust map", legend: "The brighter, the less the result is to be trusted." };
-  return html`
-    <div class="panel stack" aria-label="Result" role="region">
-      ${size && html`<${Compare} before=${{ src: before, alt: "Your image", tag: "Input" }} after=${{ src: after, alt: "The restored image", tag: "Restored" }} overlay=${overlay} ...${size} />`}
-      ${unseen && html`<p>A browser cannot show the ${unseen === "input" ? "file that you sent" : `${result.blob.type.split("/")[1].toUpperCase()} that came back`}, but the result is there to download.</p>`}
-      <div class="row between">
-        <p class="small soft" role="status">Restored by <strong>${result.model}</strong>${result.seconds === null ? "" : ` in ${fixed(result.seconds, 1)} s`}${size ? `, ${size.width}×${size.height}` : ""}, ${bytes(result.blob.size)}.
-          ${result.match !== null && html` Match of the image with what the model was trained on: <strong title=${`Score ${fixed(result.matchScore)} of 1`}>${words(result.match)}</strong>. ${result.matchSentence}`}</p>
-        ${after && html`<a class="button primary" href=${after} download=${name}><${Download} />Download</a>`}
-      </div>
     </div>`;
 }

@@ -3,11 +3,11 @@
 import { html } from "../lib/html.js";
 import { Problem } from "../lib/api.js";
 
-/** A failure with its detail and the files that it names; children are the next steps. */
+/** A failure with its detail and the files that it names, each sentence once; children are the next steps. */
 export function ProblemNote({ problem, children }) {
   if (!problem) return null;
   const document = problem instanceof Problem ? problem.document : { title: "The page itself failed", detail: String(problem.message ?? problem) };
-  const files = document.files ?? [];
+  const files = (document.files ?? []).filter(({ reason }) => !document.detail.includes(reason));
   const parts = (document.errors ?? []).filter(({ detail }) => detail !== document.detail);
   return html`
     <div class="note bad" role="alert">

@@ -1,6 +1,7 @@
 // Pairs as rows: both images, what the service measured, and what it says about them.
 
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../lib/html.js";
+import { send } from "../lib/api.js";
 import { decibels, fixed, words } from "../lib/format.js";
 import { VerdictBadge } from "./badge.js";
 import { Cross } from "./icons.js";
@@ -11,9 +12,13 @@ const GAIN_TOLD_DB = 0.1;
 export const pairImage = (dataset, position, side, most) =>
   `/v1/datasets/${dataset}/pairs/${position}/${side}${most ? `?max_side=${most}` : ""}`;
 
-/** An image of a pair: the visitor's own file, or the service's copy where the browser cannot show the file (TIFF). */
-function Thumb({ file, stored, label }) {
+/**
+ * An image of a pair: the visitor's own file, or the service's copy where the browser cannot show the file (TIFF). `onMissing`
+ * hears of a copy that cannot be shown either.
+ */
+function Thumb({ file, stored, label, onMissing }) {
   const [own, setOwn] = useState(null);
+  const [broken, setBroken] = useState(null);
   useEffect(() => {
     if (!file) return undefined;
     const url = URL.createObjectURL(file);
@@ -22,9 +27,37 @@ function Thumb({ file, stored, label }) {
   }, [file]);
   const shown = own ?? stored;
   if (!file && !stored) return html`<div class="thumb missing">no ${label}</div>`;
-  if (!shown) return html`<div class="thumb">${label}</div>`;
-  return html`<div class="thumb"><img src=${shown} alt=${label} loading="lazy" onError=${() => setOwn(stored ?? null)} /></div>`;
+  if (!shown || shown === broken) return html`<div class="thumb">${label}</div>`;
+  const fail = () => {
+    if (shown === own) return setOwn(null);
+    setBroken(stored);
+    onMissing(stored);
+  };
+  return html`<div class="thumb"><img src=${shown} alt=${label} loading="lazy" onError=${fail} /></div>`;
 }
+
+/** What is told of an image of a pair that the service does not give, by what it says instead. */
+const missing = (label, problem) => (problem?.kind === "file-lost" ? `The service has lost the ${label} image.` : `The ${label} image cannot be shown.`);
+
+/** Both images of a pair, with a sentence for each that is not there. */
+function Thumbs({ files, stored, children }) {
+  const [told, setTold] = useState({});
+  const ask = (label) => (address) => {
+    const tell = (problem) => setTold((before) => ({ ...before, [label]: missing(label, problem) }));
+    send(address).then(() => tell(null), tell); // An image that fails says nothing of the reason.
+  };
+  return html`
+    <div class="thumbs">
+      ${["clean", "distorted"].map((label) => html`<${Thumb} key=${label} file=${files?.[label]} stored=${stored(label)} label=${label} onMissing=${ask(label)} />`)}
+    </div>
+    <div>
+      ${children}
+      ${Object.entries(told).map(([label, sentence]) => html`<p key=${label} class="small wrong">${sentence}</p>`)}
+    </div>`;
+}
+
+/** What mending did to a measure. Swapping sides, for one, never changes how far they differ. */
+const change = (before, now) => (before === now ? `${now}, as before` : `${before} before, ${now} now`);
 
 /** Whatever the report has to say: its sentence, or its findings one by one. */
 function Report({ report }) {
@@ -36,7 +69,7 @@ function Report({ report }) {
       ${report.clean.width}×${report.clean.height}${report.scale > 1 ? `, scale ${report.scale}` : ""},
       ${" "}${report.psnr_db === null ? "equal images" : decibels(report.psnr_db)}${aligned}${shift}
     </p>
-    ${report.fixed && html`<p class="small number">Mended (${report.fixed.applied.map(words).join(", ")}): ${decibels(report.fixed.before.psnr_db)} before, ${decibels(report.psnr_db)} now.</p>`}
+    ${report.fixed && html`<p class="small number">Mended (${report.fixed.applied.map(words).join(", ")}): ${change(decibels(report.fixed.before.psnr_db), decibels(report.psnr_db))}.</p>`}
     ${findings.length === 0
       ? html`<p class="small">${report.note}</p>`
       : html`<ul class="findings small">
@@ -69,16 +102,12 @@ export function Pairs({ pairs, dataset, onRemove }) {
         const stored = (side) => (dataset ? pairImage(dataset.id, position, side, 160) : null);
         return html`
           <li class="pair" key=${name}>
-            <div class="thumbs">
-              <${Thumb} file=${files?.clean} stored=${stored("clean")} label="clean" />
-              <${Thumb} file=${files?.distorted} stored=${stored("distorted")} label="distorted" />
-            </div>
-            <div>
+            <${Thumbs} files=${files} stored=${stored}>
               <div class="row tight"><strong>${name}</strong>${report && html`<${VerdictBadge} verdict=${report.verdict} />`}</div>
               ${report && html`<${Report} report=${report} />`}
               ${!report && !files.clean && html`<p class="small wrong">There is no clean image of this name.</p>`}
               ${!report && !files.distorted && html`<p class="small wrong">There is no distorted image of this name.</p>`}
-            </div>
+            <//>
             ${onRemove && html`<button type="button" class="button icon little quiet" aria-label=${`Remove pair ${name}`} title="Remove" onClick=${(event) => remove(event, name)}><${Cross} /></button>`}
           </li>`;
       })}

@@ -3,9 +3,10 @@
 import { html, useEffect, useId, useState } from "../lib/html.js";
 import { list, sendJson } from "../lib/api.js";
 import { estimates } from "../lib/estimate.js";
-import { about } from "../lib/format.js";
+import { about, plural } from "../lib/format.js";
 import { go } from "../lib/router.js";
 import { useService } from "../lib/service.js";
+import { isUsable } from "./badge.js";
 import { ProblemNote } from "./note.js";
 import { Option } from "./options.js";
 
@@ -16,6 +17,15 @@ const PRESETS = {
   standard: "Longer, for the last tenths of a decibel.",
   paper: "The paper's own schedule; wants a GPU.",
 };
+
+/** Why the pairs are not to be trained on as they are, with what to do about it; null where they may be. */
+function rejection({ pairs }) {
+  const bad = pairs.filter(({ verdict }) => !isUsable(verdict)).length;
+  if (bad === 0) return null;
+  const allowed = "tick “Allow rejects” under Further options to train on them anyway";
+  if (bad === pairs.length) return `None of the pairs can be trained on. Choose others, or ${allowed}.`;
+  return `${bad} of ${plural(pairs.length, "pair")} cannot be trained on. Leave ${bad === 1 ? "it" : "them"} out, or ${allowed}.`;
+}
 
 /** @param {{dataset: any, name: string, setName: (name: string) => void}} props `dataset` is null until the pairs are checked. */
 export function Start({ dataset, name, setName }) {
@@ -28,16 +38,19 @@ export function Start({ dataset, name, setName }) {
   const [problem, setProblem] = useState(null);
   const field = useId();
 
+  const lookWhatIsTaken = () => list("/v1/models", 1000).then((models) => setTaken(new Set(models.map((model) => model.name))), () => {});
   useEffect(() => {
     estimates().then(setTimes, () => setTimes(null));
-    list("/v1/models", 1000).then((models) => setTaken(new Set(models.map((model) => model.name))), () => {});
+    lookWhatIsTaken();
   }, []);
 
   const wellFormed = NAME.test(name);
   const exists = taken.has(name);
+  const rejected = dataset && !options.allow_rejects ? rejection(dataset) : null;
+  const ready = dataset && wellFormed && !rejected && !sending;
   const start = async (event) => {
     event.preventDefault();
-    if (!dataset || !wellFormed || sending) return;
+    if (!ready) return;
     setSending(true);
     setProblem(null);
     try {
@@ -45,6 +58,7 @@ export function Start({ dataset, name, setName }) {
       const job = await sendJson("POST", "/v1/jobs", { ...given, dataset_id: dataset.id, name, preset });
       go(`/jobs/${job.id}`);
     } catch (failure) {
+      if (failure.kind === "name-taken") await lookWhatIsTaken(); // Then the box that adds a version is there.
       setProblem(failure);
       setSending(false);
     }
@@ -52,7 +66,8 @@ export function Start({ dataset, name, setName }) {
   const time = (each) => {
     const known = times?.[each];
     if (!known) return "";
-    return `${about(known.seconds)}${known.jobs ? `, as ${known.jobs === 1 ? "a job" : `${known.jobs} jobs`} here took` : " on two CPU cores, a rough estimate"}`;
+    if (known.jobs) return `${about(known.seconds)}, as ${known.jobs === 1 ? "a job" : `${known.jobs} jobs`} here took`;
+    return `${about(known.seconds)} ${known.paced ? "by this machine's pace" : "on two CPU cores"}, a rough estimate`;
   };
   return html`
     <form class="panel" onSubmit=${start} aria-label="Start the training">
@@ -84,9 +99,11 @@ export function Start({ dataset, name, setName }) {
           </div>
         </details>`}
       <div class="pinned">
-        <${ProblemNote} problem=${problem} />
-        <button type="submit" class="button primary wide" disabled=${!dataset || !wellFormed || sending}>${sending ? "Starting …" : "Start training"}</button>
-        ${!dataset && html`<p class="hint">You can start as soon as the pairs are checked.</p>`}
+        ${problem?.kind === "name-taken" && exists && !options.new_version
+          ? html`<div class="note bad" role="alert"><p>A model of this name exists. Choose another name, or tick the box below the name to add a new version.</p></div>`
+          : html`<${ProblemNote} problem=${problem} />`}
+        <button type="submit" class="button primary wide" disabled=${!ready} aria-describedby=${`${field}-why`}>${sending ? "Starting …" : "Start training"}</button>
+        <p class="hint" id=${`${field}-why`} role="status">${dataset ? rejected : "You can start as soon as the pairs are checked."}</p>
       </div>
     </form>`;
 }
