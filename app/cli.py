@@ -85,6 +85,7 @@ prior_app = group("The prior that transfer starts from.")
 prior_app.command("train", context_settings=PASS_ON, add_help_option=False)(service.prior_train)
 prior_app.command("extend", context_settings=PASS_ON, add_help_option=False)(service.prior_extend)
 prior_app.command("pretrain", context_settings=PASS_ON, add_help_option=False)(service.prior_pretrain)
+prior_app.command("measure", context_settings=PASS_ON, add_help_option=False)(service.prior_measure)
 app.add_typer(prior_app, name="prior")
 
 

@@ -23,7 +23,8 @@ from ml.job import dead_leaves_images
 from ml.options import PRESETS, TrainingOptions
 from ml.precision import device
 from ml.prior import Prior, load_prior
-from ml.prior_training import generated_images, load_photographs, train_network, training_bars
+from ml.prior_images import generated_images, load_photographs
+from ml.prior_loops import train_network, training_bars
 from ml.transfer import TransferSchedule
 
 Use = Literal["job", "prior"]

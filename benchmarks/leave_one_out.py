@@ -27,7 +27,8 @@ from ml.edges import Edges
 from ml.images import from_uint8, to_uint8
 from ml.pairs import TargetPair
 from ml.precision import device
-from ml.prior_training import load_photographs, train_drn
+from ml.prior_images import load_photographs
+from ml.prior_loops import train_drn
 from ml.relation import compute_prototypes, relate
 from ml.sampling import generator_for
 

@@ -77,6 +77,14 @@ def jpeg(image: Float[Tensor, "3 h w"], quality: int) -> Float[Tensor, "3 h w"]:
     return from_uint8(torch.from_numpy(array).permute(2, 0, 1)).to(image.device)
 
 
+def image_files(folder: Path) -> list[Path]:
+    """The files of a folder that are named as images, by name. Raises ValueError for none; OSError as the folder."""
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in CLEAN_SUFFIXES and not path.is_dir())
+    if not files:
+        raise ValueError(f"folder: no images in {folder}")
+    return files
+
+
 MOST_DRAWS: Final = 4  # Times the images that are wanted.
 
 
@@ -94,9 +102,7 @@ def load_folder(
     to `leave_out`; another is then drawn instead, a few times as many as wanted at most. Raises ValueError where
     nothing is left, or without `leave_out` for what cannot be read; OSError where the folder cannot be read.
     """
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in CLEAN_SUFFIXES and not path.is_dir())
-    if not files:
-        raise ValueError(f"folder: no images in {folder}")
+    files = image_files(folder)
     order = list(range(len(files)))
     if most is not None and len(files) > most:
         order = torch.randperm(len(files), generator=generator)[: MOST_DRAWS * most].tolist()

@@ -50,6 +50,20 @@ def theta_name(backbone: str, unshuffle: int) -> str:
     return f"{backbone}-u{unshuffle}"
 
 
+def network_of(theta: str, weights: Mapping[str, Tensor]) -> SameSize:
+    """The network that `theta_name` names, with these weights.
+
+    Raises ValueError for one that this code does not know, RuntimeError where the weights are another's.
+    """
+    backbone, unshuffle = theta.rsplit("-u", 1)
+    try:
+        network = build(backbone, int(unshuffle), seed=0)  # type: ignore[arg-type]  # Any word, of a file.
+    except (KeyError, AssertionError) as error:  # RCAN's windows are no multiple of every `unshuffle`.
+        raise ValueError(f"it has weights of {theta}, which this code does not know") from error
+    network.load_state_dict(weights)
+    return network
+
+
 def save_prior(path: Path, prior: Prior) -> None:
     """Write the bundle. The DRN is kept in half precision (round its weights before the prototypes are computed).
 
@@ -109,12 +123,7 @@ def _read(path: Path, tick: Callable[[], None]) -> Prior:
     thetas = {theta: checkpoint.under(tensors, f"theta.{theta}.") for theta in named(facts["thetas"])}
     for theta, state in thetas.items():
         tick()
-        backbone, unshuffle = theta.rsplit("-u", 1)
-        try:
-            network = build(backbone, int(unshuffle), seed=0)  # type: ignore[arg-type]  # Any word, of a file.
-        except (KeyError, AssertionError) as error:  # RCAN's windows are no multiple of every `unshuffle`.
-            raise ValueError(f"it has weights of {theta}, which this code does not know") from error
-        network.load_state_dict(state)
+        network_of(theta, state)
     experts, blank = {}, fresh_expert(seed=0).eval()
     for name in named(facts.get("experts", [])):
         tick()

@@ -5,7 +5,6 @@ trained for each distortion that has none, in minutes each; the network, the wei
 prototypes and the experts that there are stay as they are.
 """
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -14,17 +13,11 @@ import typer
 
 from ml.clusters import silhouettes
 from ml.distortions import DISTORTIONS
-from ml.prior import SHIPPED, Prior, load_prior, save_prior
-from ml.prior_training import (
-    EXPERT_STEPS,
-    GENERATED,
-    PROTOTYPE_SAMPLES,
-    generated_images,
-    load_photographs,
-    train_experts,
-    training_bars,
-    version_of,
-)
+from ml.prior import SHIPPED, Prior, load_prior
+from ml.prior_card import made_from, today
+from ml.prior_images import photographs_in, training_images
+from ml.prior_loops import EXPERT_STEPS, train_experts, training_bars
+from ml.prior_training import PROTOTYPE_SAMPLES, usage_errors, version_of, work_beside, write
 from ml.relation import compute_prototypes
 
 
@@ -50,38 +43,33 @@ def extend_prior(
     if not missing and not without_expert:
         typer.echo(f"{prior} knows all {len(names)} distortions already, and has an expert for each.")
         raise typer.Exit
-    work = output.with_name(f"{output.name}.work")
-    work.mkdir(parents=True, exist_ok=True)
-    photographs = load_photographs(clean)
-    images = photographs + generated_images(seed)
+    with usage_errors():
+        photographs = list(photographs_in(clean))
+    work = work_beside(output)
+    images = training_images(photographs, seed)
     prototypes = known.prototypes
     if missing:
         prototypes = prototypes.joined_by(compute_prototypes(known.drn, images, missing, PROTOTYPE_SAMPLES, seed))
     with training_bars() as progress:
         trained = train_experts(without_expert, images, seed, expert_steps, work, progress)
     experts = known.experts | trained
-    today = datetime.now(UTC).date().isoformat()
     kept_together = silhouettes(prototypes.samples)
     extension = {
-        "date": today,
+        "date": today(),
         "of": known.version,
         "tasks": missing,
         "experts": without_expert,
         "expert_steps": expert_steps,
-        "photographs": len(photographs),
-        "generated": GENERATED,
-        "licence": licence,
-        "seed": seed,
-        "torch": torch.__version__,
+        **made_from(photographs, licence, seed),
         "silhouettes": {name: round(kept_together[prototypes.names.index(name)], 3) for name in prototypes.names},
     }
     card = known.card | {"extensions": [*known.card.get("extensions", []), extension]}
-    version = version_of(today, prototypes, known.thetas, experts)
-    save_prior(output, Prior(version, known.drn, prototypes, known.thetas, card, experts))
-    typer.echo(
-        f"Wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), version {version}: "
-        f"{len(missing)} more distortions{''.join(f', {name}' for name in missing)}; "
-        f"{len(without_expert)} more experts."
+    version = version_of(extension["date"], prototypes, known.thetas, experts)
+    write(
+        output,
+        Prior(version, known.drn, prototypes, known.thetas, card, experts),
+        f": {len(missing)} more distortions{''.join(f', {name}' for name in missing)}; "
+        f"{len(without_expert)} more experts",
     )
 
 

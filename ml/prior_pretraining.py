@@ -4,7 +4,6 @@ All else in the bundle stays as it is: the relation of a target to the auxiliary
 a transfer starts from.
 """
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,8 +12,11 @@ import typer
 
 from ml.backbones import BACKBONES, build
 from ml.distortions import DISTORTIONS, PAPERS
-from ml.prior import SHIPPED, Prior, load_prior, save_prior, theta_name
-from ml.prior_training import GENERATED, generated_images, load_photographs, train_network, training_bars, version_of
+from ml.prior import SHIPPED, Prior, load_prior, theta_name
+from ml.prior_card import made_from, today
+from ml.prior_images import photographs_in, training_images
+from ml.prior_loops import train_network, training_bars
+from ml.prior_training import trained_by, usage_errors, version_of, weights_of, work_beside, write
 from ml.transfer import TransferSchedule
 
 
@@ -48,37 +50,29 @@ def pretrain(
     further = known.start(network, backbone)
     tasks = list(PAPERS if learn == "paper" else DISTORTIONS)
     schedule = TransferSchedule(steps, batch, learning_rate=learning_rate)
-    work = output.with_name(f"{output.name}.work")
-    work.mkdir(parents=True, exist_ok=True)
-    photographs = load_photographs(clean)
-    images = photographs + generated_images(seed)
+    with usage_errors():
+        photographs = list(photographs_in(clean))
+    work = work_beside(output)
+    images = training_images(photographs, seed)
     with training_bars() as progress:
         loss = train_network(network, theta, images, tasks, seed, schedule, work, progress)
-    trained = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
-    thetas = known.thetas | {theta: trained}
-    today = datetime.now(UTC).date().isoformat()
+    thetas = known.thetas | {theta: weights_of(network)}
     training = {
-        "date": today,
+        "date": today(),
         "of": known.version,
         "theta": theta,
         "further": further,
         "tasks": tasks,
-        "steps": steps,
-        "batch": batch,
-        "learning_rate": learning_rate,
-        "loss": loss,
-        "photographs": len(photographs),
-        "generated": GENERATED,
-        "licence": licence,
-        "seed": seed,
-        "torch": torch.__version__,
+        **trained_by(schedule, loss),
+        **made_from(photographs, licence, seed),
     }
-    card = known.card | {"pretraining": [*known.card.get("pretraining", []), training]}
-    version = version_of(today, known.prototypes, thetas, known.experts)
-    save_prior(output, Prior(version, known.drn, known.prototypes, thetas, card, known.experts))
-    typer.echo(
-        f"Wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), version {version}: "
-        f"{theta} {'further ' if further else ''}trained for {steps:,} steps on {len(tasks)} distortions."
+    # What was measured was measured on other weights, perhaps on these photographs.
+    card = known.card | {"pretraining": [*known.card.get("pretraining", []), training], "metrics": None}
+    version = version_of(training["date"], known.prototypes, thetas, known.experts)
+    write(
+        output,
+        Prior(version, known.drn, known.prototypes, thetas, card, known.experts),
+        f": {theta} {'further ' if further else ''}trained for {steps:,} steps on {len(tasks)} distortions",
     )
 
 

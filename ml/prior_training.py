@@ -1,46 +1,46 @@
 """The one command that rebuilds the prior: `python -m ml.prior_training --clean DIR --output FILE`."""
 
 import hashlib
-import math
-import time
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import torch
 import typer
-from jaxtyping import Float, UInt8
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from rich.console import Console
+from torch import Tensor
 
-from ml import checkpoint
-from ml.auxiliary import MARGIN
-from ml.backbones import BACKBONES, SameSize, build
-from ml.checkpoint import Trainee
-from ml.dead_leaves import dead_leaves
+from ml.backbones import BACKBONES, BackboneName, SameSize, build
 from ml.distortions import DISTORTIONS, PAPERS
-from ml.drn import DistortionRelationNetwork, DrnShape
+from ml.drn import DrnShape
 from ml.edges import Edges
-from ml.images import load_folder, to_uint8
-from ml.optimizer import adam
-from ml.placement import at_hand
-from ml.precision import device
 from ml.prior import Prior, halved, round_to_half, save_prior, theta_name
-from ml.relation import PATCH, Prototypes, compute_prototypes, drn_step
-from ml.sampling import generator_for
-from ml.transfer import TransferSchedule, transfer_step
-from ml.transferability import fresh_expert
+from ml.prior_card import made_from, metrics_of, table_of, today, unseen_photographs
+from ml.prior_images import photographs_in, training_images
+from ml.prior_loops import EXPERT_STEPS, train_drn, train_experts, train_network, training_bars
+from ml.relation import Prototypes, compute_prototypes
+from ml.transfer import TransferSchedule
 
-SAVE_EVERY_S = 60.0
-READ_EVERY = 20  # steps
 PROTOTYPE_SAMPLES = 64
-DEAD_LEAVES = 12
-DEAD_LEAVES_SIDE = 512
-EXPERT_STEPS = 640
-EXPERT_BATCH = 8
-EXPERT_RATE = 5e-4
-GENERATED = f"{DEAD_LEAVES} dead-leaves images of {DEAD_LEAVES_SIDE}×{DEAD_LEAVES_SIDE}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a backbone is pre-trained for the bundle that ships."""
+
+    steps: int
+    learning_rate: float
+
+
+RECIPES: Final[dict[str, Recipe]] = {
+    "vdsr": Recipe(9000, 6e-4),
+    "vdsr-small": Recipe(9000, 1e-3),
+    "dncnn": Recipe(10_000, 4e-4),
+}
+ANY_OTHER: Final = Recipe(9000, 4e-4)
+SHIPPED_NETWORKS: Final = ("vdsr:2", "vdsr:4", "vdsr-small:2", "dncnn:2")
 
 
 def train_prior(
@@ -48,13 +48,21 @@ def train_prior(
     output: Annotated[Path, typer.Option(help="The bundle to write.")],
     licence: Annotated[str, typer.Option(help="Terms of the photographs, for the card.")] = "unknown",
     seed: int = 0,
-    drn_steps: int = 1500,
-    theta_steps: int = 30_000,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:UNSHUFFLE", help=f"Give it once for each; by default {', '.join(SHIPPED_NETWORKS)}."
+        ),
+    ] = None,
+    drn_steps: int = 1200,
+    theta_steps: Annotated[
+        int | None, typer.Option(help="Of every network; by default as many as each ships with.", min=0)
+    ] = None,
     batch: int = 8,
-    learning_rate: float = 4e-4,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of every network; by default what each ships with.")
+    ] = None,
     expert_steps: Annotated[int, typer.Option(help="Of each distortion's expert.", min=0)] = EXPERT_STEPS,
-    unshuffle: int = 2,
-    backbone: Annotated[list[str] | None, typer.Option(help="Give it once for each; by default vdsr.")] = None,
     learn: Annotated[
         Literal["paper", "all"], typer.Option(help="What is trained on: the paper's seven, or all distortions.")
     ] = "paper",
@@ -63,102 +71,108 @@ def train_prior(
         Literal["scaled", "literal"], typer.Option(help="Eq. (6) with learned scale, or as printed.")
     ] = "scaled",
     edges: Annotated[Edges, typer.Option(help="How nodes are compared, in training and as γ.")] = "cosine",
+    measure: Annotated[
+        list[Path] | None, typer.Option(help="Folder of other photographs, to measure the networks on in the end.")
+    ] = None,
     threads: Annotated[int, typer.Option(help="0 lets torch decide.")] = 0,
 ) -> None:
     """Train the DRN, its memory bank, and backbones on auxiliary tasks; prototypes and experts of all distortions.
 
     Progress is saved beside the output every minute; the same command resumes from there and ends with the same bits.
     """
-    backbones = backbone or ["vdsr"]
-    if unknown := set(backbones) - set(BACKBONES):
-        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: known are {', '.join(BACKBONES)}")
+    networks = [network_named(each) for each in dict.fromkeys(network or SHIPPED_NETWORKS)]
     if threads:
         torch.set_num_threads(threads)
-    work = output.with_name(f"{output.name}.work")
-    work.mkdir(parents=True, exist_ok=True)
-    photographs = load_photographs(clean)
-    images = photographs + generated_images(seed)
+    with usage_errors():
+        photographs = list(photographs_in(clean))
+        source = made_from(photographs, licence, seed)
+        unseen = unseen_photographs(measure, source, seed) if measure else []
+    work = work_beside(output)
+    images = training_images(photographs, seed)
     tasks = list(PAPERS if learn == "paper" else DISTORTIONS)
     shape = DrnShape(memory_nodes=memory_nodes, affinity=affinity, edges=edges)
+    thetas, trained = {}, {}
     with training_bars() as progress:
         drn, drn_loss = train_drn(shape, images, tasks, seed, drn_steps, work, progress)
         round_to_half(drn)
         prototypes = compute_prototypes(drn, images, list(DISTORTIONS), PROTOTYPE_SAMPLES, seed)
-        schedule = TransferSchedule(theta_steps, batch, learning_rate=learning_rate)
-        thetas, losses = {}, {}
-        for name in backbones:
-            theta = theta_name(name, unshuffle)
-            network = build(name, unshuffle, seed)  # type: ignore[arg-type]  # the keys of BACKBONES
-            losses[theta] = train_network(network, theta, images, tasks, seed, schedule, work, progress)
-            thetas[theta] = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
+        for name, unshuffle in networks:
+            theta, theta_network = theta_name(name, unshuffle), build(name, unshuffle, seed)
+            schedule = schedule_of(name, theta_steps, batch, learning_rate)
+            loss = train_network(theta_network, theta, images, tasks, seed, schedule, work, progress)
+            thetas[theta] = weights_of(theta_network)
+            trained[theta] = trained_by(schedule, loss)
         experts = train_experts(list(DISTORTIONS), images, seed, expert_steps, work, progress)
     card: dict[str, Any] = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "photographs": len(photographs),
-        "generated": GENERATED,
-        "licence": licence,
+        "date": today(),
+        **source,
         "tasks": tasks,
-        "seed": seed,
         "drn_steps": drn_steps,
         "drn_loss": drn_loss,
-        "theta_steps": theta_steps,
-        "theta_batch": batch,
-        "theta_learning_rate": learning_rate,
-        "theta_loss": losses,
+        "thetas": trained,
         "expert_steps": expert_steps,
-        "torch": torch.__version__,
+        "metrics": None,
     }
-    version = version_of(card["date"], prototypes, thetas, experts)
-    save_prior(output, Prior(version, drn, prototypes, thetas, card, experts))
-    typer.echo(f"Wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), version {version}.")
+    prior = Prior(version_of(card["date"], prototypes, thetas, experts), drn, prototypes, thetas, card, experts)
+    if unseen:
+        metrics = metrics_of(prior, unseen, seed)
+        prior = replace(prior, card=card | {"metrics": metrics})
+        Console().print(table_of(metrics))
+    write(output, prior)
 
 
-def load_photographs(folders: Sequence[Path]) -> list[UInt8[Tensor, "3 _ _"]]:
-    """The images of the folders that are large enough to be distorted with a margin.
-
-    Raises ValueError for a folder without any, and for a file that cannot be read.
-    """
-    return [image for folder in folders for image in load_folder(folder, least_side=PATCH + 2 * MARGIN)]
-
-
-def generated_images(seed: int) -> list[UInt8[Tensor, "3 _ _"]]:
-    """Dead leaves, so that a prior has seen edges and textures of every size, whatever the photographs show."""
-    return [
-        to_uint8(dead_leaves(DEAD_LEAVES_SIDE, generator_for(seed, "leaves", index))) for index in range(DEAD_LEAVES)
-    ]
+def network_named(text: str) -> tuple[BackboneName, int]:
+    """The backbone and its unshuffle of `NAME:UNSHUFFLE`. Raises typer.BadParameter for what there is not."""
+    known = {f"{name}:{unshuffle}": (name, unshuffle) for name in BACKBONES for unshuffle in (1, 2, 4)}
+    if text not in known:
+        raise typer.BadParameter(f"{text} is no network; known are {', '.join(known)}")
+    return known[text]
 
 
-def training_bars() -> Progress:
-    """A bar for each network in training, with its loss."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
+def schedule_of(backbone: str, steps: int | None, batch: int, learning_rate: float | None) -> TransferSchedule:
+    """What the backbone ships with, but for what is given."""
+    recipe = RECIPES.get(backbone, ANY_OTHER)
+    return TransferSchedule(
+        recipe.steps if steps is None else steps,
+        batch,
+        learning_rate=recipe.learning_rate if learning_rate is None else learning_rate,
     )
 
 
-def train_experts(
-    names: Sequence[str],
-    images: Sequence[UInt8[Tensor, "3 _ _"]],
-    seed: int,
-    steps: int,
-    work: Path,
-    progress: Progress,
-) -> dict[str, SameSize]:
-    """A network for each distortion, trained on it alone at a constant rate, as a job transfers.
+def trained_by(schedule: TransferSchedule, loss: float) -> dict[str, float]:
+    """What the card says of the training of one network."""
+    return {
+        "steps": schedule.steps,
+        "batch": schedule.batch,
+        "learning_rate": schedule.learning_rate,
+        "loss": loss,
+    }
 
-    Kept in `work` on the way, and gone on with.
-    """
-    schedule = TransferSchedule(steps, EXPERT_BATCH, learning_rate=EXPERT_RATE)
-    experts = {}
-    for name in names:
-        expert = fresh_expert(seed)
-        train_network(expert, f"expert-{name}", images, [name], seed, schedule, work, progress, decay=False)
-        experts[name] = expert.cpu().eval()
-    return experts
+
+def weights_of(network: SameSize) -> dict[str, Tensor]:
+    return {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """What is wrong with the folders or the bundle that a command was given is told as its wrong use."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def work_beside(output: Path) -> Path:
+    """The folder in which unfinished trainings are kept."""
+    work = output.with_name(f"{output.name}.work")
+    work.mkdir(parents=True, exist_ok=True)
+    return work
+
+
+def write(output: Path, prior: Prior, more: str = "") -> None:
+    """Write the bundle and say so, and what `more` there is to say."""
+    save_prior(output, prior)
+    typer.echo(f"Wrote {output} ({output.stat().st_size / 2**20:.1f} MiB), version {prior.version}{more}.")
 
 
 def version_of(
@@ -176,120 +190,6 @@ def version_of(
         for value in experts[name].state_dict().values():
             digest.update(halved(value).numpy().tobytes())  # As they are kept.
     return f"{date}-{digest.hexdigest()[:8]}"
-
-
-def train_drn(
-    shape: DrnShape,
-    images: Sequence[UInt8[Tensor, "3 _ _"]],
-    tasks: Sequence[str],
-    seed: int,
-    steps: int,
-    work: Path | None = None,
-    progress: Progress | None = None,
-) -> tuple[DistortionRelationNetwork, float]:
-    """A network after `steps` episodes of three support and three query samples of every task, and its running loss.
-
-    Kept in `work` on the way, where that is given, and gone on with.
-    """
-    torch.manual_seed(seed)
-    drn = DistortionRelationNetwork(shape).to(device())
-    trainee = Trainee(drn, adam(drn, 1e-3))
-    saved = work and work / f"drn-{_key(drn, images, shape, list(tasks), seed, steps)}.safetensors"
-    running = RunningLoss(_resume(trainee, saved), keeps=0.98)
-    images = at_hand(device(), images)
-    progress = progress or Progress(disable=True)
-    bar = progress.add_task("distortion-relation network", total=steps, completed=trainee.step, loss=running.value)
-    last_save = time.monotonic()
-    drn.train()
-    while trainee.step < steps:
-        for group in trainee.optimizer.param_groups:
-            group["lr"] = 1e-3 * (1 + math.cos(math.pi * trainee.step / steps)) / 2
-        running.add(drn_step(drn, trainee.optimizer, images, tasks, shots=3, seed=seed, step=trainee.step))
-        trainee.step += 1
-        progress.update(bar, completed=trainee.step, loss=running.value)
-        if saved and (time.monotonic() - last_save > SAVE_EVERY_S or trainee.step == steps):
-            checkpoint.save(saved, trainee.tensors(), {"step": trainee.step, "loss": running.read()})
-            last_save = time.monotonic()
-    return drn.cpu(), running.read()
-
-
-def train_network(
-    network: SameSize,
-    name: str,
-    images: Sequence[UInt8[Tensor, "3 _ _"]],
-    tasks: Sequence[str],
-    seed: int,
-    schedule: TransferSchedule,
-    work: Path,
-    progress: Progress,
-    *,
-    decay: bool = True,
-) -> float:
-    """Train on all tasks alike, going on from what the same training left in `work`. Returns the running loss.
-
-    With `decay` the rate rises for 200 steps and falls as a cosine.
-    """
-    saved = work / f"{name}-{_key(network, images, list(tasks), seed, schedule, decay)}.safetensors"
-    network.to(device())
-    trainee = Trainee(network, adam(network, schedule.learning_rate))
-    running = RunningLoss(_resume(trainee, saved), keeps=0.99)
-    images = at_hand(device(), images)
-    label = f"{name}, {tasks[0] if len(tasks) == 1 else f'{len(tasks)} tasks'}"
-    bar = progress.add_task(label, total=schedule.steps, completed=trainee.step, loss=running.value)
-    last_save = time.monotonic()
-    uniform = torch.ones(len(tasks))
-    while trainee.step < schedule.steps:
-        if decay:
-            share = min(1.0, (trainee.step + 1) / 200) * (1 + math.cos(math.pi * trainee.step / schedule.steps)) / 2
-            for group in trainee.optimizer.param_groups:
-                group["lr"] = schedule.learning_rate * share
-        running.add(transfer_step(network, trainee.optimizer, images, tasks, uniform, schedule, seed, trainee.step))
-        trainee.step += 1
-        progress.update(bar, completed=trainee.step, loss=running.value)
-        if time.monotonic() - last_save > SAVE_EVERY_S or trainee.step == schedule.steps:
-            checkpoint.save(saved, trainee.tensors(), {"step": trainee.step, "loss": running.read()})
-            last_save = time.monotonic()
-    return running.read()
-
-
-class RunningLoss:
-    """The exponential mean of the losses of all steps; `value` is that of those that have been read.
-
-    Read several at a time, since an accelerator is waited for at each reading.
-    """
-
-    def __init__(self, value: float, keeps: float) -> None:
-        self.value = value
-        self.keeps = keeps
-        self._unread: list[Float[Tensor, ""]] = []
-
-    def add(self, loss: Float[Tensor, ""]) -> None:
-        self._unread.append(loss)
-        if len(self._unread) == READ_EVERY:
-            self.read()
-
-    def read(self) -> float:
-        for loss in torch.stack(self._unread).tolist() if self._unread else []:
-            self.value = loss if math.isnan(self.value) else self.keeps * self.value + (1 - self.keeps) * loss
-        self._unread.clear()
-        return self.value
-
-
-def _key(network: nn.Module, images: Sequence[UInt8[Tensor, "3 _ _"]], *about: object) -> str:
-    """A digest of all that a training depends on: what was begun otherwise must not be gone on with."""
-    digest = hashlib.sha256(repr(about).encode())
-    for value in (*network.state_dict().values(), *images):
-        digest.update(f"{tuple(value.shape)}".encode() + value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:8]
-
-
-def _resume(trainee: Trainee, saved: Path | None) -> float:
-    """Go on where a run before stopped. Returns its running loss, not a number at the start."""
-    if saved is None or not saved.exists():
-        return math.nan
-    tensors, facts = checkpoint.load(saved)
-    trainee.load(tensors, facts["step"])
-    return float(facts["loss"])
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def bench(context: typer.Context) -> None:
 
 
 def prior_train(context: typer.Context) -> None:
-    """Rebuild the prior from a folder of clean images; takes the arguments of `python -m ml.prior_training`."""
+    """Rebuild the prior from folders of clean images; takes the arguments of `python -m ml.prior_training`."""
     run_child("-m", "ml.prior_training", *context.args)
 
 
@@ -66,6 +66,11 @@ def prior_extend(context: typer.Context) -> None:
 def prior_pretrain(context: typer.Context) -> None:
     """Train a prior's weights further, or ones it lacks; takes the arguments of `python -m ml.prior_pretraining`."""
     run_child("-m", "ml.prior_pretraining", *context.args)
+
+
+def prior_measure(context: typer.Context) -> None:
+    """Measure a prior on photographs it has not seen; takes the arguments of `python -m ml.prior_measurement`."""
+    run_child("-m", "ml.prior_measurement", *context.args)
 
 
 def run_child(*arguments: str) -> NoReturn:

@@ -17,7 +17,8 @@ from ml.job import clean_images
 from ml.pairs import Split, TargetPair
 from ml.precision import device
 from ml.prior import Prior
-from ml.prior_training import generated_images, load_photographs, train_drn
+from ml.prior_images import generated_images, load_photographs
+from ml.prior_loops import train_drn
 from ml.relation import Relation, compute_prototypes, relate
 
 

@@ -355,7 +355,7 @@ def test_an_option_of_a_job_that_is_given_twice_or_is_none_is_a_usage_error(
     assert option in ended.output
 
 
-@pytest.mark.parametrize("command", ["train", "extend", "pretrain"])
+@pytest.mark.parametrize("command", ["train", "extend", "pretrain", "measure"])
 def test_arguments_of_the_prior_s_commands_are_passed_on(command: str) -> None:
     ended = drtl("prior", command, "--help")
     assert ended.returncode == 0

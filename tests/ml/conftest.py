@@ -16,7 +16,7 @@ from torch import Tensor
 # The numeric tower lets whole numbers stand where floats are expected, as everywhere in Python.
 install_import_hook("ml", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
-from ml import backbones, job, options, prior_training  # noqa: E402
+from ml import backbones, job, options, prior_images  # noqa: E402
 from ml.backbones import SameSize, vdsr  # noqa: E402
 from ml.dead_leaves import dead_leaves  # noqa: E402
 from ml.drn import DistortionRelationNetwork, DrnShape  # noqa: E402
@@ -163,9 +163,9 @@ def relation(tiny_prior: Prior, parts: Split) -> Relation:
 @pytest.fixture
 def few_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Priors are trained on little generated data."""
-    monkeypatch.setattr(prior_training, "DEAD_LEAVES", 1)
-    monkeypatch.setattr(prior_training, "DEAD_LEAVES_SIDE", 112)
-    monkeypatch.setattr(prior_training, "dead_leaves", partial(dead_leaves, leaves=30))
+    monkeypatch.setattr(prior_images, "DEAD_LEAVES", 1)
+    monkeypatch.setattr(prior_images, "DEAD_LEAVES_SIDE", 112)
+    monkeypatch.setattr(prior_images, "dead_leaves", partial(dead_leaves, leaves=30))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from torch import Tensor
 from ml import prior_extension
 from ml.backbones import build
 from ml.distortions import DISTORTIONS
+from ml.images import digest_of
 from ml.prior import Prior, load_prior, save_prior, theta_name
 from ml.prior_extension import extend_prior
 from ml.relation import compute_prototypes
@@ -64,7 +65,9 @@ def test_what_there_was_stays_and_the_rest_of_the_catalogue_comes_after_it(old: 
     assert after.version != before.version
 
 
-def test_the_card_tells_what_was_trained_from_what_was_added(old: Path, clean: Path) -> None:
+def test_the_card_tells_what_was_trained_from_what_was_added(
+    old: Path, clean: Path, photographs: dict[str, Tensor]
+) -> None:
     card = extended(old, clean).card
     assert card["tasks"] == ["bicubic", "noise", "mild"]
     assert card["licence"] == "CC0"
@@ -72,6 +75,10 @@ def test_the_card_tells_what_was_trained_from_what_was_added(old: Path, clean: P
     assert extension["of"] == load_prior(old).version
     assert set(extension["tasks"]) == set(DISTORTIONS) - {"bicubic", "noise", "mild"}
     assert (extension["licence"], extension["photographs"], extension["seed"]) == ("CC BY 4.0", 2, 0)
+    assert extension["images"] == [
+        {"name": f"{name}.png", "sha256": digest_of([photographs[name][:, 40:240, 60:260]])}
+        for name in ("chelsea", "coffee")
+    ]
     assert all(-1 <= value <= 1 for value in extension["silhouettes"].values())
     assert set(extension["silhouettes"]) == set(DISTORTIONS)
 

@@ -11,12 +11,13 @@ import typer
 from PIL import Image
 from torch import Tensor
 
-from ml import backbones, prior_training
+from ml import backbones, prior_loops
 from ml.backbones import build, dncnn, vdsr
 from ml.dead_leaves import dead_leaves
 from ml.distortions import DISTORTIONS, PAPERS
-from ml.images import to_uint8
+from ml.images import decode, digest_of, to_uint8
 from ml.prior import Prior, load_prior, save_prior
+from ml.prior_images import generated_images, load_photographs
 from ml.prior_pretraining import pretrain
 from ml.transfer import TransferSchedule, transfer_step
 from ml.transferability import fresh_expert
@@ -73,7 +74,7 @@ def test_a_step_is_one_of_pre_training_on_all_tasks_alike(bundle: Path, clean: P
     after = pretrained(bundle, clean, steps=1)
     network = build("vdsr", 2, seed=1)
     load_prior(bundle).start(network, "vdsr")
-    images = prior_training.load_photographs([clean]) + prior_training.generated_images(1)
+    images = load_photographs([clean]) + generated_images(1)
     optimizer = torch.optim.Adam(network.parameters(), lr=4e-4 / 200)  # The first of 200 steps of warm-up.
     tasks = list(DISTORTIONS)
     transfer_step(network, optimizer, images, tasks, torch.ones(len(tasks)), TransferSchedule(1, 2), 1, 0)
@@ -100,13 +101,30 @@ def test_the_card_keeps_what_there_was_and_says_what_was_trained(bundle: Path, c
     assert (first["steps"], first["batch"], first["photographs"], first["licence"]) == (3, 2, 2, "CC BY 4.0")
     assert (second["theta"], second["further"], second["tasks"]) == ("dncnn-u2", False, list(PAPERS))
     assert second["seed"] == 2
+    for training in (first, second):
+        assert training["images"] == [
+            {"name": name, "sha256": digest_of([to_uint8(decode(clean / name).pixels)])} for name in ("0.png", "1.png")
+        ]
+
+
+def test_what_was_measured_before_is_not_said_of_other_weights(bundle: Path, clean: Path) -> None:
+    measured = load_prior(bundle)
+    save_prior(bundle, replace(measured, card=measured.card | {"metrics": {"psnr_db": {}}}))
+    assert pretrained(bundle, clean).card["metrics"] is None
+
+
+def test_a_folder_without_photographs_is_a_wrong_argument_and_nothing_is_written(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(typer.BadParameter, match="no images in"):
+        pretrained(bundle, tmp_path / "empty")
+    assert not (tmp_path / "new.safetensors.work").exists()
 
 
 def test_an_interrupted_training_resumes_to_the_same_bits_and_another_one_does_not(
     bundle: Path, clean: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = pretrained(bundle, clean)
-    monkeypatch.setattr(prior_training, "SAVE_EVERY_S", -1.0)
+    monkeypatch.setattr(prior_loops, "SAVE_EVERY_S", -1.0)
     done: list[int] = []
 
     def noted(*args: Any) -> Tensor:
@@ -119,10 +137,10 @@ def test_an_interrupted_training_resumes_to_the_same_bits_and_another_one_does_n
         return noted(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prior_training, "transfer_step", stop)
+        patch.setattr(prior_loops, "transfer_step", stop)
         with pytest.raises(InterruptedError):
             pretrained(bundle, clean, "resumed")
-    monkeypatch.setattr(prior_training, "transfer_step", noted)
+    monkeypatch.setattr(prior_loops, "transfer_step", noted)
     resumed = pretrained(bundle, clean, "resumed")
     assert done == [0, 1, 2]
     assert resumed.version == whole.version
