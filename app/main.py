@@ -20,6 +20,7 @@ from app.api import (
     operations,
     options,
     pair_images,
+    problem_pages,
     problems,
     session,
     super_resolution,
@@ -56,7 +57,7 @@ PARTS: Final = (
     session,
     health,
     metrics,
-    problems,
+    problem_pages,
 )
 THREADS: Final = 128  # For what asks database, disk or broker; most of the time, all of them wait for these.
 

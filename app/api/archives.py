@@ -3,16 +3,19 @@
 import io
 import stat
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import BinaryIO, Final
 
 from app.api.file_names import is_plain
-from app.api.uploads import FileSink, Spool, UploadedFile
+from app.api.uploads import FileSink, Spool, Upload, UploadedFile
 from app.core.errors import RefusedFile, ServiceError, TooLarge
 from app.core.full_disk import is_disk_full
 
+ZIP: Final = "application/zip"
+ZIP_TYPES: Final = (ZIP, "application/x-zip-compressed")
+ARCHIVE_FIELD: Final = "archive"  # Of a form, for a zip instead of single files.
 MAX_DIRECTORY_BYTES: Final = 1 << 20  # Of the archive's table of contents; thousands of entries.
 MAX_RATIO: Final = 200  # Photographs hardly shrink; a flat PNG by some tens.
 RATIO_MATTERS_BYTES: Final = 1 << 20
@@ -61,6 +64,13 @@ class _ShortReads(io.RawIOBase):
 
     def tell(self) -> int:
         return self._file.tell()
+
+
+def files_in(upload: Upload, rules: ArchiveRules) -> Sequence[UploadedFile]:
+    """The files of the upload, or of the zip that it is, as its body or as its form's one file. Raises as `unpack`."""
+    if upload.media_type in ZIP_TYPES or [file.field for file in upload.files] == [ARCHIVE_FIELD]:
+        return unpack(upload.files[0], upload.spool, rules)
+    return upload.files
 
 
 def unpack(archive: UploadedFile, spool: Spool, rules: ArchiveRules) -> list[UploadedFile]:

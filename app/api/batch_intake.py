@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from typing import Final
 
-from app.api.archives import ArchiveRules, unpack
+from sqlalchemy.orm import Session
+
+from app.api.archives import ArchiveRules, files_in
+from app.api.batch_uploads import FIELD, too_many
 from app.api.deps import Services
 from app.api.file_names import is_plain
 from app.api.images import ImageFacts
 from app.api.intake import offered, resolve, take_in
-from app.api.quotas import require_room_for_bytes
+from app.api.quotas import require_room_for_bytes, take_room_for_bytes
 from app.api.schemas.restoring import BatchIn, OutputFormat
 from app.api.uploads import Upload, UploadedFile
 from app.core.errors import (
@@ -25,11 +28,19 @@ from app.core.settings import Settings
 from app.core.tables import Batch, ModelVersion, Operation, new_id, utc_now
 from app.core.turns import turns
 
-FIELD: Final = "images"
-ARCHIVE_FIELD: Final = "archive"
-ZIP_TYPES: Final = ("application/zip", "application/x-zip-compressed")
 LONGEST_NAME: Final = 255
 USELESS_FILE: Final = (BadImage, TooLarge, UnsupportedMedia)  # What may be wrong with one file among others.
+
+
+def add_batch(options: BatchIn, upload: Upload, services: Services, session: Session) -> Batch:
+    """Insert the batch and its images. The caller commits. Raises as `make_batch`; OverQuota."""
+    batch, images = make_batch(options, upload, services)
+    kept = sum(image.stored_bytes for image in images if image.input_blob is not None)
+    take_room_for_bytes(session, services.limits, kept)
+    session.add(batch)
+    session.flush()
+    session.add_all(images)
+    return batch
 
 
 def make_batch(options: BatchIn, upload: Upload, services: Services) -> tuple[Batch, list[Operation]]:
@@ -71,10 +82,8 @@ def make_batch(options: BatchIn, upload: Upload, services: Services) -> tuple[Ba
 
 def files_of(upload: Upload, settings: Settings) -> Sequence[UploadedFile]:
     """The images of the upload, unpacked if need be. Raises BadRequest where there is none."""
-    files = upload.files
-    if upload.media_type in ZIP_TYPES or [file.field for file in files] == [ARCHIVE_FIELD]:
-        files = unpack(files[0], upload.spool, archive_rules(settings))
-    elif strange := [file.field for file in files if file.field != FIELD]:
+    files = files_in(upload, archive_rules(settings))
+    if strange := [file.field for file in files if file.field != FIELD]:
         raise Unprocessable(f"Images go into the form field {FIELD!r}, not {strange[0]!r}.", pointer=f"/{strange[0]}")
     if not files:
         raise BadRequest("There is no image in the upload.", pointer=f"/{FIELD}")
@@ -90,10 +99,6 @@ def archive_rules(settings: Settings) -> ArchiveRules:
         too_many=lambda count: too_many(f"The zip holds {count} files", settings),
         field_of=lambda _: FIELD,
     )
-
-
-def too_many(found: str, settings: Settings) -> TooLarge:
-    return TooLarge(f"{found}; at most {settings.max_batch_images} are accepted in one batch.", pointer=f"/{FIELD}")
 
 
 def failed(refusal: ServiceError, options: BatchIn, model: ModelVersion | None) -> Operation:

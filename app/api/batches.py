@@ -1,26 +1,21 @@
 """`/v1/batches`: many images through one model, as one upload and one zip of results."""
 
-from collections.abc import AsyncIterator, Iterator
-from typing import Annotated, Any, BinaryIO, Final
+from collections.abc import Iterator
+from typing import Annotated, BinaryIO
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import ValidationError
-from sqlalchemy.orm import Session
 
 from app.api import examples, idempotency
-from app.api.batch_intake import ARCHIVE_FIELD, FIELD, ZIP_TYPES, make_batch, too_many
+from app.api.archives import ZIP
+from app.api.batch_intake import add_batch
+from app.api.batch_uploads import BATCH_BODY, ImagesUpload, read_options
 from app.api.deps import LimitQuery, ReadSessionDep, Services, ServicesDep, SessionDep
 from app.api.idempotency import IdempotencyKeyHeader
-from app.api.intake import IMAGE_TYPES
-from app.api.openapi import form
-from app.api.options import given_once
-from app.api.problems import InvalidBody, problems
-from app.api.quotas import take_room_for_bytes
+from app.api.problems import problems
 from app.api.result_names import result_names
-from app.api.schemas.restoring import BatchIn, BatchOut, BatchWithItems, OperationOut
+from app.api.schemas.restoring import BatchOut, BatchWithItems, OperationOut
 from app.api.schemas.wire import LARGEST_INTEGER, BatchIdPath, Page
-from app.api.uploads import Limits, Upload, media_type_of, receive_form, receive_raw, spooled
 from app.api.zip_stream import stream_zip
 from app.core import batches, operations, repository
 from app.core.errors import (
@@ -37,83 +32,9 @@ from app.core.errors import (
     Unprocessable,
     UnsupportedMedia,
 )
-from app.core.tables import ENDED, Batch, Operation
+from app.core.tables import ENDED, Operation
 
 router = APIRouter(prefix="/v1/batches", tags=["super-resolution"])
-
-ZIP: Final = "application/zip"
-
-_OPTIONS: Final[dict[str, Any]] = BatchIn.model_json_schema()["properties"]
-BATCH_BODY: Final[dict[str, Any]] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": form(
-                    {
-                        FIELD: {
-                            "type": "array",
-                            "minItems": 1,
-                            "items": {"type": "string", "format": "binary"},
-                            "description": "The images.",
-                        },
-                        ARCHIVE_FIELD: {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "Instead of single files: one zip, whose folders the result keeps.",
-                        },
-                        **_OPTIONS,
-                    },
-                    anyOf=[{"required": [FIELD]}, {"required": [ARCHIVE_FIELD]}],
-                ),
-                "encoding": {
-                    FIELD: {"contentType": ", ".join(IMAGE_TYPES)},
-                    ARCHIVE_FIELD: {"contentType": ZIP},
-                },
-                "examples": {"files": {"value": {FIELD: ["001.png", "002.jpg"], "model": "scanner"}}},
-            },
-            "application/zip": {
-                "schema": {"type": "string", "format": "binary", "description": "A zip of images."},
-                "examples": {"zip": {"summary": "curl --data-binary @images.zip", "value": "…"}},
-            },
-        },
-    },
-    "parameters": [
-        {
-            "name": name,
-            "in": "query",
-            "required": False,
-            "schema": schema,
-            "description": "As the form field, which it stands in for.",
-            "example": {"model": "scanner", **examples.BATCH["options"]}[name],
-        }
-        for name, schema in _OPTIONS.items()
-    ],
-}
-
-
-async def receive_images(request: Request, services: ServicesDep) -> AsyncIterator[Upload]:
-    """Many images as the files of a form, or one zip as the body or as a form's file."""
-    settings = services.settings
-    limits = Limits(
-        max_files=settings.max_batch_images,
-        max_file_bytes=settings.max_image_bytes,
-        max_body_bytes=settings.max_upload_bytes,
-        too_many=lambda: too_many(f"There are more than {settings.max_batch_images} images", settings),
-        unlimited_fields=frozenset({ARCHIVE_FIELD}),
-    )
-    with spooled() as spool:
-        match media_type_of(request):
-            case "multipart/form-data":
-                yield await receive_form(request, spool, limits)
-            case kind if kind in ZIP_TYPES:
-                yield await receive_raw(request, spool, limits.for_archive())
-            case other:
-                detail = (
-                    f"A body of type {other or 'unknown'} is not understood; send multipart/form-data with files named "
-                    f"`{FIELD}`, or {ZIP}. With curl: -F {FIELD}=@photo.png, or -H 'Content-Type: {ZIP}'."
-                )
-                raise UnsupportedMedia(detail, pointer="Content-Type")
 
 
 @router.post(
@@ -135,7 +56,7 @@ async def receive_images(request: Request, services: ServicesDep) -> AsyncIterat
 )
 def create_batch(
     request: Request,
-    upload: Annotated[Upload, Depends(receive_images)],
+    upload: ImagesUpload,
     services: ServicesDep,
     session: SessionDep,
     response: Response,
@@ -161,25 +82,6 @@ def create_batch(
         services.queue.send_super_resolution(batch.id)  # One for all; the reconciler wakes further workers.
     response.headers["Location"] = f"/v1/batches/{batch.id}"
     return BatchOut.of(batch, batches.tallies(session, [batch.id])[batch.id])
-
-
-def add_batch(options: BatchIn, upload: Upload, services: Services, session: Session) -> Batch:
-    """The batch and its images, added to the session."""
-    batch, images = make_batch(options, upload, services)
-    kept = sum(image.stored_bytes for image in images if image.input_blob is not None)
-    take_room_for_bytes(session, services.limits, kept)
-    session.add(batch)
-    session.flush()
-    session.add_all(images)
-    return batch
-
-
-def read_options(upload: Upload, request: Request) -> BatchIn:
-    """The options, from the form and from the query. Raises InvalidBody."""
-    try:
-        return BatchIn.model_validate(given_once(upload.fields, request.query_params))
-    except ValidationError as error:
-        raise InvalidBody(error) from error
 
 
 @router.get(

@@ -11,9 +11,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.api.uploads import UploadedFile
-from app.core import repository
+from app.core import idempotency
 from app.core.errors import RequestInFlight
-from app.core.repository import KeyClaim
+from app.core.idempotency import KeyClaim
 from app.core.tables import Batch, Job, Operation
 
 Made = TypeVar("Made", Job, Batch, Operation)
@@ -57,12 +57,12 @@ def once(
         made = make()
         session.flush()
         if claim is not None:
-            repository.finish_idempotent(session, claim, made.id)
+            idempotency.finish(session, claim, made.id)
         session.commit()
     except BaseException:
         session.rollback()
         if claim is not None:
-            repository.finish_idempotent(session, claim, None)
+            idempotency.finish(session, claim, None)
             session.commit()
         raise
     return made, False
@@ -71,7 +71,7 @@ def once(
 def _begin(session: Session, key: str, asked: str, in_flight_s: float) -> KeyClaim:
     """Claim the key and commit."""
     try:
-        claim = repository.begin_idempotent(session, key, asked, in_flight_s)
+        claim = idempotency.begin(session, key, asked, in_flight_s)
         session.commit()
     except IntegrityError:  # A request of the same moment was first.
         session.rollback()

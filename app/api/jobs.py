@@ -4,40 +4,21 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import ValidationError
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from app.api import examples, idempotency
 from app.api.blobs import NOT_MODIFIED, send_blob
-from app.api.datasets import (
-    EITHER_FILES_OR_ARCHIVE,
-    FORM_FILES_EXAMPLE,
-    PAIR_ENCODING,
-    PAIR_FIELDS,
-    UPLOAD_REFUSALS,
-    ZIP_BODY,
-    PairsOrNameUpload,
-    add_dataset,
-    examine_upload,
-    store_dataset,
-)
-from app.api.deps import KeyIsGoodDep, LimitQuery, ReadSessionDep, Services, ServicesDep, SessionDep
+from app.api.deps import KeyIsGoodDep, LimitQuery, ReadSessionDep, ServicesDep, SessionDep
 from app.api.event_stream import stream_events
 from app.api.graph_svg import draw
 from app.api.idempotency import IdempotencyKeyHeader
+from app.api.job_intake import JOB_BODY, add_job, read_options
 from app.api.negotiation import AcceptHeader, preferred
-from app.api.openapi import form
-from app.api.options import given_once
-from app.api.pairs import require_trainable
-from app.api.problems import InvalidBody, problems
-from app.api.quotas import require_priority, require_room_for_a_job
-from app.api.schemas.datasets import PairOut
+from app.api.pair_uploads import UPLOAD_REFUSALS, PairsOrNameUpload
+from app.api.problems import problems
 from app.api.schemas.graph import GraphOut
-from app.api.schemas.jobs import EventOut, JobFromDataset, JobOptions, JobOut
+from app.api.schemas.jobs import EventOut, JobOut
 from app.api.schemas.wire import LARGEST_EVENT, JobIdPath, JobState, Page
-from app.api.uploads import Upload
-from app.core import deletions, deliveries, jobs, repository, training_queue, usage
+from app.core import deletions, deliveries, jobs, repository, training_queue
 from app.core.errors import (
     Conflict,
     FileLost,
@@ -50,7 +31,7 @@ from app.core.errors import (
     StorageFull,
     Unprocessable,
 )
-from app.core.tables import ENDED, Job
+from app.core.tables import ENDED
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -73,36 +54,6 @@ STREAMED: Final[dict[str, Any]] = {
         "data": {"type": "string", "contentMediaType": JSON},
         "retry": {"type": "integer"},
     },
-}
-
-_OPTIONS: Final[dict[str, Any]] = JobOptions.model_json_schema()["properties"]
-JOB_BODY: Final[dict[str, Any]] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": form({**PAIR_FIELDS, **_OPTIONS}, required=["name"], anyOf=EITHER_FILES_OR_ARCHIVE),
-                "encoding": PAIR_ENCODING,
-                "examples": {"files": {"value": {**FORM_FILES_EXAMPLE, "name": "scanner", "preset": "quick"}}},
-            },
-            "application/zip": ZIP_BODY,
-            JSON: {
-                "schema": JobFromDataset.model_json_schema(),
-                "examples": {"dataset": {"value": examples.JOB_FROM_DATASET}},
-            },
-        },
-    },
-    "parameters": [
-        {
-            "name": name,
-            "in": "query",
-            "required": False,
-            "schema": schema,
-            "description": "Beside a zip: as the form field.",
-            "example": examples.OPTIONS[name],
-        }
-        for name, schema in _OPTIONS.items()
-    ],
 }
 
 
@@ -143,68 +94,6 @@ def create_job(
         services.queue.send_training(job.id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobOut.of(job, training_queue.position(session, job))
-
-
-def read_options(upload: Upload, request: Request) -> JobOptions:
-    """The options, from wherever this type of body has them. Raises InvalidBody."""
-    try:
-        match upload.media_type:
-            case "application/json":
-                for name in request.query_params:
-                    raise Unprocessable("Beside JSON, options belong into the body.", pointer=name)
-                return JobFromDataset.model_validate_json(upload.text)
-            case _:
-                return JobOptions.model_validate(given_once(upload.fields, request.query_params))
-    except ValidationError as error:
-        raise InvalidBody(error) from error
-
-
-def add_job(options: JobOptions, upload: Upload, services: Services, session: Session) -> Job:
-    """Insert the job and, unless it names one, its dataset. The caller commits."""
-    repository.require_free_name(session, options.name, new_version=options.new_version)
-    require_room_for_a_job(session, services.limits)
-    require_priority(services.limits, options.priority)
-    if isinstance(options, JobFromDataset):
-        if options.fix:
-            raise Unprocessable("The dataset is stored already; give `fix` when uploading its pairs.", pointer="/fix")
-        dataset = repository.get_dataset(session, options.dataset_id)
-        if not options.allow_rejects:
-            require_trainable([PairOut(name=pair.name, **pair.report) for pair in dataset.pairs])
-        require_enough_unshuffling(options, dataset.scale)
-    else:
-        session.commit()  # Decoding takes long; no transaction stays open meanwhile.
-        pairs = examine_upload(upload, services, options.fix)
-        if not options.allow_rejects:
-            require_trainable([PairOut(name=pair.files.name, **pair.report) for pair in pairs])
-        require_enough_unshuffling(options, pairs[0].scale)
-        dataset = store_dataset(pairs, services)
-        add_dataset(dataset, services, session)
-    try:
-        session.flush()
-        usage.count_alone(session)
-        require_room_for_a_job(session, services.limits)  # Again: others may have been queued meanwhile.
-        job = Job(name=options.name, dataset_id=dataset.id, options=options.model_dump(exclude={"dataset_id"}))
-        training_queue.put_in_line(session, job, options.priority)
-        session.add(job)
-        session.flush()
-    except IntegrityError:
-        session.rollback()
-        raise lost_race(session, options) from None
-    return job
-
-
-def lost_race(session: Session, options: JobOptions) -> Exception:
-    """What a rejected insert means: what was looked up before has changed since."""
-    repository.require_free_name(session, options.name, new_version=options.new_version)
-    if isinstance(options, JobFromDataset):
-        repository.get_dataset(session, options.dataset_id)  # It may have been deleted.
-    return Conflict("Another request got in between. Send it again.", retry_after_s=1)
-
-
-def require_enough_unshuffling(options: JobOptions, scale: int) -> None:
-    if options.unshuffle is not None and options.unshuffle < scale:
-        detail = f"The pairs have a scale of {scale}, so unshuffle must be at least that, or null."
-        raise Unprocessable(detail, pointer="/unshuffle")
 
 
 @router.get(

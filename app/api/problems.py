@@ -1,11 +1,11 @@
 """Every failure as a problem document (RFC 9457): one model, one handler for each way to fail, and their OpenAPI."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI, Path, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,7 +18,6 @@ from starlette.requests import ClientDisconnect
 from app.api.openapi import allowed_methods
 from app.api.schemas.wire import PATTERNS_IN_WORDS
 from app.core.errors import (
-    BadPairs,
     BadRequest,
     Conflict,
     FileLost,
@@ -41,8 +40,6 @@ from app.core.errors import (
 from app.core.full_disk import is_disk_full
 
 log = logging.getLogger(__name__)
-
-router = APIRouter(tags=["problems"])
 
 MEDIA_TYPE: Final = "application/problem+json"
 KINDS: Final[tuple[type[ServiceError], ...]] = (
@@ -291,42 +288,3 @@ def problems(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
         if kind.title not in response["description"]:
             response["description"] += f"; or: {kind.title}"
     return responses
-
-
-class ProblemType(BaseModel):
-    """A way in which requests can fail."""
-
-    type: str = Field(description="The `type` member of such problems.")
-    title: str
-    status: int = Field(description="The status that such answers have.")
-    meaning: str = Field(description="When it happens.")
-    remedy: str = Field(description="What to do about it.")
-
-
-def described(kind: type[ServiceError]) -> ProblemType:
-    """What the error says of itself."""
-    return ProblemType(
-        type=f"/problems/{kind.code}",
-        title=kind.title,
-        status=kind.status,
-        meaning=kind.meaning,
-        remedy=kind.remedy,
-    )
-
-
-PROBLEM_TYPE: Final = {"content": {"application/json": {"example": described(BadPairs).model_dump()}}}
-
-
-@router.get("/problems/{code}", responses={**problems(NotFound), 200: PROBLEM_TYPE})
-def get_problem_type(code: Annotated[str, Path(examples=["bad-pairs"])]) -> ProblemType:
-    """What a problem's `type` points at: when it happens, and what to do about it."""
-    kind = next((kind for kind in _below(ServiceError) if kind.code == code), None)
-    if kind is None:
-        raise NotFound(f"There is no problem type {code!r}.")
-    return described(kind)
-
-
-def _below(kind: type[ServiceError]) -> Iterator[type[ServiceError]]:
-    yield kind
-    for narrower in kind.__subclasses__():
-        yield from _below(narrower)

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, func, inspect, select, text
 from sqlalchemy import Table as Stored
 from sqlalchemy.exc import IntegrityError
 
-from app.core import jobs, operations, repository
+from app.core import idempotency, jobs, operations, repository
 from app.core.database import open_database, sessions
 from app.core.tables import ApiKey, Dataset, Job, JobEvent, Operation, Pair, Table
 from migrations import migrate, revision_of, revisions
@@ -95,7 +95,7 @@ def read_as_the_service_does(engine: Engine, before: dict[str, list[dict[str, ob
         assert (model.version, model.weights_blob, model.card) == (1, blob("b1"), {"gamma": {"noise": 0.97}})
         assert repository.model_aliases(session, "scanner") == {"production": 1}
         assert len(repository.list_events(session, "job_succeeded", 0, 10)) == 2
-        assert repository.begin_idempotent(session, "k", "f", 60.0).made_id == "job_succeeded"
+        assert idempotency.begin(session, "k", "f", 60.0).made_id == "job_succeeded"
         named = {value for rows in before.values() for row in rows for name, value in row.items() if "_blob" in name}
         assert repository.referenced_blobs(session) == named - {None}
 

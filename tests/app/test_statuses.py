@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.api.idempotency import fingerprint
 from app.api.schemas.restoring import BatchIn, RestoreOptions
 from app.api.uploads import BODY, Spool, UploadedFile
-from app.core import repository
+from app.core import idempotency
 from app.core.settings import Settings
 from app.main import create_app
 from tests.app.conftest import connected
@@ -69,7 +69,7 @@ def tell_of_images(call: Story, hands: Hands) -> None:
     send(content=IMAGE[:900])
     asked = asked_fingerprint(RestoreOptions(), "", [(BODY, IMAGE)], "scanner", ["*/*"])
     with hands.rows.begin() as session:
-        repository.begin_idempotent(session, "on its way", asked, 60)
+        idempotency.begin(session, "on its way", asked, 60)
     send(headers={**LATER, "Idempotency-Key": "on its way"})
     send(headers={**LATER, "Idempotency-Key": "on its way"}, params={"quality": 7})
 
@@ -142,7 +142,7 @@ def tell_of_batches(call: Story, hands: Hands) -> None:
     zip_with_a_way_out = zipped([("../a.png", IMAGE)])
     call("POST", "/v1/batches", content=zip_with_a_way_out, headers={"Content-Type": "application/zip"})
     with hands.rows.begin() as session:
-        repository.begin_idempotent(session, "flying", asked_fingerprint(BatchIn(model="scanner"), "images", good), 60)
+        idempotency.begin(session, "flying", asked_fingerprint(BatchIn(model="scanner"), "images", good), 60)
     send(good, headers={"Idempotency-Key": "flying"})
 
     def of(batch_id: str, rest: str = "", method: str = "GET", **request: Any) -> httpx.Response:

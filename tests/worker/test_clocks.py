@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.core import operations, repository, tables
+from app.core import idempotency, operations, tables
 from app.core.errors import RequestInFlight
 from app.core.retention import expire_idempotency_keys, expire_operations
 from app.core.tables import IdempotencyKey, Operation, utc_ago
@@ -67,14 +67,14 @@ def test_a_request_that_is_being_answered_is_not_begun_again_by_an_api_whose_clo
     database: sessionmaker[Session], error: timedelta
 ) -> None:
     with clock_off_by(error), database.begin() as session:
-        assert repository.begin_idempotent(session, "k", "f", 120.0).made_id is None
+        assert idempotency.begin(session, "k", "f", 120.0).made_id is None
     with pytest.raises(RequestInFlight), database.begin() as session:
-        repository.begin_idempotent(session, "k", "f", 120.0)
+        idempotency.begin(session, "k", "f", 120.0)
     with clock_off_by(error), pytest.raises(RequestInFlight), database.begin() as session:
-        repository.begin_idempotent(session, "k", "f", 120.0)
+        idempotency.begin(session, "k", "f", 120.0)
     with database.begin() as session:
         expire_idempotency_keys(session, 1_800.0)
-        assert repository.begin_idempotent(session, "k", "f", -60.0).made_id is None  # Left by a process that died.
+        assert idempotency.begin(session, "k", "f", -60.0).made_id is None  # Left by a process that died.
     assert held(database, IdempotencyKey) == 1
 
 
