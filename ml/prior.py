@@ -67,7 +67,7 @@ def network_of(theta: str, weights: Mapping[str, Tensor]) -> SameSize:
 def save_prior(path: Path, prior: Prior) -> None:
     """Write the bundle. The DRN is kept in half precision (round its weights before the prototypes are computed).
 
-    So are the experts, of which nothing was computed yet.
+    So are the experts, of which nothing was computed yet, and the weights of backbones, which a job trains in float32.
     """
     tensors = {f"drn.{name}": halved(value) for name, value in prior.drn.state_dict().items()}
     tensors |= {
@@ -76,7 +76,7 @@ def save_prior(path: Path, prior: Prior) -> None:
         "prototypes.psnr_db": prior.prototypes.psnr_db,
     }
     for theta, state in prior.thetas.items():
-        tensors |= {f"theta.{theta}.{name}": value for name, value in state.items()}
+        tensors |= {f"theta.{theta}.{name}": halved(value) for name, value in state.items()}
     for name, expert in prior.experts.items():
         tensors |= {f"expert.{name}.{key}": halved(value) for key, value in expert.state_dict().items()}
     facts = {

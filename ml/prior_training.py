@@ -150,7 +150,8 @@ def trained_by(schedule: TransferSchedule, loss: float) -> dict[str, float]:
 
 
 def weights_of(network: SameSize) -> dict[str, Tensor]:
-    return {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+    """As a bundle keeps them, so that what is measured is what is shipped."""
+    return {name: halved(value.cpu().contiguous()) for name, value in network.state_dict().items()}
 
 
 @contextmanager
@@ -185,10 +186,10 @@ def version_of(
     digest = hashlib.sha256(prototypes.vectors.numpy().tobytes())
     for name in sorted(thetas):
         for value in thetas[name].values():
-            digest.update(value.numpy().tobytes())
+            digest.update(halved(value).numpy().tobytes())  # As they are kept, also below.
     for name in sorted(experts):
         for value in experts[name].state_dict().values():
-            digest.update(halved(value).numpy().tobytes())  # As they are kept.
+            digest.update(halved(value).numpy().tobytes())
     return f"{date}-{digest.hexdigest()[:8]}"
 
 

@@ -71,15 +71,15 @@ def test_the_weights_go_on_from_those_of_the_bundle_and_nothing_else_changes(bun
 
 
 def test_a_step_is_one_of_pre_training_on_all_tasks_alike(bundle: Path, clean: Path) -> None:
-    after = pretrained(bundle, clean, steps=1)
+    after = pretrained(bundle, clean, steps=1, learning_rate=1.0)  # What a step changes shows in half precision.
     network = build("vdsr", 2, seed=1)
     load_prior(bundle).start(network, "vdsr")
     images = load_photographs([clean]) + generated_images(1)
-    optimizer = torch.optim.Adam(network.parameters(), lr=4e-4 / 200)  # The first of 200 steps of warm-up.
+    optimizer = torch.optim.Adam(network.parameters(), lr=1.0 / 200)  # The first of 200 steps of warm-up.
     tasks = list(DISTORTIONS)
     transfer_step(network, optimizer, images, tasks, torch.ones(len(tasks)), TransferSchedule(1, 2), 1, 0)
     for name, value in network.state_dict().items():
-        assert torch.allclose(after.thetas["vdsr-u2"][name], value, atol=1e-7), name
+        assert torch.allclose(after.thetas["vdsr-u2"][name].float(), value, rtol=1e-3, atol=1e-6), name
 
 
 def test_weights_that_the_bundle_lacks_are_trained_from_nothing(bundle: Path, clean: Path) -> None:
