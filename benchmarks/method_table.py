@@ -44,7 +44,10 @@ def small_network_table(report: dict[str, Any]) -> str:
         first = own[targets[0]]
         about = [name, f"{first['parameters']:,}", f"{seconds / slowest:.2f}", f"{first['steps']} + {first['steps']}"]
         lines.append(f"| {' | '.join(about)} | {_with_mean(psnr)} |")
-    return "\n".join([*lines, "", f"{_recorded(report)}."])
+    unseen = f"up to {report['images']} unseen images, the middle {report['side']}×{report['side']}"
+    budget = f"in {report['share']:g} of the time that the first takes for the steps of `quick`"
+    learnt = f"{report['shots']} pairs, {report['batch']} crops a step, {budget}{trained_in(report)}, 1 seed"
+    return "\n".join([*lines, "", f"{_dated(report)}, {learnt}, {unseen}."])
 
 
 def _with_mean(values: list[float]) -> str:

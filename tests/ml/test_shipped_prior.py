@@ -13,7 +13,8 @@ from ml.distortions.noises import gaussian_noise
 from ml.evaluate import mean, quality_of, quality_of_input
 from ml.images import from_uint8, to_uint8
 from ml.pairs import TargetPair
-from ml.prior import SHIPPED, Prior, load_prior
+from ml.prior import SHIPPED, Prior, load_prior, theta_name
+from ml.prior_training import SHIPPED_NETWORKS, network_named
 from ml.relation import relate
 
 Seeded = Callable[[int], torch.Generator]
@@ -44,8 +45,16 @@ def test_it_knows_the_default_distortions_and_backbone() -> None:
     assert shipped().card["tasks"] == list(PAPERS)  # What its network was trained on, whatever it was extended by.
     assert shipped().has_theta("vdsr", 2)
     assert shipped().has_theta("vdsr", 4)  # What pairs of scale 3 and 4 start from.
-    assert shipped().has_theta("dncnn", 2)
+    assert shipped().thetas.keys() == {theta_name(*network_named(each)) for each in SHIPPED_NETWORKS}
     assert shipped().experts.keys() == set(shipped().prototypes.names)
+
+
+def test_every_network_betters_photographs_that_it_has_not_seen_after_every_distortion() -> None:
+    metrics = shipped().card["metrics"]
+    assert metrics["psnr_db"].keys() == shipped().thetas.keys()
+    for of_tasks in metrics["psnr_db"].values():
+        assert list(of_tasks) == list(PAPERS)
+        assert all(psnr["restored"] > psnr["input"] for psnr in of_tasks.values())
 
 
 def test_every_number_is_finite_and_every_prototype_a_unit_vector() -> None:
