@@ -12,6 +12,7 @@ NEXT_STEP: Final[tuple[tuple[type[errors.DRTLError], str], ...]] = (
     (errors.NameTaken, "choose another --name, or add a version to the model with --new-version"),
     (errors.NotReady, "it comes within seconds of the start; follow the job with: drtl jobs watch JOB"),
     (errors.NotFound, "see what there is with: drtl jobs list, drtl models list, drtl datasets list"),
+    (errors.ModelDeleted, "see what there is with: drtl models list"),
     (errors.BadWebhookUrl, "receivers are public and speak HTTPS, unless the operator allows a network of their own"),
     (errors.BadArchive, "make the zip anew; for a training with clean/ and distorted/ in it, for a batch with images"),
     (errors.BadImage, "mend these files or leave them out, then send the rest"),

@@ -36,7 +36,8 @@ def extend_prior(
     """
     if threads:
         torch.set_num_threads(threads)
-    known = load_prior(prior)
+    with usage_errors():
+        known = load_prior(prior)
     missing = [name for name in DISTORTIONS if name not in known.prototypes.names]
     names = [*known.prototypes.names, *missing]
     without_expert = [name for name in names if name not in known.experts]

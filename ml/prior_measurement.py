@@ -31,7 +31,8 @@ def measure_prior(
     """
     if threads:
         torch.set_num_threads(threads)
-    known = load_prior(prior)
+    with usage_errors():
+        known = load_prior(prior)
     with usage_errors():
         metrics = metrics_of(known, unseen_photographs(clean, known.card, seed), seed)
     Console().print(table_of(metrics))

@@ -44,7 +44,8 @@ def pretrain(
         raise typer.BadParameter(f"{backbone}: known are {', '.join(BACKBONES)}")
     if threads:
         torch.set_num_threads(threads)
-    known = load_prior(prior)
+    with usage_errors():
+        known = load_prior(prior)
     theta = theta_name(backbone, unshuffle)
     network = build(backbone, unshuffle, seed)
     further = known.start(network, backbone)

@@ -1,6 +1,7 @@
 """The one command that rebuilds the prior: `python -m ml.prior_training --clean DIR --output FILE`."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from ml.backbones import BACKBONES, BackboneName, SameSize, build
 from ml.distortions import DISTORTIONS, PAPERS
 from ml.drn import DrnShape
 from ml.edges import Edges
-from ml.prior import Prior, halved, round_to_half, save_prior, theta_name
+from ml.prior import Prior, UnusablePrior, halved, round_to_half, save_prior, theta_name
 from ml.prior_card import made_from, metrics_of, table_of, today, unseen_photographs
 from ml.prior_images import photographs_in, training_images
 from ml.prior_loops import EXPERT_STEPS, train_drn, train_experts, train_network, training_bars
@@ -108,7 +109,7 @@ def train_prior(
         **source,
         "tasks": tasks,
         "drn_steps": drn_steps,
-        "drn_loss": drn_loss,
+        "drn_loss": told(drn_loss),
         "thetas": trained,
         "expert_steps": expert_steps,
         "metrics": None,
@@ -139,14 +140,19 @@ def schedule_of(backbone: str, steps: int | None, batch: int, learning_rate: flo
     )
 
 
-def trained_by(schedule: TransferSchedule, loss: float) -> dict[str, float]:
+def trained_by(schedule: TransferSchedule, loss: float) -> dict[str, float | None]:
     """What the card says of the training of one network."""
     return {
         "steps": schedule.steps,
         "batch": schedule.batch,
         "learning_rate": schedule.learning_rate,
-        "loss": loss,
+        "loss": told(loss),
     }
+
+
+def told(loss: float) -> float | None:
+    """None where nothing was trained: a card is JSON, which has no word for what is not a number."""
+    return None if math.isnan(loss) else loss
 
 
 def weights_of(network: SameSize) -> dict[str, Tensor]:
@@ -159,7 +165,7 @@ def usage_errors() -> Iterator[None]:
     """What is wrong with the folders or the bundle that a command was given is told as its wrong use."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, UnusablePrior) as error:
         raise typer.BadParameter(str(error)) from error
 
 

@@ -99,7 +99,7 @@ ImagesUpload = Annotated[Upload, Depends(receive_images)]
 def read_options(upload: Upload, request: Request) -> BatchIn:
     """The options, from the form and from the query. Raises InvalidBody."""
     try:
-        return BatchIn.model_validate(given_once(upload.fields, request.query_params))
+        return BatchIn.model_validate(given_once(upload.fields, request.query_params, BatchIn.model_fields))
     except ValidationError as error:
         raise InvalidBody(error) from error
 

@@ -64,7 +64,9 @@ def read_options(upload: Upload, request: Request) -> JobOptions:
                     raise Unprocessable("Beside JSON, options belong into the body.", pointer=name)
                 return JobFromDataset.model_validate_json(upload.text)
             case _:
-                return JobOptions.model_validate(given_once(upload.fields, request.query_params))
+                return JobOptions.model_validate(
+                    given_once(upload.fields, request.query_params, JobOptions.model_fields)
+                )
     except ValidationError as error:
         raise InvalidBody(error) from error
 

@@ -116,6 +116,7 @@ def order_onnx(name: str, version: int, services: Services) -> str:
 def file_headers(file_name: str) -> dict[str, str]:
     return {
         "Content-Disposition": f'attachment; filename="{file_name}"',
-        "Cache-Control": "private, max-age=31536000, immutable",  # A version never changes.
+        # A version never changes, but once it and its job are deleted, its number may be another's.
+        "Cache-Control": "private, no-cache",
         "Vary": "Authorization, Cookie",  # But whose it is depends on the key.
     }

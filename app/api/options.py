@@ -1,6 +1,6 @@
 """Options in the query, some of which may stand in a form's fields as well: what is misspelt is never ignored."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -59,23 +59,23 @@ def document(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI's documentation names
 
 
-def given_once(fields: Mapping[str, str], query: QueryParams) -> dict[str, str]:
-    """What is given, from both, known or not; what is empty is not given.
+def given_once(fields: Mapping[str, str], query: QueryParams, known: Container[str]) -> dict[str, str]:
+    """What is given, from both, known or not; what is known and empty is not given.
 
     Raises Unprocessable for an option that the query gives twice, or otherwise than the body.
     """
-    given = {name: value for name, value in fields.items() if value != ""}
-    for name, value in asked_once(query).items():
+    given = {name: value for name, value in fields.items() if value != "" or name not in known}
+    for name, value in asked_once(query, known).items():
         if given.setdefault(name, value) != value:
             raise Unprocessable("The option is given twice, in the query and in the body.", pointer=name)
     return given
 
 
-def asked_once(query: QueryParams) -> dict[str, str]:
-    """What the query gives, known or not. Raises Unprocessable for an option that it gives twice."""
+def asked_once(query: QueryParams, known: Container[str] | None = None) -> dict[str, str]:
+    """What the query gives, as above; without `known` all names are. Raises Unprocessable for what it gives twice."""
     asked: dict[str, str] = {}
     for name, value in query.multi_items():
-        if value == "":
+        if value == "" and (known is None or name in known):
             continue
         if name in asked:
             raise Unprocessable("The option is given twice in the query.", pointer=name)

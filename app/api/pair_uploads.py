@@ -111,6 +111,8 @@ PairsOrNameUpload = Annotated[Upload, Depends(receiving(text=True), scope="funct
 def read_fixes(upload: Upload, request: Request) -> list[Fix]:
     """The fixes asked for, in the form or in the query. Raises InvalidBody or Unprocessable."""
     try:
-        return DatasetOptions.model_validate(given_once(upload.fields, request.query_params)).fix
+        return DatasetOptions.model_validate(
+            given_once(upload.fields, request.query_params, DatasetOptions.model_fields)
+        ).fix
     except ValidationError as error:
         raise InvalidBody(error) from error

@@ -143,7 +143,8 @@ def cancel(job: JobId, as_json: AsJson = False, url: Url = None, key: Key = None
 def delete(job: JobId, yes: Yes = False, url: Url = None, key: Key = None) -> None:
     """Forget a job that has ended, once the model version that it made is deleted."""
     with connect(url, key) as client:
-        confirm(f"Delete {job} with its graph, preview and events?", yes=yes)
+        question = f"Delete {job} with its graph, preview and events? Pairs that no job uses go by their age."
+        confirm(question, yes=yes)
         client.jobs.delete(job)
     console.print(f"{job} is deleted", soft_wrap=True, highlight=False)
 

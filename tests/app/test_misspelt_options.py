@@ -30,6 +30,8 @@ IMAGES = zipped([("a.png", encoded(pixels()))])
     ("path", "body", "name"),
     [
         ("/v1/jobs?name=a&presett=standard", PAIRS, "presett"),
+        ("/v1/jobs?name=a&preset=&presett=", PAIRS, "presett"),
+        ("/v1/batches?model=x&outputt=", IMAGES, "outputt"),
         ("/v1/datasets?fixes=align", PAIRS, "fixes"),
         ("/v1/datasets?fix=align&name=a", PAIRS, "name"),
         ("/v1/batches?model=x&outputt=png", IMAGES, "outputt"),

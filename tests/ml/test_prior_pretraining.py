@@ -146,3 +146,12 @@ def test_an_interrupted_training_resumes_to_the_same_bits_and_another_one_does_n
     assert resumed.version == whole.version
     pretrained(bundle, clean, "resumed", learning_rate=1e-3)  # Not what is kept in the folder of work.
     assert done == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_bundle_that_cannot_be_read_is_told_as_a_wrong_use(clean: Path, tmp_path: Path) -> None:
+    with pytest.raises(typer.BadParameter, match="nowhere"):
+        pretrain([clean], tmp_path / "new", tmp_path / "nowhere")
+    (tmp_path / "empty").touch()
+    with pytest.raises(typer.BadParameter, match="empty"):
+        pretrain([clean], tmp_path / "new", tmp_path / "empty")
+    assert not (tmp_path / "new.work").exists()

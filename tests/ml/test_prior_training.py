@@ -143,6 +143,12 @@ def test_the_card_says_how_the_prior_was_made(clean: Path, tmp_path: Path) -> No
     assert prior.version.startswith(card["date"])
 
 
+def test_what_was_not_trained_has_no_loss(clean: Path, tmp_path: Path) -> None:
+    card = train(clean, tmp_path / "prior", drn_steps=0, theta_steps=0, expert_steps=0).card
+    assert card["drn_loss"] is None
+    assert [training["loss"] for training in card["thetas"].values()] == [None]
+
+
 def test_without_being_told_all_networks_that_ship_are_trained_as_they_ship(clean: Path, tmp_path: Path) -> None:
     card = train(clean, tmp_path / "prior", network=None, theta_steps=1, batch=1, expert_steps=0).card
     rates = {theta: training["learning_rate"] for theta, training in card["thetas"].items()}

@@ -195,7 +195,9 @@ class JobOut(BaseModel):
     )
     explanation: str | None
     metrics: Metrics | None
-    model: ModelReference | None = Field(description="The registered model, once the job has succeeded.")
+    model: ModelReference | None = Field(
+        description="What it has registered, once it has succeeded; it may have been deleted since."
+    )
     error: JobError | None = Field(description="Why the job failed, if it did.")
 
     @classmethod

@@ -121,6 +121,9 @@ function ending(job) {
 
 /** How it ended, and what to do next. */
 function Outcome({ job }) {
+  const made = job.model;
+  const version = useLoaded(() => (made ? get(`/v1/models/${made.name}/versions/${made.version}`) : Promise.resolve(null)), `made ${made?.reference}`);
+  const deleted = version.problem?.kind === "not-found";
   const again = `#/?dataset=${job.dataset_id}`;
   if (job.state === "failed") {
     const unusable = ["bad-input", "file-lost"].includes(job.error?.code); // The same pairs would fail again.
@@ -137,16 +140,16 @@ function Outcome({ job }) {
   return html`
     <section class="panel" aria-labelledby="outcome-title">
       <div class="row between">
-        <h2 id="outcome-title">${gained ? "Your model is ready" : "No gain this time"}</h2>
+        <h2 id="outcome-title">${!gained ? "No gain this time" : deleted ? "It had a gain" : "Your model is ready"}</h2>
         <span class=${`badge ${gained ? "good" : "warn"}`}>${words(job.verdict)}</span>
       </div>
       <${Gain} metrics=${job.metrics} />
       <p>${job.explanation}</p>
       ${!gained && html`<p class="soft">Next: look at the pairs' report for shifts, add pairs, or train with the preset standard.</p>`}
-      <div class="row">
+      ${deleted ? html`<p class="soft">${job.model.reference} was deleted since.</p>` : html`<div class="row">
         <a class="button primary" href=${`#/restore?model=${job.model.reference}`}>Restore an image</a>
         <a class="button" href=${`#/models/${job.model.name}/${job.model.version}`}>See the model</a>
-      </div>
+      </div>`}
       <div class="two"><${Metrics} metrics=${job.metrics} /><${Candidates} metrics=${job.metrics} /></div>
       <p class="small soft">Took ${duration(took)}${job.attempt > 1 ? `, in ${job.attempt} attempts` : ""}.</p>
     </section>`;
