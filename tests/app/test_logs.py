@@ -136,8 +136,8 @@ def test_in_json_each_request_is_a_line_by_its_route_without_what_the_client_wro
         logging.captureWarnings(False)
     documents = [json.loads(line) for line in stream.getvalue().splitlines()]
     (line,) = (document for document in documents if document.get("request_id") == "r7")
-    assert line["message"] == "GET /v1/jobs/{job_id}: 404"
-    assert (line["route"], line["status"], line["method"]) == ("/v1/jobs/{job_id}", 404, "GET")
+    assert line["message"] == "GET /v1/jobs/{job_id}: 422"  # It takes no option.
+    assert (line["route"], line["status"], line["method"]) == ("/v1/jobs/{job_id}", 422, "GET")
     assert 0 < line["seconds"] < 10
     assert "private" not in json.dumps(line)
     assert any(document["logger"].startswith("uvicorn") for document in documents)

@@ -132,11 +132,11 @@ def test_a_ticket_that_has_run_out_is_renewed_and_tried_again_after_a_failure(pa
     page.route("**/v1/session", lambda route: route.abort())
     with page.expect_event("requestfailed", lambda request: request.url.endswith("/v1/session")):
         page.clock.fast_forward("51:00")  # As a sleep does: each timer runs once, however late.
-    assert not page.evaluate(LOADS, f"{preview}?before")
+    assert not page.evaluate(LOADS, f"{preview}#before")
     page.unroute("**/v1/session")
     with page.expect_response("**/v1/session"):
         page.clock.fast_forward("01:00")
-    assert page.evaluate(LOADS, f"{preview}?after")
+    assert page.evaluate(LOADS, f"{preview}#after")
 
 
 def test_a_key_that_was_revoked_is_asked_for_again_on_arrival(page: Page) -> None:
